@@ -1,0 +1,43 @@
+"""EasyTeaCache: validated caching calibrations for diffusion transformers, and the runtime that applies them.
+
+``TeaCache.from_registry("wan2.1/t2v-14b")`` resolves a calibration; ``attach`` puts it on a diffusers pipeline. Names are
+loaded on first use, so that importing the package (or listing the registry) never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from easyteacache._version import __version__
+
+if TYPE_CHECKING:
+    from easyteacache.calibration import Calibration as Calibration
+    from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
+    from easyteacache.policy import Policy as Policy
+    from easyteacache.registry import Registry as Registry
+    from easyteacache.seed_file import TeaCacheConfig as TeaCacheConfig
+    from easyteacache.teacache import TeaCache as TeaCache
+
+_HOME = {
+    "Calibration": "easyteacache.calibration",
+    "EasyTeaCacheError": "easyteacache.errors",
+    "Policy": "easyteacache.policy",
+    "Registry": "easyteacache.registry",
+    "TeaCache": "easyteacache.teacache",
+    "TeaCacheConfig": "easyteacache.seed_file",
+}
+
+__all__ = ["Calibration", "EasyTeaCacheError", "Policy", "Registry", "TeaCache", "TeaCacheConfig", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
