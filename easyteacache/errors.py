@@ -176,6 +176,10 @@ class AttachError(EasyTeaCacheError, RuntimeError):
     """The cache cannot be attached to this model, or not in the state the model is in."""
 
 
+class ReferenceModelError(EasyTeaCacheError, ValueError):
+    """The reference model cannot do what it was asked for, or its files are missing."""
+
+
 class HubError(EasyTeaCacheError):
     """Talking to a hub failed.
 

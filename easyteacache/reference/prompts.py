@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from easyteacache.errors import ReferenceModelError
+
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "right": (1, 0),
     "down-right": (1, 1),
@@ -40,7 +42,7 @@ def parse_prompt(prompt: int | str) -> Prompt:
     """Read `7`, `"7"` or `"7 down-left"`.
 
     Raises:
-        ValueError: the text is not a digit followed by at most one known direction.
+        ReferenceModelError: the text is not a digit followed by at most one known direction.
     """
     digit, *rest = str(prompt).split()  or [""]
     if not (digit.isdecimal() and int(digit) < DIGITS) or len(rest) > 1:
@@ -53,8 +55,8 @@ def parse_prompt(prompt: int | str) -> Prompt:
     return Prompt(int(digit), names.index(rest[0]))
 
 
-def _unreadable(prompt: int | str) -> ValueError:
-    return ValueError(
+def _unreadable(prompt: int | str) -> ReferenceModelError:
+    return ReferenceModelError(
         f"a prompt is a digit 0..9, optionally followed by one of {', '.join(DIRECTIONS)} "
         f"(for example '7 down-left'); found {prompt!r}"
     )

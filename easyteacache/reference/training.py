@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from easyteacache.errors import ReferenceModelError
 from easyteacache.reference import digits, prompts
 from easyteacache.reference.architectures import (
     ARCHITECTURES,
@@ -94,14 +95,17 @@ def _draw_text(clip: digits.Clip, generator: torch.Generator) -> Tensor:
     )
 
 
-def draw_example(settings: TrainingSettings, step: int) -> Example:
-    """Draw the batch of one step; it depends on the seed and the step alone."""
+def draw_example(settings: TrainingSettings, step: int, *, glyphs: digits.Glyphs | None = None) -> Example:
+    """Draw the batch of one step; it depends on the seed and the step alone.
+
+    `glyphs` are the clear training glyphs unless others are given.
+    """
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     max_frames = ARCHITECTURES[settings.architecture].max_frames
     frames, height, width = draw_shape(generator, max_frames=max_frames)
     tokens = frames * (height // PATCH) * (width // PATCH)
     clip = digits.draw_clips(
-        digits.load_clear_glyphs(),
+        glyphs or digits.load_clear_glyphs(),
         batch=max(1, settings.tokens_per_step // tokens),
         frames=frames,
         height=height,
@@ -175,10 +179,10 @@ class Training:
         """Continue from `state`.
 
         Raises:
-            ValueError: it was written by a run with other settings.
+            ReferenceModelError: it was written by a run with other settings.
         """
         if state["settings"] != asdict(self.settings):
-            raise ValueError(
+            raise ReferenceModelError(
                 f"the checkpoint was written with {state['settings']}, this run has "
                 f"{asdict(self.settings)}; repeat the former settings or start elsewhere"
             )
@@ -192,7 +196,9 @@ class Training:
 def _optimizers(
     transformer: Transformer, block_lists: tuple[str, ...]
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices inside the blocks, AdamW for everything else."""
+    """Muon for the matrices inside the blocks, AdamW for everything else; their learning rates are set each step."""
+    if not hasattr(torch.optim, "Muon"):
+        raise ReferenceModelError(f"training needs torch 2.9 or later (torch.optim.Muon), found {torch.__version__}")
     prefixes = tuple(f"{name}." for name in block_lists)
     matrices, others = [], []
     for name, parameter in transformer.named_parameters():

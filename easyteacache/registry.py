@@ -1,0 +1,215 @@
+"""The registry: an immutable mapping from model key to calibration, in layers.
+
+Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` → the local layer (what `easyteacache solve`
+saved on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
+and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from easyteacache import bundled, index, model_key
+from easyteacache.calibration import Calibration
+from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
+from easyteacache.index import Index, IndexEntry
+
+ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
+ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
+
+
+def home() -> Path:
+    """Where this machine's own layers live: ``$EASYTEACACHE_HOME``, else ``~/.local/share/easyteacache``."""
+    explicit = os.environ.get(ENVIRONMENT_HOME)
+    if explicit:
+        return Path(explicit).expanduser()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "easyteacache"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of records.
+
+    Attributes:
+        name: ``local``, ``pulled``, ``bundled`` or the folder's path.
+        folder: where its files are; index.json there is used when present, otherwise the files are scanned once.
+    """
+
+    name: str
+    folder: Path
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The layer's table of contents."""
+        return index.read(self.folder) or index.build(self.folder)
+
+    @functools.cached_property
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """Alias value → the model keys that carry it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for key, entry in self.index.records.items():
+            for alias in entry.aliases:
+                found[alias.value] = (*found.get(alias.value, ()), key)
+        return found
+
+    def load(self, key: str) -> Calibration:
+        """Read the record filed under ``key``.
+
+        Raises:
+            InvalidCalibration: the file is missing, differs from the index, breaks the format, or is filed wrongly.
+        """
+        entry = self.index.records[key]
+        path = self.folder / entry.path
+        try:
+            # A symbolic link inside the folder must not lead the reader out of it.
+            if not path.resolve(strict=True).is_relative_to(self.folder.resolve()):
+                raise InvalidCalibration(os.fspath(path), "leads out of the registry folder", rule="record.path")
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidCalibration(
+                os.fspath(path), f"listed in {index.FILE_NAME} but cannot be read: {error.strerror}", rule="record.unreadable"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise InvalidCalibration(
+                os.fspath(path),
+                f"its content differs from the sha256 in {index.FILE_NAME}; restore the file or rebuild the index",
+                rule="index.sha256",
+            )
+        record = Calibration.from_json(data, where=os.fspath(path))
+        if record.model_key != key:
+            raise InvalidCalibration(
+                os.fspath(path), f"model_key is {record.model_key!r}, its path says {key!r}", rule="record.path"
+            )
+        return record
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record and how it was found.
+
+    Attributes:
+        calibration: the record.
+        layer: name of the layer it came from.
+        asked: the key or alias that was asked for.
+        notes: what the caller should know about the lookup, one sentence each.
+    """
+
+    calibration: Calibration
+    layer: str
+    asked: str
+    notes: tuple[str, ...] = field(default=())
+
+
+class Registry(Mapping[str, Calibration]):
+    """An immutable mapping model key → calibration over layers, the first layer first."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = tuple(layers)
+
+    @classmethod
+    def default(cls) -> Registry:
+        """The layers that ``TeaCache.from_registry`` searches when it is given none."""
+        layers = [
+            Layer(name, Path(name).expanduser())
+            for name in os.environ.get(ENVIRONMENT_FOLDERS, "").split(os.pathsep)
+            if name
+        ]
+        for layer in layers:
+            _require_folder(layer.folder, f"{ENVIRONMENT_FOLDERS} names")
+        layers += [Layer(name, home() / name) for name in ("local", "pulled") if (home() / name).is_dir()]
+        return cls([*layers, Layer("bundled", bundled.registry())])
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Registry:
+        """A registry of one folder and nothing else.
+
+        Raises:
+            InvalidCalibration: there is no such folder.
+        """
+        path = Path(folder).expanduser()
+        _require_folder(path, "expected a registry folder at")
+        return cls([Layer(os.fspath(folder), path)])
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, first searched first."""
+        return self._layers
+
+    def with_layer(self, layer: Layer) -> Registry:
+        """A new registry that searches ``layer`` before all others."""
+        return Registry([layer, *self._layers])
+
+    def __getitem__(self, key: str) -> Calibration:
+        return self.find(key).calibration
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in layer.index.records for layer in self._layers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({key for layer in self._layers for key in layer.index.records}))
+
+    def __len__(self) -> int:
+        return len({key for layer in self._layers for key in layer.index.records})
+
+    def entries(self) -> Iterator[tuple[str, str, IndexEntry]]:
+        """``(key, layer name, index entry)`` of every record that a lookup can reach, sorted by key; reads no record."""
+        for key in self:
+            layer = next(layer for layer in self._layers if key in layer.index.records)
+            yield key, layer.name, layer.index.records[key]
+
+    def find(self, key: str) -> Found:
+        """Look a model key or an exact alias up.
+
+        Raises:
+            InvalidModelKey: ``key`` is neither spelled like a key nor an alias.
+            UnknownModelKey: no layer holds it; the error names the nearest keys.
+            AmbiguousModelKey: it is an alias of several records.
+            InvalidCalibration: the record's file is damaged.
+        """
+        if not isinstance(key, str):
+            raise InvalidModelKey(key, f"a {type(key).__name__}, not text")
+        for position, layer in enumerate(self._layers):
+            if key in layer.index.records:
+                return Found(layer.load(key), layer.name, key, self._shadow_notes(key, position))
+        for layer in self._layers:
+            if key in layer.aliases:
+                return self._by_alias(key, layer)
+        # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
+        known = [*self, *(alias for layer in self._layers for alias in layer.aliases)]
+        suggestions = model_key.nearest(key, known)
+        if not suggestions:
+            model_key.parse(key)
+        raise UnknownModelKey(key, suggestions=suggestions, layers=[layer.name for layer in self._layers])
+
+    def _by_alias(self, asked: str, layer: Layer) -> Found:
+        keys = layer.aliases[asked]
+        if len(keys) > 1:
+            raise AmbiguousModelKey(asked, candidates=keys)
+        record = layer.load(keys[0])
+        alias = next(alias for alias in record.aliases if alias.value == asked)
+        note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {record.model_key!r}."
+        if alias.borrowed:
+            note += " These numbers are borrowed: they were fitted to another model."
+        return Found(record, layer.name, asked, (note,))
+
+    def _shadow_notes(self, key: str, position: int) -> tuple[str, ...]:
+        mine = self._layers[position].index.records[key]
+        for layer in self._layers[position + 1 :]:
+            other = layer.index.records.get(key)
+            if other is not None and other.sha256 != mine.sha256:
+                return (
+                    f"revision {mine.revision} from the layer {self._layers[position].name!r} hides "
+                    f"revision {other.revision} in {layer.name!r}.",
+                )
+        return ()
+
+
+def _require_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        raise InvalidCalibration(os.fspath(folder), f"{what} {folder}, which is not a folder", rule="registry.folder")
