@@ -1,7 +1,7 @@
 """Traces: what full uncached runs recorded, as a set that can be loaded, merged, grouped and split.
 
 ``Trace`` is one run, ``TraceSet`` any number of them in a canonical order, so that shards recorded by several processes
-merge to the same file as one recording, and the split into calibration and held-out runs follows from the numbers alone.
+merge to the same file as one recording; the split into calibration and held-out runs follows from the numbers alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TraceSet(Sequence[Trace]):
             if run.content_id in seen:
                 raise InvalidTrace(
                     run.label,
-                    f"holds the same numbers as the {seen[run.content_id].label}; a run counts once, remove one of them",
+                    f"holds the same numbers as the {seen[run.content_id].label}; a run counts once: remove one",
                     rule="trace.duplicate",
                 )
             seen[run.content_id] = run
@@ -96,8 +96,8 @@ class TraceSet(Sequence[Trace]):
     def split_heldout(self, fraction: float = 0.25) -> tuple[TraceSet, TraceSet]:
         """(calibration runs, held-out runs), decided by the hash of each run's numbers, so that nobody can choose it.
 
-        In every setting the runs with the smallest hashes are held out: ``fraction`` of them rounded up, leaving at least
-        one.
+        In every setting the runs with the smallest hashes are held out: ``fraction`` of them rounded up, but never
+        all.
 
         Args:
             fraction: share of the runs to hold out, above 0 and below 1.
@@ -119,7 +119,7 @@ class TraceSet(Sequence[Trace]):
         return calibration, held
 
     def near_duplicates(self, *, tolerance: float = 1e-4) -> tuple[tuple[Trace, Trace], ...]:
-        """Pairs of runs whose distances agree within ``tolerance`` (relative): a run recorded twice, or a disguised copy.
+        """Pairs of runs whose distances agree within ``tolerance`` (relative): a run recorded twice or disguised.
 
         Equal runs have no place on both sides of a split; ``TraceSet`` itself refuses only exact copies.
         """

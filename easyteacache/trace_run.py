@@ -113,8 +113,8 @@ class Trace:
         header: what produced the run.
         timesteps: (S,) noise level handed to the model at each step, in the model's own unit, never rising.
         sigmas: (S + 1,) noise level before each step and after the last, strictly falling, 0 or more; 1 = pure noise.
-        signal_distances: [signal][branch] → (S − 1,) relative L1 between steps k and k + 1, mean|a − b| / mean|b| with b
-            the earlier one (arXiv 2411.19108), 0 or more.
+        signal_distances: [signal][branch] → (S − 1,) relative L1 between steps k and k + 1, mean|a − b| / mean|b|,
+            b the earlier one (arXiv 2411.19108), 0 or more.
         output_distances: [branch] → (S − 1,), the same of the block-stack output.
         residual_distances: [branch] → (S − 1,), the same of the residual (block-stack output − input).
         grams: name → (S, S) symmetric positive semi-definite inner products. A branch's name: its residuals;
