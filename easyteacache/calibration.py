@@ -21,6 +21,7 @@ from easyteacache.provenance import (
     LongText,
     Provenance,
     Record,
+    ReportedFit,
     Retirement,
     ShortText,
 )
@@ -180,6 +181,11 @@ class Bucket(Record):
     max_skip_step: Annotated[int, Field(ge=-100_000, lt=100_000)] = Field(
         default=-1, description="Last step that may be reused, inclusive; negative counts from the end (−1 is the last step)."
     )
+    skip_window_fraction: tuple[float, float] | None = Field(
+        default=None,
+        description="[first, last] as fractions of the run, for sources that give the window so: step i of N may be "
+        "reused only when first ≤ i/N ≤ last. It narrows the window above, for whatever step count is asked for.",
+    )
     max_consecutive_skips: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Most steps reused in a row; null: no limit of its own."
     )
@@ -193,6 +199,9 @@ class Bucket(Record):
         default=(), description="MagCache only: one list of ratios per branch."
     )
     quality: FitQuality | None = Field(default=None, description="Evidence for the coefficients.")
+    reported_fit: ReportedFit | None = Field(
+        default=None, description="Published numbers only: what their source says about the fit, unchecked."
+    )
     operating_points: tuple[OperatingPoint, ...] = Field(
         default=(), description="Settings to choose from, the most cautious first."
     )
@@ -205,6 +214,9 @@ class Bucket(Record):
         if self.domain is not None and not 0 <= self.domain[0] < self.domain[1]:
             raise ValueError(f"domain is {list(self.domain)}; expected 0 ≤ x_min < x_max")
         self._check_window()
+        fraction = self.skip_window_fraction
+        if fraction is not None and not 0 <= fraction[0] <= fraction[1] <= 1:
+            raise ValueError(f"skip_window_fraction is {list(fraction)}; expected 0 ≤ first ≤ last ≤ 1")
         if len({entry.branch for entry in self.magnitude_ratios}) < len(self.magnitude_ratios):
             raise ValueError("magnitude_ratios names a branch twice")
         for entry in self.magnitude_ratios:
