@@ -1,63 +1,155 @@
 """Train a reference model, look at how well it does, and export its weights.
 
-    python tools/train_reference.py --checkpoint runs/wan.pt --export easyteacache/reference/weights
+    python tools/train_reference.py --checkpoint runs/wan.pt --evaluate --export runs/wan
 
-A run can be interrupted (Ctrl-C) at any time and goes on when the command is repeated.
+A run may be interrupted (Ctrl-C) at any time; repeating the command goes on from where it stopped. Sampling data,
+initial weights and order of batches follow from --seed; bits also depend on the torch release and thread count.
 """
 
+from __future__ import annotations
+
+import io
+import time
 from pathlib import Path
+from typing import cast, get_args
 
 import click
 import torch
+from safetensors.torch import save
 from tqdm import tqdm
 
+from easyteacache.atomic import write_bytes
+from easyteacache.reference import evaluation
+from easyteacache.reference.architectures import ArchitectureName, Transformer, architecture_of
+from easyteacache.reference.classifier import (
+    CLASSIFIER_WEIGHTS,
+    held_out_accuracy,
+    load_classifier,
+    train_classifier,
+)
+from easyteacache.reference.pipeline import MovingDigitsPipeline
 from easyteacache.reference.training import Training, TrainingSettings
 
 SMOOTHING = 0.98
 
 
-def _save(training: Training, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(training.state_dict(), part)
-    part.replace(path)
+def save_checkpoint(training: Training, path: Path) -> None:
+    """Replace the checkpoint file by the run's present state."""
+    buffer = io.BytesIO()
+    torch.save(training.state_dict(), buffer)
+    write_bytes(path, buffer.getvalue())
 
 
-def _resume(training: Training, path: Path) -> None:
+def resume(training: Training, path: Path) -> None:
+    """Continue from the checkpoint file where there is one."""
     if path.exists():
         training.load_state_dict(torch.load(path, weights_only=True))
+        click.echo(f"{path}: {training.done} of {training.settings.steps} steps done")
 
 
-def _train(training: Training, checkpoint: Path, *, save_every: int) -> None:
-    """Train to the end, saving on the way and on Ctrl-C."""
-    total, smooth = training.settings.steps, None
-    progress = tqdm(total=total, initial=training.done, unit="step", mininterval=5)
+def train(training: Training, checkpoint: Path, *, save_every: int) -> None:
+    """Train to the end, saving on the way and when interrupted."""
+    smooth: float | None = None
+    progress = tqdm(total=training.settings.steps, initial=training.done, unit="step", mininterval=2)
     try:
-        while training.done < total:
+        while training.done < training.settings.steps:
             loss = training.step()
             smooth = loss if smooth is None else SMOOTHING * smooth + (1 - SMOOTHING) * loss
             progress.update()
             progress.set_postfix(loss=f"{smooth:.4f}", refresh=False)
             if training.done % save_every == 0:
-                _save(training, checkpoint)
+                save_checkpoint(training, checkpoint)
     finally:
-        _save(training, checkpoint)
         progress.close()
+        save_checkpoint(training, checkpoint)
 
 
-@click.command()
-@click.option("--architecture", type=click.Choice(["wan", "flux"]), default="wan")
-@click.option("--steps", default=TrainingSettings().steps, show_default=True)
-@click.option("--seed", default=0)
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True)
-@click.option("--save-every", default=100, show_default=True)
-@click.option("--threads", default=0)
-def main(architecture, steps, seed, checkpoint, save_every, threads) -> None:
+def evaluate(pipeline: MovingDigitsPipeline, *, samples: int, num_inference_steps: int) -> None:
+    """Print the held-out loss and how often samples of each shape are read as asked for."""
+    click.echo(f"held-out loss {evaluation.held_out_loss(pipeline.transformer):.4f}")
+    classifier = load_classifier()
+    for size in evaluation.SIZES:
+        click.echo(f"classifier on held-out digits, {size} px: {held_out_accuracy(classifier, size=size):.3f}")
+    shapes = evaluation.evaluation_shapes(architecture_of(pipeline.transformer))
+    click.echo("frames  height  width  tokens  class accuracy")
+    for agreement in evaluation.measure_agreement(
+        pipeline, classifier, shapes, samples=samples, num_inference_steps=num_inference_steps
+    ):
+        frames, height, width = agreement.shape
+        tokens = pipeline.sequence_length(frames, height, width)
+        result = f"{agreement.share:.3f} ({agreement.right}/{agreement.total})"
+        click.echo(f"{frames:6d}  {height:6d}  {width:5d}  {tokens:6d}  {result}")
+
+
+def export(pipeline: MovingDigitsPipeline, folder: Path) -> None:
+    """Write `folder/transformer` (config and fp16 weights) and the picture `folder/samples.png`."""
+    transformer: Transformer = pipeline.transformer
+    half = {name: tensor.half().contiguous() for name, tensor in transformer.state_dict().items()}
+    target = folder / "transformer"
+    write_bytes(target / "diffusion_pytorch_model.safetensors", save(half, metadata={"format": "pt"}))
+    write_bytes(target / "config.json", transformer.to_json_string().encode())
+    buffer = io.BytesIO()
+    evaluation.picture(pipeline).save(buffer, format="PNG", optimize=True)
+    write_bytes(folder / "samples.png", buffer.getvalue())
+
+
+def export_classifier(path: Path) -> None:
+    """Train the digit classifier from scratch (about a minute) and write its fp16 weights."""
+    classifier = train_classifier(progress=tqdm)
+    write_bytes(path, save({name: tensor.half() for name, tensor in classifier.state_dict().items()}))
+
+
+@click.command(epilog="The packaged model: --checkpoint runs/wan.pt --threads 2")
+@click.option("--architecture", type=click.Choice(get_args(ArchitectureName)), default="wan", show_default=True)
+@click.option("--steps", default=TrainingSettings().steps, show_default=True, help="Training steps in total.")
+@click.option("--seed", default=0, show_default=True, help="Of the initial weights and all data.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="File to resume from and save to.")
+@click.option("--save-every", default=100, show_default=True, help="Steps between saves.")
+@click.option("--threads", default=0, help="CPU threads; 0 leaves the choice to torch.")
+@click.option("--no-train", is_flag=True, help="Take the checkpoint as it is.")
+@click.option("--evaluate", "wants_evaluation", is_flag=True, help="Print loss and class accuracy per shape.")
+@click.option("--samples", default=50, show_default=True, help="Samples per shape for --evaluate.")
+@click.option("--sampling-steps", default=50, show_default=True, help="Sampler steps for --evaluate.")
+@click.option("--export", "folder", type=click.Path(path_type=Path), help="Folder for weights and a picture.")
+@click.option("--classifier", is_flag=True, help="Train the packaged digit classifier instead.")
+def main(
+    *,
+    architecture: str,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None,
+    save_every: int,
+    threads: int,
+    no_train: bool,
+    wants_evaluation: bool,
+    samples: int,
+    sampling_steps: int,
+    folder: Path | None,
+    classifier: bool,
+) -> None:
+    """Train, evaluate and export a reference model.
+
+    The averaged (EMA) weights are what is evaluated and exported.
+    """
     if threads:
         torch.set_num_threads(threads)
-    training = Training(TrainingSettings(architecture=architecture, steps=steps, seed=seed))
-    _resume(training, checkpoint)
-    _train(training, checkpoint, save_every=save_every)
+    if classifier:
+        export_classifier(CLASSIFIER_WEIGHTS)
+        return
+    if checkpoint is None:
+        raise click.UsageError("--checkpoint FILE is needed, to save the run to and to resume it from")
+    name = cast(ArchitectureName, architecture)
+    training = Training(TrainingSettings(architecture=name, steps=steps, seed=seed))
+    resume(training, checkpoint)
+    started = time.perf_counter()
+    if not no_train:
+        train(training, checkpoint, save_every=save_every)
+        click.echo(f"trained for {(time.perf_counter() - started) / 60:.1f} minutes in this call")
+    pipeline = MovingDigitsPipeline.from_transformer(training.ema)
+    if folder is not None:
+        export(pipeline, folder)
+    if wants_evaluation:
+        evaluate(pipeline, samples=samples, num_inference_steps=sampling_steps)
 
 
 if __name__ == "__main__":

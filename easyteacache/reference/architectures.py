@@ -4,7 +4,7 @@ Latents are pixels (there is no VAE), laid out (B, 1, F, H, W) for every class, 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
@@ -13,7 +13,7 @@ from torch import Tensor
 from easyteacache.reference.prompts import TEXT_DIM
 
 ArchitectureName = Literal["wan", "flux"]
-Transformer = WanTransformer3DModel | FluxTransformer2DModel
+Transformer: TypeAlias = WanTransformer3DModel | FluxTransformer2DModel
 
 PATCH = 2
 TIMESTEPS = 1000
@@ -24,7 +24,7 @@ class Architecture:
     """One transformer class at reference size: how to build it and what its videos may be."""
 
     name: ArchitectureName
-    transformer_class: type[Transformer]
+    transformer_class: type[Any]
     config: dict[str, Any]
     block_lists: tuple[str, ...]
     max_frames: int
@@ -93,9 +93,7 @@ def build_transformer(architecture: Architecture) -> Transformer:
     return transformer
 
 
-def predict_velocity(
-    transformer: Transformer, latents: Tensor, *, timestep: Tensor, text: Tensor
-) -> Tensor:
+def predict_velocity(transformer: Transformer, latents: Tensor, *, timestep: Tensor, text: Tensor) -> Tensor:
     """Predict the flow-matching velocity, noise minus data.
 
     Args:
@@ -109,14 +107,11 @@ def predict_velocity(
     """
     if isinstance(transformer, FluxTransformer2DModel):
         return _flux_velocity(transformer, latents, timestep=timestep, text=text)
-    return transformer(
-        hidden_states=latents, timestep=timestep, encoder_hidden_states=text, return_dict=False
-    )[0]
+    velocity = transformer(hidden_states=latents, timestep=timestep, encoder_hidden_states=text, return_dict=False)[0]
+    return cast(Tensor, velocity)
 
 
-def _flux_velocity(
-    transformer: FluxTransformer2DModel, latents: Tensor, *, timestep: Tensor, text: Tensor
-) -> Tensor:
+def _flux_velocity(transformer: FluxTransformer2DModel, latents: Tensor, *, timestep: Tensor, text: Tensor) -> Tensor:
     rows, columns = latents.shape[-2] // PATCH, latents.shape[-1] // PATCH
     packed = transformer(
         hidden_states=_pack(latents),
@@ -132,7 +127,8 @@ def _flux_velocity(
 
 def _pack(latents: Tensor) -> Tensor:
     """(B, 1, 1, H, W) to (B, H/2 · W/2, 4)."""
-    patches = latents[:, :, 0].unflatten(-1, (-1, PATCH)).unflatten(-3, (-1, PATCH))
+    rows, columns = latents.shape[-2] // PATCH, latents.shape[-1] // PATCH
+    patches = latents.view(len(latents), 1, rows, PATCH, columns, PATCH)
     return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 

@@ -5,7 +5,7 @@ It is trained on the training split only, so its accuracy on held-out handwritin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -42,12 +42,12 @@ class DigitClassifier(nn.Module):
         """Return class logits (B, 10), averaged over frames, of videos (B, 1, F, H, W) in [-1, 1]."""
         images = videos.transpose(1, 2).flatten(0, 1)
         logits: Tensor = self.head(self.features(images).amax((2, 3)))
-        return logits.unflatten(0, (len(videos), -1)).mean(1)
+        return logits.view(len(videos), -1, logits.shape[-1]).mean(1)
 
     @torch.no_grad()
     def read(self, videos: Tensor) -> Tensor:
         """Return the digit (B,) that each video (B, 1, F, H, W) shows."""
-        return self(videos).argmax(1)
+        return self.forward(videos).argmax(1)
 
 
 def load_classifier() -> DigitClassifier:
@@ -63,28 +63,29 @@ def load_classifier() -> DigitClassifier:
     return classifier.eval().requires_grad_(False)
 
 
-def train_classifier(*, steps: int = STEPS, seed: int = 0) -> Iterator[DigitClassifier]:
-    """Train a classifier, yielding it after every step."""
+def train_classifier(
+    *, steps: int = STEPS, seed: int = 0, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> DigitClassifier:
+    """Train a classifier; `progress` wraps the range of steps, as `tqdm` does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = DigitClassifier()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
+    for _ in progress(range(steps)):
         images, digits = _noisy_batch(generator)
         optimizer.zero_grad()
-        functional.cross_entropy(classifier(images), digits, label_smoothing=0.05).backward()
+        loss = functional.cross_entropy(classifier(images), digits, label_smoothing=0.05)
+        torch.autograd.backward(loss)
         optimizer.step()
         decay.step()
-        yield classifier
+    return classifier.eval().requires_grad_(False)
 
 
 def _noisy_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     height, width = (SIZES[int(i)] for i in torch.randint(len(SIZES), (2,), generator=generator))
-    clip = draw_clips(
-        load_glyphs("train"), batch=BATCH, frames=1, height=height, width=width, generator=generator
-    )
+    clip = draw_clips(load_glyphs("train"), batch=BATCH, frames=1, height=height, width=width, generator=generator)
     strength = NOISE * torch.rand(BATCH, 1, 1, 1, 1, generator=generator)
     noise = torch.randn(clip.pixels.shape, generator=generator) * strength
     return clip.pixels + noise, clip.digits

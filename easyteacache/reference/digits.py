@@ -98,9 +98,7 @@ def render(glyph_images: Tensor, centres: Tensor, *, height: int, width: int) ->
     reach = GLYPH_PIXELS / 2 * (1 + 2 * _MARGIN / _SOURCE_PIXELS)
     columns = (torch.arange(width) + 0.5)[None] - centres[:, :1]
     rows = (torch.arange(height) + 0.5)[None] - centres[:, 1:]
-    grid = torch.stack(
-        (columns[:, None, :].expand(-1, height, -1), rows[:, :, None].expand(-1, -1, width)), -1
-    )
+    grid = torch.stack((columns[:, None, :].expand(-1, height, -1), rows[:, :, None].expand(-1, -1, width)), -1)
     ink = functional.grid_sample(padded, grid / reach, mode="bicubic", align_corners=False)
     return 2 * ((ink - BLACK_LEVEL) / (WHITE_LEVEL - BLACK_LEVEL)).clamp(0, 1) - 1
 
@@ -126,9 +124,7 @@ def trajectories(start: Tensor, directions: Tensor, *, frames: int, room: Tensor
     return bounce(start[:, None] * room + headings[:, None] * elapsed, room)
 
 
-def draw_clips(
-    glyphs: Glyphs, *, batch: int, frames: int, height: int, width: int, generator: torch.Generator
-) -> Clip:
+def draw_clips(glyphs: Glyphs, *, batch: int, frames: int, height: int, width: int, generator: torch.Generator) -> Clip:
     """Draw a random batch of videos, every digit equally likely."""
     digits = torch.randint(10, (batch,), generator=generator)
     directions = torch.randint(len(DIRECTIONS), (batch,), generator=generator)
@@ -138,8 +134,6 @@ def draw_clips(
     chosen = glyphs.images[order.masked_fill(~same_class, -1).argmax(1)]
     room = torch.tensor([width, height], dtype=torch.float32) - GLYPH_PIXELS
     centres = trajectories(start, directions, frames=frames, room=room) + GLYPH_PIXELS / 2
-    images = render(
-        chosen.repeat_interleave(frames, 0), centres.flatten(0, 1), height=height, width=width
-    )
+    images = render(chosen.repeat_interleave(frames, 0), centres.flatten(0, 1), height=height, width=width)
     pixels = images.view(batch, frames, height, width)[:, None]
     return Clip(pixels, digits, directions)

@@ -81,9 +81,7 @@ def measure_agreement(
 ) -> Iterator[Agreement]:
     """Yield the class agreement of one shape after the other."""
     for shape in shapes:
-        yield class_agreement(
-            pipeline, classifier, shape, samples=samples, num_inference_steps=num_inference_steps
-        )
+        yield class_agreement(pipeline, classifier, shape, samples=samples, num_inference_steps=num_inference_steps)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -56,11 +56,11 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
     """
 
     model_cpu_offload_seq = "transformer"
+    transformer: Any
+    scheduler: Any
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
-    def __init__(
-        self, transformer: WanTransformer3DModel | FluxTransformer2DModel, scheduler: SchedulerMixin
-    ) -> None:
+    def __init__(self, transformer: WanTransformer3DModel | FluxTransformer2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
         self.video_processor = VideoProcessor(do_resize=False)
@@ -151,9 +151,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> Tensor:
         """Draw the initial noise; a list of generators gives each sample its own."""
         if isinstance(generator, list) and len(generator) != shape[0]:
-            raise ReferenceModelError(
-                f"expected one generator or seed per prompt ({shape[0]}), found {len(generator)}"
-            )
+            raise ReferenceModelError(f"expected one generator or seed per prompt ({shape[0]}), found {len(generator)}")
         noise = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
         return cast(Tensor, noise)
 
@@ -262,7 +260,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         return cast(contextlib.AbstractContextManager[None], context(branch, **where))
 
     @contextlib.contextmanager
-    def _shifted(self, shift: float | None) -> Any:
+    def _shifted(self, shift: float | None) -> Iterator[None]:
         """Swap in a copy of the scheduler with another shift for the time of one call."""
         if shift is None:
             yield

@@ -44,7 +44,7 @@ def parse_prompt(prompt: int | str) -> Prompt:
     Raises:
         ReferenceModelError: the text is not a digit followed by at most one known direction.
     """
-    digit, *rest = str(prompt).split()  or [""]
+    digit, *rest = str(prompt).split() or [""]
     if not (digit.isdecimal() and int(digit) < DIGITS) or len(rest) > 1:
         raise _unreadable(prompt)
     if not rest:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from easyteacache.errors import ReferenceModelError
 from easyteacache.reference import digits, prompts
@@ -38,7 +38,7 @@ class TrainingSettings:
     """What determines a training run, besides library versions and thread count."""
 
     architecture: ArchitectureName = "wan"
-    steps: int = 5000
+    steps: int = 6500
     seed: int = 0
     tokens_per_step: int = 3072
     learning_rate: float = 2e-3
@@ -105,7 +105,7 @@ def draw_example(settings: TrainingSettings, step: int, *, glyphs: digits.Glyphs
     frames, height, width = draw_shape(generator, max_frames=max_frames)
     tokens = frames * (height // PATCH) * (width // PATCH)
     clip = digits.draw_clips(
-        glyphs or digits.load_clear_glyphs(),
+        digits.load_clear_glyphs() if glyphs is None else glyphs,
         batch=max(1, settings.tokens_per_step // tokens),
         frames=frames,
         height=height,
@@ -150,7 +150,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate_at(self.done)
         loss = flow_matching_loss(self.transformer, draw_example(self.settings, self.done))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.transformer.parameters(), self.settings.gradient_norm)
         for optimizer in self._optimizers:
             optimizer.step()
@@ -193,14 +193,13 @@ class Training:
         self.done = state["done"]
 
 
-def _optimizers(
-    transformer: Transformer, block_lists: tuple[str, ...]
-) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(transformer: Transformer, block_lists: tuple[str, ...]) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices inside the blocks, AdamW for everything else; their learning rates are set each step."""
     if not hasattr(torch.optim, "Muon"):
         raise ReferenceModelError(f"training needs torch 2.9 or later (torch.optim.Muon), found {torch.__version__}")
     prefixes = tuple(f"{name}." for name in block_lists)
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in transformer.named_parameters():
         is_matrix = parameter.ndim == 2 and name.startswith(prefixes)
         (matrices if is_matrix else others).append(parameter)
