@@ -138,7 +138,9 @@ class SigmaProfileRecord(Record):
     @model_validator(mode="after")
     def _monotone(self) -> SigmaProfileRecord:
         if len(self.sigmas) != len(self.distances):
-            raise ValueError(f"{len(self.sigmas)} sigmas but {len(self.distances)} distances; expected one distance a sigma")
+            raise ValueError(
+                f"{len(self.sigmas)} sigmas but {len(self.distances)} distances; expected one distance a sigma"
+            )
         if self.spread is not None and len(self.spread) != len(self.sigmas):
             raise ValueError(f"{len(self.sigmas)} sigmas but {len(self.spread)} spreads; expected one spread a sigma")
         if any(b >= a for a, b in zip(self.sigmas, self.sigmas[1:], strict=False)):
@@ -161,10 +163,12 @@ class Bucket(Record):
     """Fitted parameters at one sequence length and sampler setting."""
 
     sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
-        default=None, description="Tokens of the generated stream entering the blocks; null where the source does not say."
+        default=None,
+        description="Tokens of the generated stream entering the blocks; null where the source does not say.",
     )
     sequence_length_source: LongText | None = Field(
-        default=None, description="How the length follows from resolution, frames, VAE and patch factors, with its source."
+        default=None,
+        description="How the length follows from resolution, frames, VAE and patch factors, with its source.",
     )
     frames: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Generated frames, 1 for images.")
     height: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Generated height, pixels.")
@@ -179,7 +183,8 @@ class Bucket(Record):
         default=1, description="First step (zero-based) that may be reused."
     )
     max_skip_step: Annotated[int, Field(ge=-100_000, lt=100_000)] = Field(
-        default=-1, description="Last step that may be reused, inclusive; negative counts from the end (−1 is the last step)."
+        default=-1,
+        description="Last step that may be reused, inclusive; negative counts from the end (−1 is the last step).",
     )
     skip_window_fraction: tuple[float, float] | None = Field(
         default=None,
@@ -193,7 +198,8 @@ class Bucket(Record):
         default=None, description="Rescale polynomial, highest degree first; any order from 0 up."
     )
     domain: tuple[float, float] | None = Field(
-        default=None, description="[x_min, x_max] of the signal distances the fit saw; null for published numbers without one."
+        default=None,
+        description="[x_min, x_max] of the signal distances the fit saw; null for published numbers without one.",
     )
     magnitude_ratios: tuple[BranchRatios, ...] = Field(
         default=(), description="MagCache only: one list of ratios per branch."
@@ -206,7 +212,8 @@ class Bucket(Record):
         default=(), description="Settings to choose from, the most cautious first."
     )
     sigma_profile: SigmaProfileRecord | None = Field(
-        default=None, description="Accumulated output distance over sigma; carries over to other step counts and shifts."
+        default=None,
+        description="Accumulated output distance over sigma; carries over to other step counts and shifts.",
     )
 
     @model_validator(mode="after")
@@ -221,10 +228,14 @@ class Bucket(Record):
             raise ValueError("magnitude_ratios names a branch twice")
         for entry in self.magnitude_ratios:
             if self.num_steps is not None and len(entry.ratios) != self.num_steps:
-                raise ValueError(f"{len(entry.ratios)} ratios for {entry.branch!r}; expected num_steps = {self.num_steps}")
+                raise ValueError(
+                    f"{len(entry.ratios)} ratios for {entry.branch!r}; expected num_steps = {self.num_steps}"
+                )
         for point in self.operating_points:
             if point.schedule and self.num_steps is not None and point.schedule[-1] >= self.num_steps:
-                raise ValueError(f"schedule computes step {point.schedule[-1]}; the last of {self.num_steps} steps is {self.num_steps - 1}")
+                raise ValueError(
+                    f"schedule computes step {point.schedule[-1]}; the last of {self.num_steps} steps is {self.num_steps - 1}"
+                )
             if point.computed_steps and self.num_steps is not None and point.computed_steps > self.num_steps:
                 raise ValueError(f"computed_steps is {point.computed_steps}, more than num_steps = {self.num_steps}")
         return self
@@ -261,7 +272,9 @@ class Calibration(Record):
         "sources without traces), `deprecated` (use the replacement) or `yanked` (must not be used)."
     )
     title: ShortText = Field(description="The model's name as people write it.")
-    modality: Literal["image", "video", "audio", "video-audio", "multimodal"] = Field(description="What the model generates.")
+    modality: Literal["image", "video", "audio", "video-audio", "multimodal"] = Field(
+        description="What the model generates."
+    )
     method: Literal["teacache", "magcache"] = Field(description="The caching method these numbers belong to.")
     signal: Signal = Field(
         description="The tensor whose change the polynomial takes: timestep embedding before or after its projection, "
@@ -275,7 +288,8 @@ class Calibration(Record):
     )
     fitted_output_source: LongText | None = Field(default=None, description="What the source says about it.")
     rescale_post: Literal["none", "abs", "clip"] = Field(
-        default="none", description="What the source does to p(x) before accumulating it: nothing, |p(x)|, or max(p(x), 0)."
+        default="none",
+        description="What the source does to p(x) before accumulating it: nothing, |p(x)|, or max(p(x), 0).",
     )
     branches: Annotated[tuple[Branch, ...], Field(min_length=1)] = Field(
         default=("cond", "uncond"), description="Branches the numbers hold for."
@@ -336,7 +350,9 @@ class Calibration(Record):
     def from_mapping(cls, content: Any, *, where: str = "calibration") -> Calibration:
         """Read a record from parsed JSON; raises as ``from_json`` does."""
         if not isinstance(content, dict):
-            raise InvalidCalibration(where, f"expected a JSON object, found {type(content).__name__}", rule="record.json")
+            raise InvalidCalibration(
+                where, f"expected a JSON object, found {type(content).__name__}", rule="record.json"
+            )
         version = content.get("schema_version")
         if isinstance(version, bool) or version not in SUPPORTED_VERSIONS:
             raise UnsupportedSchemaVersion(where, found=version, supported=SUPPORTED_VERSIONS)
@@ -363,7 +379,9 @@ def load(path: str | os.PathLike[str]) -> Calibration:
             raise InvalidCalibration(where, f"{size} bytes, at most {json_text.MAX_BYTES} are read", rule="record.size")
         data = Path(where).read_bytes()
     except OSError as error:
-        raise InvalidCalibration(where, f"cannot be read: {error.strerror or error}", rule="record.unreadable") from error
+        raise InvalidCalibration(
+            where, f"cannot be read: {error.strerror or error}", rule="record.unreadable"
+        ) from error
     return Calibration.from_json(data, where=where)
 
 

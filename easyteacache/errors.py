@@ -12,6 +12,15 @@ from collections.abc import Sequence
 class EasyTeaCacheError(Exception):
     """Base class: ``except EasyTeaCacheError`` catches everything this project raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with the message alone, which fails for every class with other arguments: an error
+        # raised in a worker process would never arrive.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[EasyTeaCacheError], args: tuple[object, ...]) -> EasyTeaCacheError:
+    return kind.__new__(kind, *args)
+
 
 class UnknownModelKey(EasyTeaCacheError, LookupError):
     """No layer of the registry holds this key or alias.

@@ -24,7 +24,9 @@ class UnknownForecaster(EasyTeaCacheError, ValueError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"no forecaster named {name!r}; expected hold, mean, linear, quadratic, cubic, taylor-1 … taylor-4 or foca")
+        super().__init__(
+            f"no forecaster named {name!r}; expected hold, mean, linear, quadratic, cubic, taylor-1 … taylor-4 or foca"
+        )
 
 
 class Forecaster(Protocol):
@@ -186,7 +188,8 @@ def _foca_step(values: list[tuple[float, list[float]]], at: float, anchor_slope:
     # Predictor (eq. 7) with the backward-difference slope, then the slope at the end (eq. 6), both for spacing ratio w.
     predicted = [a + w * (a - b) for a, b in zip(f0, f1, strict=True)]
     end_slope = [
-        ((1 + 2 * w) * p - (1 + w) ** 2 * a + w * w * b) / ((1 + w) * h) for p, a, b in zip(predicted, f0, f1, strict=True)
+        ((1 + 2 * w) * p - (1 + w) ** 2 * a + w * w * b) / ((1 + w) * h)
+        for p, a, b in zip(predicted, f0, f1, strict=True)
     ]
     return [a + 0.5 * h * (s + e) for a, s, e in zip(f0, anchor_slope, end_slope, strict=True)]
 

@@ -27,7 +27,18 @@ class Gate:
         schedule: the computed steps of a fixed plan, which then replaces threshold and window.
     """
 
-    __slots__ = ("_accumulated", "_consecutive", "_proposed", "_schedule", "_step", "first", "last", "limit", "reason", "threshold")
+    __slots__ = (
+        "_accumulated",
+        "_consecutive",
+        "_proposed",
+        "_schedule",
+        "_step",
+        "first",
+        "last",
+        "limit",
+        "reason",
+        "threshold",
+    )
 
     def __init__(
         self,

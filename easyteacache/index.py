@@ -33,7 +33,9 @@ class IndexEntry(Record):
     title: ShortText = Field(description="The model's name as people write it.")
     method: Literal["teacache", "magcache"] = Field(description="The record's caching method.")
     signal: Signal = Field(description="The record's signal.")
-    num_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), description="Step counts it has buckets for.")
+    num_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="Step counts it has buckets for."
+    )
     sequence_lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(), description="Sequence lengths it has buckets for, tokens, ascending."
     )
@@ -125,7 +127,9 @@ def read(folder: Path) -> Index | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidCalibration(os.fspath(path), f"cannot be read: {error.strerror}", rule="index.unreadable") from error
+        raise InvalidCalibration(
+            os.fspath(path), f"cannot be read: {error.strerror}", rule="index.unreadable"
+        ) from error
     return from_json(data, where=os.fspath(path))
 
 
@@ -143,7 +147,9 @@ def from_json(data: bytes, *, where: str = FILE_NAME) -> Index:
         return Index.model_validate_json(json_text.spell(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidCalibration(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", rule="index.schema") from error
+        raise InvalidCalibration(
+            where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", rule="index.schema"
+        ) from error
 
 
 def write(folder: Path, index: Index) -> None:

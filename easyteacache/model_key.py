@@ -45,7 +45,7 @@ def parse(key: object) -> tuple[str, ...]:
     for segment in segments:
         if ".." in segment:
             raise InvalidModelKey(key, "it contains '..'")
-        if segment.split(".")[0] in _DEVICES:
+        if is_reserved(segment):
             raise InvalidModelKey(key, f"{segment!r} is a reserved file name on Windows")
         if segment.endswith(".json") or segment == "index":
             raise InvalidModelKey(key, f"{segment!r} would clash with the registry's own file names")
@@ -61,9 +61,15 @@ def is_valid(key: object) -> bool:
     return True
 
 
+def is_reserved(name: str) -> bool:
+    """True when Windows keeps ``name`` for a device, whatever its ending: ``nul``, ``COM1.json``."""
+    return name.split(".")[0].rstrip(" ").lower() in _DEVICES
+
+
 def path_of(key: str) -> PurePosixPath:
     """The record's path inside a registry folder: ``wan2.1/t2v-14b`` → ``wan2.1/t2v-14b.json``."""
-    return PurePosixPath(*parse(key)[:-1], parse(key)[-1] + ".json")
+    *folders, name = parse(key)
+    return PurePosixPath(*folders, f"{name}.json")
 
 
 def key_of(path: PurePosixPath) -> str:

@@ -73,7 +73,9 @@ class Layer:
             data = path.read_bytes()
         except OSError as error:
             raise InvalidCalibration(
-                os.fspath(path), f"listed in {index.FILE_NAME} but cannot be read: {error.strerror}", rule="record.unreadable"
+                os.fspath(path),
+                f"listed in {index.FILE_NAME} but cannot be read: {error.strerror}",
+                rule="record.unreadable",
             ) from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise InvalidCalibration(
