@@ -6,6 +6,7 @@ this layer tests for it again. `docs/registry-format.md` is the same text for pe
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -399,7 +400,7 @@ def _without_empty(value: Any) -> Any:
 
 
 def _require_ascending(values: tuple[int, ...], name: str) -> None:
-    if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(values)):
         raise ValueError(f"{name} must be strictly ascending")
 
 

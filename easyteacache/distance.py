@@ -31,8 +31,6 @@ def relative_l1(current: torch.Tensor, previous: torch.Tensor, *, reduce: Reduce
     Raises:
         InvalidSignal: the shapes differ or a tensor is empty.
     """
-    import torch
-
     if current.shape != previous.shape:
         raise InvalidSignal(
             "signal", f"shape {tuple(current.shape)} does not match the previous {tuple(previous.shape)}"

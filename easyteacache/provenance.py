@@ -77,12 +77,21 @@ class Alias(Record):
 class Source(Record):
     """One public place where these numbers are printed."""
 
-    repository: ShortText = Field(description="Public repository, `owner/name`.")
+    repository: ShortText | None = Field(
+        default=None,
+        description="Public repository, `owner/name`; null only where its name is not known (the note then says more).",
+    )
     path: ShortText | None = Field(default=None, description="File inside the repository.")
     commit: ShortText | None = Field(default=None, description="Commit that was read.")
     line: Count | None = Field(default=None, description="Line of the first coefficient, from 1.")
     license: ShortText | None = Field(default=None, description="Licence of that repository, SPDX id where it has one.")
     note: LongText | None = Field(default=None, description="How the place was read, when not directly.")
+
+    @model_validator(mode="after")
+    def _traceable(self) -> Source:
+        if self.repository is None and self.note is None:
+            raise ValueError("a source without a repository must say in its note where the numbers were read")
+        return self
 
 
 class TraceReference(Record):
@@ -109,6 +118,23 @@ class Conditions(Record):
     dtype: ShortText | None = Field(default=None, description="Number type of the transformer, for example `bfloat16`.")
     quantization: ShortText | None = Field(default=None, description="Quantisation of the weights, if any.")
     note: LongText | None = Field(default=None, description="Anything else that the numbers depend on.")
+
+
+class ReportedFit(Record):
+    """What a published source says about its own fit; a bucket's `quality` is what this project measured."""
+
+    runs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Runs (prompts) the source fitted on.")
+    points: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Pairs of distances it fitted on.")
+    r2: Annotated[float, Field(le=1)] | None = Field(default=None, description="R² it reports for the fit, at most 1.")
+    heldout_r2: Annotated[float, Field(le=1)] | None = Field(
+        default=None, description="R² it reports on runs left out of the fit, at most 1."
+    )
+    correlation: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        default=None, description="Pearson correlation of the two distances it reports, −1 to 1."
+    )
+    rmse: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Root mean squared error of y it reports (relative L1), 0 or more."
+    )
 
 
 class Provenance(Record):
