@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-# What a killed process may leave behind begins and ends like this, and is never read: it is safe to delete.
+# What a killed process may leave behind begins and ends like this; nothing ever reads it.
 TEMPORARY_PREFIX = ".easyteacache-"
 TEMPORARY_SUFFIX = ".tmp"
 

@@ -88,7 +88,7 @@ def key_of(path: PurePosixPath) -> str:
 
 def nearest(key: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
     """Up to ``count`` of ``known`` that are spelled most like ``key``, best first; for error messages only."""
-    wanted = key.lower()
+    wanted = key.lower()[: 2 * MAX_LENGTH]
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(wanted, by_lower, n=count, cutoff=0.6)
     inside = [name for name in sorted(by_lower) if wanted in name or wanted.split("/")[-1] in name]

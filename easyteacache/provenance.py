@@ -13,25 +13,38 @@ from easyteacache.errors import InvalidModelKey
 
 
 def _on_the_calendar(text: str) -> str:
-    datetime.date.fromisoformat(text)
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"no such date: {error}") from error
     return text
 
 
 # A record's texts are printed on terminals and web pages: no control characters, nothing that reverses the direction
 # of what follows. Classes are spelled for ECMAScript, Python and Rust alike, `\d` and `\s` are not the same in them.
-_CONTROL = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-_SHORT = rf"^[^\t\n\r {_CONTROL}](?:[^\t\n\r{_CONTROL}]*[^\t\n\r {_CONTROL}])?$"
+_CONTROL = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_SHORT = rf"^[^\t\n {_CONTROL}](?:[^\t\n{_CONTROL}]*[^\t\n {_CONTROL}])?$"
 _LONG = rf"^[^{_CONTROL}]*$"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-IsoDate = Annotated[
-    str,
-    Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"),
-    AfterValidator(_on_the_calendar),
-]
+_SHA256 = r"^[0-9a-f]{64}$"
+_DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+_FILE = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$"
+
+# What each pattern wants, for messages: the patterns themselves explain little.
+PATTERN_MEANINGS = {
+    _SHORT: "one line without control characters, not beginning or ending with a space",
+    _LONG: "text without control characters",
+    _SHA256: "64 lower-case hexadecimal digits",
+    _DATE: "a date YYYY-MM-DD",
+    _FILE: "a file name of letters, digits, '.', '_' and '-', without folders",
+    model_key.PATTERN: "a model key such as 'wan2.1/t2v-14b'",
+}
+
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+IsoDate = Annotated[str, Field(pattern=_DATE), AfterValidator(_on_the_calendar)]
 ShortText = Annotated[str, Field(min_length=1, max_length=300, pattern=_SHORT)]
 LongText = Annotated[str, Field(min_length=1, max_length=4000, pattern=_LONG)]
-FileName = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+FileName = Annotated[str, Field(max_length=200, pattern=_FILE)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
@@ -123,17 +136,19 @@ class Conditions(Record):
 class ReportedFit(Record):
     """What a published source says about its own fit; a bucket's `quality` is what this project measured."""
 
-    runs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Runs (prompts) the source fitted on.")
-    points: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Pairs of distances it fitted on.")
-    r2: Annotated[float, Field(le=1)] | None = Field(default=None, description="R² it reports for the fit, at most 1.")
+    runs: Count | None = Field(default=None, description="Runs (prompts) the source fitted on, at least 1.")
+    points: Count | None = Field(default=None, description="Pairs of distances it fitted on, at least 1.")
+    r2: Annotated[float, Field(le=1)] | None = Field(
+        default=None, description="R² it reports for the fit, dimensionless, at most 1."
+    )
     heldout_r2: Annotated[float, Field(le=1)] | None = Field(
-        default=None, description="R² it reports on runs left out of the fit, at most 1."
+        default=None, description="R² it reports on runs left out of the fit, dimensionless, at most 1."
     )
     correlation: Annotated[float, Field(ge=-1, le=1)] | None = Field(
-        default=None, description="Pearson correlation of the two distances it reports, −1 to 1."
+        default=None, description="Pearson correlation of the two distances it reports, dimensionless, −1 to 1."
     )
     rmse: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Root mean squared error of y it reports (relative L1), 0 or more."
+        default=None, description="Root mean squared error of y it reports (relative L1), dimensionless, 0 or more."
     )
 
 

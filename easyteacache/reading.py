@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from easyteacache import json_text
 from easyteacache.errors import InvalidCalibration, UnsupportedSchemaVersion
+from easyteacache.provenance import PATTERN_MEANINGS
 
 # Beyond this many problems, a list of them costs more than it tells.
 MAX_LISTED = 1000
@@ -108,13 +109,15 @@ def problems(error: ValidationError) -> tuple[Problem, ...]:
     count = error.error_count()
     if count > MAX_LISTED:
         return (Problem((), f"{count} fields are wrong: this is no such file", "schema"),)
-    listed = [_problem(item) for item in error.errors(include_url=False, include_context=False)]
+    listed = [_problem(item) for item in error.errors(include_url=False)]
     return tuple(sorted(listed, key=lambda problem: problem.kind == "invariant"))
 
 
 def _problem(item: Any) -> Problem:
     kind: Literal["schema", "invariant"] = "invariant" if item["type"] == "value_error" else "schema"
     message = _WORDING.get(item["type"], item["msg"].removeprefix("Value error, "))
+    if item["type"] == "string_pattern_mismatch":
+        message = f"expected {PATTERN_MEANINGS.get(item['ctx']['pattern'], item['ctx']['pattern'])}"
     found = item.get("input")
     if item["type"] not in _WORDING and not isinstance(found, (dict, list)) and found is not None:
         message += f" (found {json_text.shown(found)})"
