@@ -87,7 +87,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"expected the reference weights in {folder}, found none; reinstall easyteacache "
                 "or train them with tools/train_reference.py"
             )
-        transformer = WanTransformer3DModel.from_pretrained(folder).to(dtype).eval()
+        transformer = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype).eval()
         return cls.from_transformer(transformer)
 
     @property

@@ -61,7 +61,7 @@ def test_bouncing_stays_between_the_walls_and_never_jumps(position: float, room:
     assert abs(near - here) <= 0.1 + 1e-6
 
 
-@pytest.mark.parametrize(("index", "heading"), enumerate(DIRECTIONS.values()))
+@pytest.mark.parametrize(("index", "heading"), list(enumerate(DIRECTIONS.values())))
 def test_first_movement_is_in_the_direction_asked_for(index: int, heading: tuple[int, int]) -> None:
     room = torch.tensor([20.0, 20.0])
     path = trajectories(torch.full((1, 2), 0.5), torch.tensor([index]), frames=2, room=room)[0]

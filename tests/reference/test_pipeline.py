@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import BaseState, StateManager
 from safetensors.torch import load_file
 
 from easyteacache.errors import ReferenceModelError
@@ -29,15 +30,12 @@ class ContextRecorder(ModelHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self.branches: list[str | None] = []
+        self.branches: list[str] = []
         self.resets = 0
-        self._branch: str | None = None
-
-    def _set_context(self, module, context) -> None:
-        self._branch = getattr(context, "name", context)
+        self.states = StateManager(BaseState)
 
     def pre_forward(self, module, *args, **kwargs):
-        self.branches.append(self._branch)
+        self.branches.append(self.states.context.name)
         return args, kwargs
 
     def reset_state(self, module):
@@ -96,7 +94,11 @@ def test_saved_pipeline_loads_and_samples_identically(reference, tmp_path: Path)
     loaded = MovingDigitsPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert loaded.scheduler.config.shift == reference.scheduler.config.shift == 3
-    assert torch.equal(latents_of(loaded, 4, seeds=[1]), latents_of(reference, 4, seeds=[1]))
+    for name, tensor in reference.transformer.state_dict().items():
+        assert torch.equal(loaded.transformer.state_dict()[name], tensor)
+    # Weights read from another file lie elsewhere in memory, which may choose another matrix kernel.
+    expected = latents_of(reference, 4, seeds=[1])
+    torch.testing.assert_close(latents_of(loaded, 4, seeds=[1]), expected, atol=1e-4, rtol=0)
 
 
 def test_branches_reach_stateful_hooks_and_hooks_are_reset_afterwards(reference, recorder) -> None:

@@ -58,9 +58,10 @@ def test_checkpoint_of_other_settings_is_refused() -> None:
 
 @pytest.mark.parametrize("architecture", ["wan", "flux"])
 def test_a_few_steps_lower_the_loss(architecture) -> None:
-    training = Training(TrainingSettings(architecture=architecture, steps=40, tokens_per_step=256, warm_up_steps=5))
-    losses = [training.step() for _ in range(40)]
-    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+    settings = TrainingSettings(architecture=architecture, steps=24, tokens_per_step=256, warm_up_steps=5)
+    training = Training(settings)
+    losses = [training.step() for _ in range(settings.steps)]
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
 
 
 def test_learning_rate_warms_up_stays_and_decays_to_nothing() -> None:
@@ -76,7 +77,7 @@ def test_examples_follow_from_seed_and_step() -> None:
     first, again, next_one = (draw_example(SMALL, step) for step in (3, 3, 4))
     assert torch.equal(first.noise, again.noise)
     assert first.noise.shape != next_one.noise.shape or not torch.equal(first.noise, next_one.noise)
-    assert 0 < first.sigma.min()
+    assert first.sigma.min() > 0
     assert first.sigma.max() < 1
 
 
