@@ -1,0 +1,1 @@
+"""What the import of published calibrations decides, as data with a reason each."""
