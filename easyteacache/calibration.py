@@ -7,7 +7,6 @@ this layer tests for it again. `docs/registry-format.md` is the same text for pe
 from __future__ import annotations
 
 import os
-import stat
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -186,7 +185,7 @@ class Calibration(Record):
         content = reading.read_object(
             data, where=where, rules=RULES, max_bytes=json_text.MAX_BYTES, max_items=MAX_ITEMS
         )
-        reading.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where)
+        reading.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
         return reading.validate(cls, content, where=where, rules=RULES)
 
     @classmethod
@@ -209,20 +208,8 @@ def load(path: str | os.PathLike[str]) -> Calibration:
     Raises:
         InvalidCalibration: the file is missing, unreadable, half-written or breaks a rule of the format.
     """
-    where = os.fspath(path)
-    try:
-        # Opening a pipe or a device would wait, or read without end.
-        if not stat.S_ISREG(os.stat(where).st_mode):
-            raise InvalidCalibration(where, "not a regular file", rule=f"{RULES}.unreadable")
-        with open(where, "rb") as file:
-            data = file.read(json_text.MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidCalibration(where, f"cannot be read: {error.strerror}", rule=f"{RULES}.unreadable") from error
-    except ValueError as error:
-        raise InvalidCalibration(
-            json_text.shown(where), f"no file name: {error}", rule=f"{RULES}.unreadable"
-        ) from error
-    return Calibration.from_json(data, where=where)
+    data = reading.read_file(path, rules=RULES, max_bytes=json_text.MAX_BYTES)
+    return Calibration.from_json(data, where=os.fspath(path))
 
 
 def save(record: Calibration, path: str | os.PathLike[str]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from easyteacache.json_text import shown
+
 
 class EasyTeaCacheError(Exception):
     """Base class: ``except EasyTeaCacheError`` catches everything this project raises on purpose."""
@@ -93,13 +95,22 @@ class UnsupportedSchemaVersion(InvalidCalibration):
         supported: the versions this release reads.
     """
 
-    def __init__(self, where: str, *, found: object, supported: Sequence[int]) -> None:
+    def __init__(
+        self,
+        where: str,
+        *,
+        found: object,
+        supported: Sequence[int],
+        field: str = "schema_version",
+        rule: str = "record.schema-version",
+    ) -> None:
         self.found, self.supported = found, tuple(supported)
         known = ", ".join(map(str, supported))
+        state = "missing" if found is None else shown(found)
         super().__init__(
             where,
-            f"schema_version is {found!r}, this release reads {known}; upgrade easyteacache or ask for an older revision",
-            rule="record.schema-version",
+            f"{field} is {state}, this release reads {known}; upgrade easyteacache or ask for an older revision",
+            rule=rule,
         )
 
 

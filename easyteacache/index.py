@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from easyteacache import atomic, json_text, model_key
+from easyteacache import atomic, json_text, model_key, reading
 from easyteacache.calibration import Calibration, Signal, Status
-from easyteacache.errors import InvalidCalibration, InvalidModelKey, UnsupportedSchemaVersion
-from easyteacache.provenance import Alias, Record, Sha256, ShortText
+from easyteacache.errors import InvalidCalibration, InvalidModelKey
+from easyteacache.provenance import Alias, Count, Record, Sha256, ShortText
 
 FILE_NAME = "index.json"
 # 10,000 records at about 1 KB each, with room.
 MAX_INDEX_BYTES = 64 * 1024 * 1024
+MAX_INDEX_ITEMS = 1_000_000
+# First part of every rule identifier about this kind of file.
+RULES = "index"
 
 
 class IndexEntry(Record):
@@ -28,7 +31,7 @@ class IndexEntry(Record):
 
     path: ShortText = Field(description="File of the record, relative to the index, with forward slashes.")
     sha256: Sha256 = Field(description="SHA-256 of the file, lower-case hexadecimal.")
-    revision: Annotated[int, Field(ge=1)] = Field(description="The record's revision, from 1.")
+    revision: Count = Field(description="The record's revision, from 1.")
     status: Status = Field(description="The record's status.")
     title: ShortText = Field(description="The model's name as people write it.")
     method: Literal["teacache", "magcache"] = Field(description="The record's caching method.")
@@ -105,7 +108,7 @@ def build(folder: Path) -> Index:
     """
     entries = {}
     for key, path in record_paths(folder):
-        data = path.read_bytes()
+        data = reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES)
         record = Calibration.from_json(data, where=os.fspath(path))
         if record.model_key != key:
             raise InvalidCalibration(
@@ -122,34 +125,17 @@ def read(folder: Path) -> Index | None:
         InvalidCalibration: the index is unreadable or breaks its format.
     """
     path = folder / FILE_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise InvalidCalibration(
-            os.fspath(path), f"cannot be read: {error.strerror}", rule="index.unreadable"
-        ) from error
+    data = reading.read_file(path, rules=RULES, max_bytes=MAX_INDEX_BYTES)
     return from_json(data, where=os.fspath(path))
 
 
-def from_json(data: bytes, *, where: str = FILE_NAME) -> Index:
+def from_json(data: bytes | str, *, where: str = FILE_NAME) -> Index:
     """Read an index from JSON text; raises as ``read`` does."""
-    try:
-        content = json_text.parse(data, max_bytes=MAX_INDEX_BYTES)
-    except json_text.JSONTextError as error:
-        raise InvalidCalibration(where, str(error), rule="index.json") from error
-    if not isinstance(content, dict):
-        raise InvalidCalibration(where, f"expected a JSON object, found {type(content).__name__}", rule="index.json")
-    if content.get("index_version") != 1 or isinstance(content["index_version"], bool):
-        raise UnsupportedSchemaVersion(where, found=content.get("index_version"), supported=(1,))
-    try:
-        return Index.model_validate_json(json_text.spell(content))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidCalibration(
-            where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", rule="index.schema"
-        ) from error
+    content = reading.read_object(data, where=where, rules=RULES, max_bytes=MAX_INDEX_BYTES, max_items=MAX_INDEX_ITEMS)
+    reading.require_version(content, "index_version", supported=(1,), where=where, rules=RULES)
+    return reading.validate(Index, content, where=where, rules=RULES)
 
 
 def write(folder: Path, index: Index) -> None:

@@ -5,6 +5,8 @@ What the text can cost is bounded before anything is made of it, and nothing in 
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -53,6 +55,30 @@ def pointer(path: Sequence[str | int]) -> str:
     return "".join("/" + _printable(str(part)).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+def read_file(path: str | os.PathLike[str], *, rules: str, max_bytes: int) -> bytes:
+    """The content of a regular file of at most ``max_bytes``.
+
+    Raises:
+        InvalidCalibration: rule ``….unreadable`` or ``….size``.
+    """
+    where = os.fspath(path)
+    try:
+        # Opening a pipe or a device would wait, or read without end.
+        if not stat.S_ISREG(os.stat(where).st_mode):
+            raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable")
+        with open(where, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InvalidCalibration(where, f"cannot be read: {error.strerror}", rule=f"{rules}.unreadable") from error
+    except ValueError as error:
+        raise InvalidCalibration(
+            json_text.shown(where), f"cannot be a file name: {error}", rule=f"{rules}.unreadable"
+        ) from error
+    if len(data) > max_bytes:
+        raise InvalidCalibration(where, f"more than the {max_bytes} bytes that are read", rule=f"{rules}.size")
+    return data
+
+
 def read_object(data: bytes | str, *, where: str, rules: str, max_bytes: int, max_items: int) -> dict[str, Any]:
     """Parse the one JSON object that a file of records holds.
 
@@ -75,7 +101,7 @@ def read_object(data: bytes | str, *, where: str, rules: str, max_bytes: int, ma
     return content
 
 
-def require_version(content: dict[str, Any], field: str, *, supported: Sequence[int], where: str) -> None:
+def require_version(content: dict[str, Any], field: str, *, supported: Sequence[int], where: str, rules: str) -> None:
     """Refuse a file of another format version before anything else about it is judged.
 
     Raises:
@@ -84,7 +110,9 @@ def require_version(content: dict[str, Any], field: str, *, supported: Sequence[
     found = content.get(field)
     # 1.0 and True equal 1 in Python, not in this format.
     if type(found) is not int or found not in supported:
-        raise UnsupportedSchemaVersion(where, found=found, supported=supported)
+        raise UnsupportedSchemaVersion(
+            where, found=found, supported=supported, field=field, rule=f"{rules}.schema-version"
+        )
 
 
 def validate(kind: type[AnyRecord], content: Any, *, where: str, rules: str) -> AnyRecord:
