@@ -106,7 +106,7 @@ READ: dict[str, tuple[str, ...]] = {
     ),
     "anima-watayuki": ("The source computes a step for the whole batch as soon as one guidance branch needs it.",),
     "ltx-2-stage1-euler-mlx": (
-        "Fitted on quantised weights of LTX-2.3 dev. A degree-4 fit by the same author is kept in his tests as a bad example.",
+        "Fitted on quantised weights of LTX-2.3 dev. The same author keeps a degree-4 fit in the tests as a bad example.",
     ),
     "ltx-2-stage1-res2s-mlx": ("Not interchangeable with the Euler set: the sampler changes the distances.",),
 }
