@@ -101,7 +101,7 @@ def _layout(data: bytes, where: str) -> dict[str, Any]:
         _refuse(where, f"{len(data)} bytes; a safetensors file begins with 8 bytes of length", "trace.truncated")
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
-        _refuse(where, f"a header of {length} bytes, at most {MAX_HEADER_BYTES} are read", "trace.size")
+        _refuse(where, f"not a trace file, or one whose header is over {MAX_HEADER_BYTES} bytes", "trace.size")
     if len(data) < 8 + length:
         _refuse(where, f"ends inside its header ({len(data)} of {8 + length} bytes)", "trace.truncated")
     layout = _json(data[8 : 8 + length], where)

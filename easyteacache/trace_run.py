@@ -234,6 +234,8 @@ class Trace:
         steps = self.num_steps
         self._check_array("timesteps", self.timesteps, (steps,))
         self._check_array("sigmas", self.sigmas, (steps + 1,))
+        for name, gram in self.grams.items():
+            self._check_gram(name, gram)
         if np.any(np.diff(self.timesteps) > 0):
             self._refuse("timesteps rise; expected noise to image", rule="trace.timesteps")
         if np.any(np.diff(self.sigmas) >= 0) or self.sigmas[-1] < 0:
@@ -243,8 +245,6 @@ class Trace:
                 self._check_array(name, values, (steps - 1,))
                 if np.any(values < 0):
                     self._refuse(f"{name} holds a negative distance", rule="trace.distance")
-        for name, gram in self.grams.items():
-            self._check_gram(name, gram)
 
     def _check_gram(self, name: str, gram: Array) -> None:
         self._check_array(f"gram/{name}", gram, (self.num_steps, self.num_steps))
