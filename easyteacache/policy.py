@@ -280,7 +280,7 @@ def _blend(record: Calibration, shares: list[Share]) -> Curve:
 
 def _window(shares: list[Share], setting: Setting, notes: list[str]) -> tuple[int, int | None, int | None]:
     """The cautious intersection of the buckets' windows, in the caller's step count."""
-    first = max(_scaled(bucket.min_skip_step, bucket, setting, math.ceil) for bucket, _ in shares)
+    first = max(_first(bucket, setting) for bucket, _ in shares)
     lasts = [_last(bucket, setting) for bucket, _ in shares]
     known = [last for last in lasts if last is not None]
     last = min(known) if known else None
@@ -320,10 +320,30 @@ def from_end(step: int, num_steps: int | None) -> int | None:
     return max(num_steps + step, NO_STEP)
 
 
+# Fractions such as 0.1 · 30 must not miss their own step by a rounding error.
+_ROUNDING = 1e-9
+
+
+def _first(bucket: Bucket, setting: Setting) -> int:
+    first = _scaled(bucket.min_skip_step, bucket, setting, math.ceil)
+    num_steps = setting.num_steps or bucket.num_steps
+    if bucket.skip_window_fraction is None or num_steps is None:
+        return first
+    return max(first, math.ceil(bucket.skip_window_fraction[0] * num_steps - _ROUNDING))
+
+
 def _last(bucket: Bucket, setting: Setting) -> int | None:
+    num_steps = setting.num_steps or bucket.num_steps
     if bucket.max_skip_step < 0:
-        return from_end(bucket.max_skip_step, setting.num_steps or bucket.num_steps)
-    return _scaled(bucket.max_skip_step, bucket, setting, math.floor)
+        last = from_end(bucket.max_skip_step, num_steps)
+    else:
+        last = _scaled(bucket.max_skip_step, bucket, setting, math.floor)
+    if bucket.skip_window_fraction is None:
+        return last
+    if num_steps is None:
+        return NO_STEP
+    end = math.floor(bucket.skip_window_fraction[1] * num_steps + _ROUNDING)
+    return end if last is None else min(last, end)
 
 
 def _differs(bucket: Bucket, setting: Setting) -> bool:

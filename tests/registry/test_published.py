@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from easyteacache import calibration, model_key
+from easyteacache import calibration, model_key, policy
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "import_published.py"
@@ -103,6 +103,15 @@ def test_windows_given_in_percent_stay_fractions(records: dict[str, Any]) -> Non
         percent = window.get("comfyui")
         if set(window) == {"comfyui"} and (percent["start_percent"], percent["end_percent"]) != (0, 1):
             assert fractions[fact["id"]] == (percent["start_percent"], percent["end_percent"])
+
+
+@pytest.mark.parametrize(("num_steps", "window"), [(20, (4, 18)), (28, (6, 25)), (30, (6, 27)), (None, (1, -1))])
+def test_a_window_in_fractions_resolves_for_any_step_count(
+    num_steps: int | None, window: tuple[int, int], records: dict[str, Any]
+) -> None:
+    resolved = policy.resolve(records["flux.1-kontext-dev"], policy.Setting(num_steps=num_steps))
+    assert (resolved.first_skip_step, resolved.last_skip_step) == window
+    assert (num_steps is None) == any("Pass num_steps=" in note for note in resolved.notes)
 
 
 def test_signals_that_differ_between_two_sets_of_a_checkpoint_are_told_apart(records: dict[str, Any]) -> None:
