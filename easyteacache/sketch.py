@@ -196,19 +196,19 @@ def _flat_pieces(tensor: Tensor, shard: Shard | None) -> Iterator[tuple[int, Ten
 def _sample_positions(shape: tuple[int, ...], whole: Shard, size: int, seed: int) -> NDArray[np.int64]:
     batch, length, channels = shape
     size = min(size, batch * whole.total * channels)
-    order = np.argsort(_hash(np.arange(channels), seed + 2))
+    order: NDArray[np.int64] = np.argsort(_hash(np.arange(channels), seed + 2))
     tokens = _stratified(size, batch * whole.total, seed)
     here = tokens % whole.total - whole.offset
     held = (here >= 0) & (here < length)
     rows = (tokens // whole.total) * length + here
-    positions: NDArray[np.int64] = (rows * channels + order[np.arange(size) % channels])[held]
-    return positions
+    positions = rows * channels + order[np.arange(size) % channels]
+    return positions[held]
 
 
 def _stratified(count: int, total: int, seed: int) -> NDArray[np.int64]:
     """``count`` positions of ``range(total)``, one at random in each of as many equal strata."""
     share = (_hash(np.arange(count), seed + 3) >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return np.minimum((np.arange(count) + share) * (total / count), total - 1).astype(np.int64)
+    return np.asarray(np.minimum((np.arange(count) + share) * (total / count), total - 1), dtype=np.int64)
 
 
 def _hash(positions: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
