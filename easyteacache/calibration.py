@@ -28,6 +28,7 @@ from easyteacache.provenance import (
     Conditions,
     Count,
     LongText,
+    ModelKey,
     Provenance,
     Record,
     Retirement,
@@ -75,7 +76,7 @@ class Calibration(Record):
     """All buckets of one model key for one signal, with its provenance: one file of the registry."""
 
     schema_version: Literal[1] = Field(description="Version of this format.")
-    model_key: Annotated[str, Field(pattern=model_keys.PATTERN, max_length=model_keys.MAX_LENGTH)] = Field(
+    model_key: ModelKey = Field(
         description="Hierarchical name of what was calibrated; equals the file's path without `.json`."
     )
     revision: Count = Field(description="Raised by one with every change of the file, from 1.")

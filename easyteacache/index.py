@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from easyteacache import atomic, json_text, model_key, reading
 from easyteacache.calibration import Calibration, Signal, Status
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
-from easyteacache.provenance import Alias, Count, Record, Sha256, ShortText
+from easyteacache.provenance import Alias, Count, ModelKey, Record, Sha256, ShortText
 
 FILE_NAME = "index.json"
 # 10,000 records at about 1 KB each, with room.
@@ -49,7 +49,7 @@ class Index(Record):
     """The table of contents of one registry folder."""
 
     index_version: Literal[1] = Field(description="Version of this format.")
-    records: dict[ShortText, IndexEntry] = Field(description="Model key → entry, sorted by key.")
+    records: dict[ModelKey, IndexEntry] = Field(description="Model key → entry, sorted by key.")
 
     @model_validator(mode="after")
     def _keys_name_their_files(self) -> Index:

@@ -44,6 +44,7 @@ Sha256 = Annotated[str, Field(pattern=_SHA256)]
 IsoDate = Annotated[str, Field(pattern=_DATE), AfterValidator(_on_the_calendar)]
 ShortText = Annotated[str, Field(min_length=1, max_length=300, pattern=_SHORT)]
 LongText = Annotated[str, Field(min_length=1, max_length=4000, pattern=_LONG)]
+ModelKey = Annotated[str, Field(pattern=model_key.PATTERN, max_length=model_key.MAX_LENGTH)]
 FileName = Annotated[str, Field(max_length=200, pattern=_FILE)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 

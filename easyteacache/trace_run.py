@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from easyteacache import model_key as model_keys
 from easyteacache.calibration import Branch, Signal
 from easyteacache.errors import InvalidModelKey, InvalidTrace
-from easyteacache.provenance import IsoDate, LongText, Record, Sha256, ShortText
+from easyteacache.provenance import Count, IsoDate, LongText, ModelKey, Record, Sha256, ShortText
 
 TRACE_VERSION = 1
 MAX_STEPS = 1000
@@ -40,10 +40,11 @@ class SketchInfo(Record):
     kind: Literal["count", "tokens"] = Field(
         description="`count`: seeded linear count-sketch; `tokens`: a seeded sample of the tokens."
     )
-    dimension: Annotated[int, Field(ge=1)] = Field(description="Numbers kept of each residual, at least 1.")
+    dimension: Count = Field(description="Numbers kept of each residual, at least 1.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the random signs and positions, 0 or more.")
     relative_error: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Expected relative error (one standard deviation) of an error norm, 0.01 = 1 %."
+        default=None,
+        description="Expected relative error (one standard deviation) of an error norm, 0 or more; 0.01 = 1 %.",
     )
 
 
@@ -51,9 +52,7 @@ class TraceHeader(Record):
     """What produced one run; together with the numbers it is what the run's hash is taken over."""
 
     trace_version: Literal[1] = Field(default=1, description="Version of the trace format.")
-    model_key: Annotated[str, Field(pattern=model_keys.PATTERN, max_length=model_keys.MAX_LENGTH)] = Field(
-        description="Hierarchical name of the model, `family/variant[/part]`."
-    )
+    model_key: ModelKey = Field(description="Hierarchical name of the model, `family/variant[/part]`.")
     checkpoint: ShortText | None = Field(default=None, description="Checkpoint that ran, as Hub repository id or hash.")
     signals: tuple[Signal, ...] = Field(description="Signals whose distances were recorded.")
     branches: Annotated[tuple[Branch, ...], Field(min_length=1, max_length=8)] = Field(
@@ -64,16 +63,17 @@ class TraceHeader(Record):
     sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         description="Tokens of the generated stream entering the blocks, at least 1."
     )
-    frames: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Generated frames, 1 for images.")
-    height: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Generated height, pixels.")
-    width: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Generated width, pixels.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=1, description="Samples that ran together, at least 1.")
+    frames: Count | None = Field(default=None, description="Generated frames, at least 1; 1 for images.")
+    height: Count | None = Field(default=None, description="Generated height, pixels, at least 1.")
+    width: Count | None = Field(default=None, description="Generated width, pixels, at least 1.")
+    batch_size: Count = Field(default=1, description="Samples that ran together, at least 1.")
     sampler: ShortText | None = Field(default=None, description="Sampler or scheduler class.")
     shift: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Flow-matching time shift, above 0; null where the sampler has none."
+        default=None, description="Flow-matching time shift, dimensionless, above 0; null where the sampler has none."
     )
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Guidance g of v_uncond + g (v_cond − v_uncond), 0 or more; null without guidance."
+        default=None,
+        description="Guidance g of v_uncond + g (v_cond − v_uncond), dimensionless, 0 or more; null without guidance.",
     )
     prediction: Literal["velocity", "epsilon", "x0", "unknown"] = Field(
         default="unknown", description="What the model's output is."

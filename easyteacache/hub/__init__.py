@@ -1,0 +1,1 @@
+"""The hub: check records nobody vouches for, copy them down, propose them up."""
