@@ -1,0 +1,1 @@
+"""The programs `easyteacache` and `easyteacache-hub`; every command imports its layer when it runs, not before."""

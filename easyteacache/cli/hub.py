@@ -1,0 +1,35 @@
+"""The program `easyteacache-hub`: look calibrations up, check them, share them."""
+
+from __future__ import annotations
+
+import click
+
+from easyteacache._version import __version__
+from easyteacache.cli.lazy import LazyCommand, LazyGroup
+
+TABLE = {
+    "completion": LazyCommand("easyteacache.cli.completion:hub_completion", "Print the completion script of a shell."),
+    "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
+    "resolve": LazyCommand(
+        "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
+    ),
+    "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
+    "where": LazyCommand("easyteacache.cli.where:where", "Show the registry layers and their folders."),
+}
+
+
+@click.group(cls=LazyGroup, table=TABLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache-hub")
+def main() -> None:
+    """Look up, check and share caching calibrations for diffusion transformers.
+
+    \b
+    Examples:
+      easyteacache-hub list wan
+      easyteacache-hub show wan2.1/t2v-14b
+      easyteacache-hub resolve wan2.1/t2v-14b --sequence-length 32760 --steps 50
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A click group whose commands are imported only when they run, and which ends every failure the same way.
+
+`--help`, completion and a command that needs little must not pay for torch because another command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from easyteacache.errors import EasyTeaCacheError
+
+TRACEBACK = "EASYTEACACHE_TRACEBACK"
+INTERRUPTED = 130
+
+
+class LazyCommand(NamedTuple):
+    """One line of a group's table.
+
+    Attributes:
+        target: ``"module:attribute"`` of the click command.
+        summary: one line for the group's help; the command itself is not imported for it.
+    """
+
+    target: str
+    summary: str
+
+
+class Failure(click.ClickException):
+    """What a project error becomes on a terminal: ``Error: …`` on stderr, exit code 1."""
+
+    exit_code = 1
+
+
+class LazyGroup(click.Group):
+    """A group over a table of commands, name → ``LazyCommand``.
+
+    Project errors and operating-system errors end as one line on stderr with exit code 1 (2 for wrong usage, as click does),
+    Ctrl-C with exit code 130, a closed pipe silently. ``EASYTEACACHE_TRACEBACK=1`` lets errors through.
+    """
+
+    def __init__(self, *args: Any, table: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = dict(sorted(table.items()))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The table's names, sorted."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command ``cmd_name``; None when the table has no such line."""
+        if cmd_name not in self.table:
+            return None
+        module, _, attribute = self.table[cmd_name].target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table's one-line summaries."""
+        if self.table:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, line.summary) for name, line in self.table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete command names from the table, options as click does."""
+        names = [
+            CompletionItem(name, help=line.summary) for name, line in self.table.items() if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; the console scripts call this."""
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that cannot show '█' or '…' shows '?' instead of a traceback.
+            with contextlib.suppress(AttributeError, ValueError, OSError):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        return super().main(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command and turn what it raises into an exit code and one line."""
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        if os.environ.get(TRACEBACK):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+        except EasyTeaCacheError as error:
+            raise Failure(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(_plain(error)) from error
+
+
+def _plain(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

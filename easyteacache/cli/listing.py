@@ -1,0 +1,138 @@
+"""`easyteacache-hub list`: what the registry holds, read from the layers' indices alone."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from easyteacache.calibration import Signal, Status
+from easyteacache.cli import text
+from easyteacache.cli.parameters import json_option, open_registry, registry_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from easyteacache.index import IndexEntry
+    from easyteacache.registry import Registry
+
+    Line = tuple[str, str, IndexEntry]
+
+SIGNALS = click.Choice(get_args(Signal))
+STATUSES = click.Choice(get_args(Status))
+
+
+@click.command("list")
+@click.argument("pattern", required=False)
+@click.option("--source", metavar="LAYER", help="Only this layer: local, pulled, bundled or a folder's path.")
+@click.option("--family", help="Only keys whose first name is this: wan2.1, flux.1 …")
+@click.option("--signal", type=SIGNALS, metavar="SIGNAL", help=f"Only this signal: {', '.join(SIGNALS.choices)}.")
+@click.option("--status", type=STATUSES, metavar="STATUS", help=f"Only this status: {', '.join(STATUSES.choices)}.")
+@registry_option
+@json_option
+def list_records(
+    pattern: str | None,
+    source: str | None,
+    family: str | None,
+    signal: str | None,
+    status: str | None,
+    registry: Path | None,
+    as_json: bool,
+) -> None:
+    """List the calibrations that a lookup can reach.
+
+    PATTERN is a part of a key, title or alias, or a glob over keys such as 'wan*/t2v-*'. Where several layers hold a key, the
+    one that a lookup would use is shown; --source shows one layer, hidden records included.
+
+    \b
+    Examples:
+      easyteacache-hub list
+      easyteacache-hub list wan --signal timestep_embedding
+      easyteacache-hub list --status validated --json
+
+    \b
+    JSON: {"records": [...]}, each with
+      key, title, status, revision, method, signal, num_steps,
+      sequence_lengths, layer, aliases (each kind, value, borrowed)
+    """
+    reachable = _one_layer(open_registry(registry), source).entries()
+    lines = [line for line in reachable if _wanted(line, pattern, family=family, signal=signal, status=status)]
+    if as_json:
+        text.echo_json({"records": [_content(line) for line in lines]})
+    elif lines:
+        click.echo(_table(lines))
+        click.echo(f"\n{len(lines)} record{'' if len(lines) == 1 else 's'}")
+    else:
+        click.echo("No record matches; `easyteacache-hub list` without options shows all of them.", err=True)
+
+
+def _one_layer(registry: Registry, source: str | None) -> Registry:
+    if source is None:
+        return registry
+    layers = [layer for layer in registry.layers if layer.name == source]
+    if not layers:
+        names = ", ".join(layer.name for layer in registry.layers)
+        raise click.BadParameter(f"no layer named {source!r}; there is {names}", param_hint="--source")
+    return type(registry)(layers)
+
+
+def _wanted(line: Line, pattern: str | None, **exact: str | None) -> bool:
+    key, _, entry = line
+    found = {"family": key.split("/")[0], "signal": entry.signal, "status": entry.status}
+    if any(value is not None and found[name] != value for name, value in exact.items()):
+        return False
+    if pattern is None:
+        return True
+    if any(character in pattern for character in "*?["):
+        return fnmatch.fnmatchcase(key, pattern)
+    names = (key, entry.title, *(alias.value for alias in entry.aliases))
+    return any(pattern.lower() in name.lower() for name in names)
+
+
+def _content(line: Line) -> dict[str, Any]:
+    key, layer, entry = line
+    return {
+        "key": key,
+        "title": entry.title,
+        "status": entry.status,
+        "revision": entry.revision,
+        "method": entry.method,
+        "signal": entry.signal,
+        "num_steps": list(entry.num_steps),
+        "sequence_lengths": list(entry.sequence_lengths),
+        "layer": layer,
+        "aliases": [alias.model_dump(mode="json") for alias in entry.aliases],
+    }
+
+
+def _table(lines: Sequence[Line]) -> str:
+    several = len({layer for _, layer, _ in lines}) > 1
+    columns = [
+        text.Column("KEY"),
+        text.Column("STATUS", style=text.status_style),
+        text.Column("SIGNAL", cut=True),
+        text.Column("STEPS", align="right"),
+        text.Column("LENGTH", align="right"),
+        *([text.Column("LAYER", cut=True)] if several else []),
+    ]
+    rows = [
+        (
+            key,
+            entry.status,
+            entry.signal if entry.method == "teacache" else f"{entry.method} {entry.signal}",
+            _range(entry.num_steps),
+            _range(entry.sequence_lengths),
+            *([layer] if several else []),
+        )
+        for key, layer, entry in lines
+    ]
+    return text.table(columns, rows)
+
+
+def _range(values: Iterable[int]) -> str | None:
+    values = sorted(values)
+    if not values:
+        return None
+    return str(values[0]) if len(values) == 1 else f"{values[0]}–{values[-1]}"

@@ -1,0 +1,31 @@
+"""The program `easyteacache`: make calibrations and see them work."""
+
+from __future__ import annotations
+
+import click
+
+from easyteacache._version import __version__
+from easyteacache.cli.lazy import LazyCommand, LazyGroup
+
+TABLE = {
+    "completion": LazyCommand("easyteacache.cli.completion:main_completion", "Print the completion script of a shell."),
+    "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
+}
+
+
+@click.group(cls=LazyGroup, table=TABLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache")
+def main() -> None:
+    """Make caching calibrations for diffusion transformers, and see them work.
+
+    Looking up, checking and sharing calibrations is the job of easyteacache-hub.
+
+    \b
+    Examples:
+      easyteacache demo
+      easyteacache demo --steps 30 --speedup 2 --out my-demo
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Parameters that several commands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easyteacache.registry import Registry
+
+    Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class ModelKeyType(click.ParamType):  # type: ignore[type-arg]
+    """A model key or an exact alias; shells complete it from the registry's indices."""
+
+    name = "key"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Keys that begin with what was typed; none when the registry cannot be read."""
+        from easyteacache.errors import EasyTeaCacheError
+
+        try:
+            entries = list(open_registry(ctx.params.get("registry")).entries())
+        except (EasyTeaCacheError, OSError):
+            return []
+        return [CompletionItem(key, help=entry.title) for key, _, entry in entries if key.startswith(incomplete)]
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]
+    """``WIDTHxHEIGHT`` in pixels, or one number for a square."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """``"24x32"`` → ``(24, 32)``; ``"24"`` → ``(24, 24)``."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size; expected WIDTHxHEIGHT such as 24x32", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+MODEL_KEY = ModelKeyType()
+SIZE = SizeType()
+
+
+def open_registry(folder: str | Path | None) -> Registry:
+    """The registry of ``folder`` alone, or the default layers."""
+    from easyteacache.registry import Registry
+
+    return Registry.default() if folder is None else Registry.from_folder(folder)
+
+
+def registry_option(command: Decorated) -> Decorated:
+    """``--registry FOLDER``."""
+    return click.option(
+        "--registry",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Use this registry folder and no other layer.",
+    )(command)
+
+
+def json_option(command: Decorated) -> Decorated:
+    """``--json``, passed as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON with the keys listed above.")(command)
+
+
+def operating_options(command: Decorated) -> Decorated:
+    """``--threshold``, ``--speedup`` and ``--max-error``; pass them through ``one_target``."""
+    options = (
+        click.option(
+            "--threshold", type=click.FloatRange(min=0), help="Accumulated distance at which a step is computed."
+        ),
+        click.option("--speedup", type=click.FloatRange(min=1), help="Steps divided by computed steps to reach."),
+        click.option(
+            "--max-error", type=click.FloatRange(min=0), help="Relative L2 error of the sample not to exceed."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def one_target(threshold: float | None, speedup: float | None, max_error: float | None) -> None:
+    """Refuse two ways of choosing the operating point at once.
+
+    Raises:
+        click.UsageError: more than one is given.
+    """
+    given = {"--threshold": threshold, "--speedup": speedup, "--max-error": max_error}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them.")

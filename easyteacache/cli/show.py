@@ -1,0 +1,213 @@
+"""`easyteacache-hub show`: one record, with everything a person wants to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from easyteacache.cli import text
+from easyteacache.cli.parameters import MODEL_KEY, json_option, open_registry, registry_option
+
+if TYPE_CHECKING:
+    from easyteacache.calibration import Bucket, Calibration, OperatingPoint
+    from easyteacache.provenance import Source
+    from easyteacache.registry import Found
+
+SHOWN_COEFFICIENTS = 8
+
+
+@click.command("show")
+@click.argument("key", type=MODEL_KEY)
+@registry_option
+@json_option
+def show(key: str, registry: Path | None, as_json: bool) -> None:
+    """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id.
+
+    Speed-ups marked "reported" are the source's own; "replayed" and "measured" ones were judged on held-out runs.
+
+    \b
+    Examples:
+      easyteacache-hub show wan2.1/t2v-14b
+      easyteacache-hub show black-forest-labs/FLUX.1-dev
+      easyteacache-hub show wan2.1/t2v-14b --json
+
+    \b
+    JSON: {"asked", "layer", "notes", "record"}; the record as it is stored,
+      described in docs/registry-format.md
+    """
+    found = open_registry(registry).find(key)
+    if as_json:
+        from easyteacache import json_text
+
+        record = json_text.parse(found.calibration.to_json())
+        text.echo_json({"asked": found.asked, "layer": found.layer, "notes": list(found.notes), "record": record})
+    else:
+        click.echo("\n".join(_page(found)))
+
+
+def _page(found: Found) -> Iterator[str]:
+    record = found.calibration
+    yield click.style(record.model_key, bold=True) + f"  {record.title}"
+    yield text.fields(_facts(found))
+    yield text.heading("Buckets")
+    yield _buckets(record)
+    yield from _curves(record)
+    yield from _operating_points(record)
+    notes = [*found.notes, *record.notes]
+    if notes:
+        yield text.heading("Notes")
+        yield from (text.paragraph(note, indent="  ", bullet="- ") for note in notes)
+    yield text.heading("Where the numbers come from")
+    yield from _origin(record)
+
+
+def _facts(found: Found) -> Iterator[tuple[str, object]]:
+    record = found.calibration
+    retirement = record.retirement
+    yield "status", f"{record.status}, revision {record.revision}, layer {found.layer}"
+    if retirement is not None:
+        instead = f" Use {retirement.replacement} instead." if retirement.replacement else ""
+        yield record.status, f"{retirement.date}: {retirement.reason}{instead}"
+    yield "method", f"{record.method}, for {record.modality}"
+    yield "signal", record.signal + (f": {record.signal_source}" if record.signal_source else "")
+    yield "predicts", record.fitted_output + (f": {record.fitted_output_source}" if record.fitted_output_source else "")
+    yield "applied as", {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}[record.rescale_post]
+    yield "branches", ", ".join(record.branches)
+    yield (
+        "also named",
+        ", ".join(alias.value + (" (borrowed)" if alias.borrowed else "") for alias in record.aliases) or None,
+    )
+    for name, value in record.conditions:
+        yield name.replace("_", " "), value
+
+
+def _buckets(record: Calibration) -> str:
+    columns = [
+        text.Column("LENGTH", align="right"),
+        text.Column("STEPS", align="right"),
+        text.Column("SHIFT", align="right"),
+        text.Column("SIZE", cut=True),
+        text.Column("WINDOW"),
+        text.Column("IN A ROW", align="right"),
+        text.Column("DOMAIN"),
+        text.Column("R²", align="right"),
+    ]
+    rows = [
+        (
+            bucket.sequence_length,
+            bucket.num_steps,
+            None if bucket.shift is None else text.number(bucket.shift),
+            _size(bucket),
+            _window(bucket),
+            bucket.max_consecutive_skips,
+            bucket.domain and f"{bucket.domain[0]:.3g}–{bucket.domain[1]:.3g}",
+            _fit(bucket),
+        )
+        for bucket in record.buckets
+    ]
+    return text.table(columns, rows, indent="  ")
+
+
+def _size(bucket: Bucket) -> str | None:
+    if bucket.width is None or bucket.height is None:
+        return None
+    frames = f"×{bucket.frames}" if bucket.frames and bucket.frames > 1 else ""
+    return f"{bucket.width}×{bucket.height}{frames}"
+
+
+def _window(bucket: Bucket) -> str:
+    last = bucket.max_skip_step
+    steps = f"{bucket.min_skip_step} to {'the end' if last == -1 else last}"
+    if bucket.skip_window_fraction is None:
+        return steps
+    first_share, last_share = bucket.skip_window_fraction
+    return f"{steps}, {first_share:.0%}–{last_share:.0%}"
+
+
+def _fit(bucket: Bucket) -> str | None:
+    if bucket.quality is not None:
+        return f"{bucket.quality.r2:.3f}"
+    if bucket.reported_fit is not None and bucket.reported_fit.r2 is not None:
+        return f"{bucket.reported_fit.r2:.3f} (reported)"
+    return None
+
+
+def _name(bucket: Bucket) -> str:
+    length = "any length" if bucket.sequence_length is None else str(bucket.sequence_length)
+    return length + (f", {bucket.num_steps} steps" if bucket.num_steps else "")
+
+
+def _curves(record: Calibration) -> Iterator[str]:
+    if record.method == "teacache":
+        yield text.heading("Coefficients, highest degree first")
+        for bucket in record.buckets:
+            numbers = ", ".join(map(repr, bucket.coefficients or ()))
+            profile = " (and a sigma profile)" if bucket.sigma_profile else ""
+            yield text.paragraph(f"[{numbers}]{profile}", indent="  ", bullet=f"{_name(bucket)}: ")
+        return
+    yield text.heading("Magnitude ratios")
+    for bucket in record.buckets:
+        for entry in bucket.magnitude_ratios:
+            first = ", ".join(f"{ratio:.4g}" for ratio in entry.ratios[:SHOWN_COEFFICIENTS])
+            more = ", …" if len(entry.ratios) > SHOWN_COEFFICIENTS else ""
+            bullet = f"{_name(bucket)}, {entry.branch}: "
+            yield text.paragraph(f"[{first}{more}] ({len(entry.ratios)} steps)", indent="  ", bullet=bullet)
+
+
+def _operating_points(record: Calibration) -> Iterator[str]:
+    points = [(bucket, point) for bucket in record.buckets for point in bucket.operating_points]
+    if not points:
+        return
+    yield text.heading("Operating points")
+    columns = [
+        text.Column("LENGTH", align="right"),
+        text.Column("THRESHOLD", align="right"),
+        text.Column("FILL"),
+        text.Column("COMPUTED", align="right"),
+        text.Column("SPEED-UP", align="right"),
+        text.Column("ERROR", align="right"),
+        text.Column("EVIDENCE"),
+        text.Column("REMARK", cut=True),
+    ]
+    rows = [
+        (
+            bucket.sequence_length,
+            "schedule" if point.threshold is None else text.number(point.threshold),
+            point.forecaster,
+            point.computed_steps,
+            None if point.speedup is None else f"{point.speedup:.3g}x",
+            None if point.error is None else text.number(point.error.mean, 3),
+            point.evidence,
+            _remark(point),
+        )
+        for bucket, point in points
+    ]
+    yield text.table(columns, rows, indent="  ")
+
+
+def _remark(point: OperatingPoint) -> str | None:
+    latency = None if point.latency_seconds is None else f"{point.latency_seconds:g} s"
+    parts = [part for part in (latency, point.hardware, point.note) if part]
+    return ", ".join(parts) or None
+
+
+def _origin(record: Calibration) -> Iterator[str]:
+    origin = record.provenance
+    yield text.fields(
+        (name.replace("_", " "), value) for name, value in origin if name not in ("sources", "traces") and value
+    )
+    for source in origin.sources:
+        yield text.paragraph(_source(source), indent="  ", bullet="- ")
+    for trace in origin.traces:
+        yield text.paragraph(f"{trace.file}, {trace.runs} runs, sha256 {trace.sha256}", indent="  ", bullet="- ")
+
+
+def _source(source: Source) -> str:
+    place = source.repository or "unknown repository"
+    if source.path:
+        place += f", {source.path}" + (f":{source.line}" if source.line else "")
+    parts = [place, source.commit and f"commit {source.commit[:12]}", source.license, source.note]
+    return "; ".join(part for part in parts if part)

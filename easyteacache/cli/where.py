@@ -1,0 +1,65 @@
+"""`easyteacache-hub where`: the registry layers, in the order in which a lookup searches them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easyteacache.cli import text
+from easyteacache.cli.parameters import json_option, open_registry, registry_option
+
+if TYPE_CHECKING:
+    from easyteacache.registry import Layer
+
+
+@click.command("where")
+@registry_option
+@json_option
+def where(registry: Path | None, as_json: bool) -> None:
+    """Show the registry layers, first searched first, with their folders and what is wrong with them.
+
+    \b
+    Examples:
+      easyteacache-hub where
+      EASYTEACACHE_REGISTRY=~/calibrations easyteacache-hub where --json
+
+    \b
+    JSON: {"layers": [...], "home", "environment"}; each layer with
+      name, folder, records (null when unreadable), indexed, problem
+    """
+    from easyteacache.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, home
+
+    layers = [_content(layer) for layer in open_registry(registry).layers]
+    environment = {name: os.environ.get(name) for name in (ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME)}
+    if as_json:
+        text.echo_json({"layers": layers, "home": os.fspath(home()), "environment": environment})
+        return
+    columns = [text.Column("LAYER"), text.Column("RECORDS", align="right"), text.Column("INDEX"), text.Column("FOLDER")]
+    rows = [(one["name"], one["records"], "yes" if one["indexed"] else "no", one["folder"]) for one in layers]
+    click.echo(text.table(columns, rows))
+    for one in layers:
+        if one["problem"]:
+            click.echo(text.paragraph(one["problem"], bullet="problem: "))
+    click.echo(f"\nThis machine's own layers belong in {home()}/local and {home()}/pulled.")
+    click.echo(text.fields(environment.items(), indent=""), nl=any(environment.values()))
+
+
+def _content(layer: Layer) -> dict[str, Any]:
+    from easyteacache import index
+    from easyteacache.errors import EasyTeaCacheError
+
+    problem, records = None, None
+    try:
+        records = len(layer.index.records)
+    except (EasyTeaCacheError, OSError) as error:
+        problem = str(error)
+    return {
+        "name": layer.name,
+        "folder": os.fspath(layer.folder),
+        "records": records,
+        "indexed": (layer.folder / index.FILE_NAME).is_file(),
+        "problem": problem,
+    }
