@@ -52,7 +52,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 class Record(BaseModel):
     """Base of every record: frozen, no unknown fields, no coercion, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Before pydantic 2.10, every field beginning with "model_" (such as model_key) warns unless no name is protected.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 _ALIAS_FORMS = {
@@ -161,6 +162,9 @@ class Provenance(Record):
     date: IsoDate | None = Field(default=None, description="Date of the fit, YYYY-MM-DD.")
     tool: ShortText | None = Field(default=None, description="Program that fitted them.")
     tool_version: ShortText | None = Field(default=None, description="Its version.")
+    tool_options: ShortText | None = Field(
+        default=None, description="Options the numbers depend on, as its command line takes them; absent: its defaults."
+    )
     checkpoint: ShortText | None = Field(default=None, description="Checkpoint, as Hub repository id.")
     checkpoint_commit: ShortText | None = Field(default=None, description="Commit or hash of the checkpoint.")
     prompt_set: LongText | None = Field(default=None, description="Prompts the runs were recorded on.")
