@@ -64,23 +64,33 @@ FORMATS = (
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's generator without invented titles, and with what it leaves implicit spelled out."""
+    """Pydantic's generator without invented titles, the same in every release, and with what is implicit spelled out."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def float_schema(self, schema: Any) -> dict[str, Any]:
+        content = super().float_schema(schema)
+        content = {key: int(value) if value == int(value) else value for key, value in content.items() if key != "type"}
         # Parsers that read 1e400 as infinity must refuse it all the same.
-        bounds: dict[str, Any] = {}
-        if "gt" not in schema and "ge" not in schema:
-            bounds["minimum"] = -LARGEST
-        if "lt" not in schema and "le" not in schema:
-            bounds["maximum"] = LARGEST
-        return super().float_schema(schema) | bounds
+        if "exclusiveMinimum" not in content:
+            content.setdefault("minimum", -LARGEST)
+        if "exclusiveMaximum" not in content:
+            content.setdefault("maximum", LARGEST)
+        return {"type": "number"} | content
+
+    def literal_schema(self, schema: Any) -> dict[str, Any]:
+        content = super().literal_schema(schema)
+        if "const" in content:
+            content.pop("enum", None)
+        return content
 
     def dict_schema(self, schema: Any) -> dict[str, Any]:
         content = super().dict_schema(schema)
-        return content | {"additionalProperties": False} if "patternProperties" in content else content
+        if "patternProperties" in content:
+            longest = schema["keys_schema"]["max_length"]
+            content |= {"propertyNames": {"maxLength": longest}, "additionalProperties": False}
+        return content
 
 
 # One order whatever release of pydantic generates, and the meaning of a field before its details.
@@ -109,6 +119,10 @@ def _in_order(node: Any) -> Any:
             return _ORDER.index(keyword), ""
         return (100 + _LAST.index(keyword), "") if keyword in _LAST else (50, keyword)
 
+    if len(node.get("allOf", ())) == 1:
+        # How releases before 2.9 put a description beside a reference.
+        node = {**node, **node["allOf"][0]}
+        del node["allOf"]
     ordered = {}
     for keyword in sorted(node, key=rank):
         if keyword in ("properties", "$defs", "patternProperties"):
