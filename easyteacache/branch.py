@@ -86,15 +86,31 @@ class BranchState:
         """True between a ``check`` and the ``update`` or ``store_truth`` that answers it."""
         return self._pending is not None
 
-    def check(self, step: int, signal: torch.Tensor | None, *, sigma: float | None) -> bool:
-        """May ``step`` be reused? Proposes only; nothing is remembered but the proposal."""
+    def release(self) -> None:
+        """Drop every tensor but keep the run's record; the next step is computed."""
+        self._forget()
+        self.gate.reset()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the residuals and the signal held at this moment."""
+        held = [residual for _, residual in self._anchors]
+        return sum(tensor.nbytes for tensor in (*held, *([] if self._signal is None else [self._signal])))
+
+    def check(
+        self, step: int, signal: torch.Tensor | None, *, sigma: float | None, distance: float | None = None
+    ) -> bool:
+        """May ``step`` be reused? Proposes only; nothing is remembered but the proposal.
+
+        ``distance`` is the signal distance x to the previous step where it is known without the signal's tensor.
+        """
         self._expect_order(step)
         self._measured = (None, None)
         if self._unusable(signal):
             # What was remembered describes another shape, number type or device: nothing of it can be reused.
             self._forget()
             self.gate.reset()
-        admitted = self.gate.admits(step, lambda: self._predict(signal, sigma)) and bool(self._anchors)
+        admitted = self.gate.admits(step, lambda: self._predict(signal, sigma, distance)) and bool(self._anchors)
         self._pending = (step, admitted)
         self._sigma_now = sigma
         return admitted
@@ -103,12 +119,7 @@ class BranchState:
         self, signal: torch.Tensor | None, block_input: torch.Tensor, *, coordinate: float | None
     ) -> torch.Tensor:
         """Block input ``(B, L, D)`` + forecast residual; commits the reuse that ``check`` admitted."""
-        if self._pending is None or not self._pending[1]:
-            raise StepOrderError(
-                f"update() on branch {self.name!r} without a check() that returned True for this step: "
-                "call check(), and update() only when it said so"
-            )
-        step = self._pending[0]
+        step = self._admitted()
         newest = self._anchors[-1][1]
         if newest.shape != block_input.shape or newest.device != block_input.device:
             raise InvalidSignal(
@@ -116,12 +127,37 @@ class BranchState:
                 f"shape {tuple(block_input.shape)} on {block_input.device}; the last computed step had "
                 f"{tuple(newest.shape)} on {newest.device}. Call clear_cache() before a new resolution or batch",
             )
-        at = float(step) if coordinate is None else coordinate
-        output = self._forecast(block_input, at)
-        self._reused.append(at)
+        output = self._forecast(block_input, float(step) if coordinate is None else coordinate)
+        self.reuse(signal, coordinate=coordinate)
+        return output
+
+    def residual(self, *, coordinate: float | None) -> torch.Tensor:
+        """The residual forecast for the step that ``check`` admitted; nothing is committed. May be an anchor itself."""
+        step = self._admitted()
+        terms = self._terms(float(step) if coordinate is None else coordinate)
+        if not terms:
+            return self._anchors[-1][1].new_zeros(()).expand_as(self._anchors[-1][1])
+        weight, total = terms[0]
+        if weight != 1.0:
+            total = total * weight
+        for weight, residual in terms[1:]:
+            total = total.add(residual, alpha=weight)
+        return total
+
+    def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None) -> None:
+        """Commit the reuse that ``check`` admitted."""
+        step = self._admitted()
+        self._reused.append(float(step) if coordinate is None else coordinate)
         self.gate.reused(step)
         self._commit(step, signal, reused=True)
-        return output
+
+    def _admitted(self) -> int:
+        if self._pending is None or not self._pending[1]:
+            raise StepOrderError(
+                f"update() on branch {self.name!r} without a check() that returned True for this step: "
+                "call check(), and update() only when it said so"
+            )
+        return self._pending[0]
 
     def store_truth(
         self,
@@ -138,11 +174,17 @@ class BranchState:
                 "output_latent",
                 f"shape {tuple(block_output.shape)} does not match input_latent's {tuple(block_input.shape)}",
             )
+        self.store_residual(step, signal, block_output - block_input, coordinate=coordinate)
+
+    def store_residual(
+        self, step: int, signal: torch.Tensor | None, residual: torch.Tensor, *, coordinate: float | None
+    ) -> None:
+        """A step was computed: remember its residual, any shape, and its signal."""
         self._expect_order(step)
-        if self._anchors and not _alike(self._anchors[-1][1], block_output):
+        if self._anchors and not _alike(self._anchors[-1][1], residual):
             self._anchors.clear()
             self._reused.clear()
-        self._anchors.append((float(step) if coordinate is None else coordinate, block_output - block_input))
+        self._anchors.append((float(step) if coordinate is None else coordinate, residual))
         first = self._anchors[0][0]
         self._reused = [at for at in self._reused if (at - first) * (self._anchors[-1][0] - first) > 0]
         self.gate.computed(step)
@@ -157,31 +199,34 @@ class BranchState:
         self._sigma = self._sigma_now if asked else None
         self._last_step, self._pending = step, None
 
-    def _predict(self, signal: torch.Tensor | None, sigma: float | None) -> float | None:
+    def _predict(self, signal: torch.Tensor | None, sigma: float | None, distance: float | None) -> float | None:
         """Predicted output distance from the previous step to this one."""
         profile = self.policy.profile
         if profile is not None and sigma is not None and self._sigma is not None:
             predicted = profile.between(self._sigma, sigma)
             self._measured = (None, predicted)
             return predicted
-        if signal is None or self._signal is None:
-            return None
-        distance = relative_l1(signal, self._signal, reduce=self.reduce)
+        if distance is None:
+            if signal is None or self._signal is None:
+                return None
+            distance = relative_l1(signal, self._signal, reduce=self.reduce)
         predicted = self.policy.curve(distance)
         self._measured = (distance, predicted)
         return predicted
 
     def _forecast(self, block_input: torch.Tensor, at: float) -> torch.Tensor:
-        weights = self.forecaster.weights([coordinate for coordinate, _ in self._anchors], at, reused=self._reused)
         output: torch.Tensor | None = None
-        for weight, (_, residual) in zip(weights, self._anchors, strict=True):
-            if weight == 0.0:
-                continue
+        for weight, residual in self._terms(at):
             if output is None:
                 output = block_input.add(residual, alpha=weight)
             else:
                 output.add_(residual, alpha=weight)
         return block_input.clone() if output is None else output
+
+    def _terms(self, at: float) -> list[tuple[float, torch.Tensor]]:
+        """The residuals that count at coordinate ``at``, with their weights."""
+        weights = self.forecaster.weights([coordinate for coordinate, _ in self._anchors], at, reused=self._reused)
+        return [(weight, residual) for weight, (_, residual) in zip(weights, self._anchors, strict=True) if weight]
 
     def _unusable(self, signal: torch.Tensor | None) -> bool:
         return signal is not None and self._signal is not None and not _alike(self._signal, signal)

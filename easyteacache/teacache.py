@@ -173,6 +173,7 @@ class TeaCache:
         self.enable = enable
         self._branches: dict[str, BranchState] = {}
         self._seen_steps: int | None = None
+        self._run_steps: int | None = None
         self._length = setting.sequence_length
         self._policy = (
             None if source is None else source.policy(sequence_length=self._length, num_steps=setting.num_steps)
@@ -216,10 +217,17 @@ class TeaCache:
             return False
         step = _step_index(step)
         state = self._state(branch, step, _token_count(sequence_length))
-        if t_mod is not None or state.policy.schedule is None:
+        if t_mod is not None or not _needs_no_signal(state.policy, sigma):
             _require_signal(t_mod, "t_mod")
         self._last_branch = branch
         return state.check(step, t_mod, sigma=sigma)
+
+    def branch_state(self, branch: str, step: int, *, sequence_length: int | None = None) -> BranchState:
+        """The state of one branch, ready for ``step``: what ``attach`` drives instead of the three verbs.
+
+        A new run, another sequence length or an unknown branch gives a fresh state with the policy resolved for it.
+        """
+        return self._state(branch, step, sequence_length)
 
     def update(
         self,
@@ -330,9 +338,10 @@ class TeaCache:
 
     def begin_run(self, *, num_steps: int | None = None, sequence_length: int | None = None) -> None:
         """Drop the state of an earlier run and say what is known of the next one; ``attach`` calls it for you."""
+        seen = max((state.last_step + 1 for state in self._branches.values()), default=0)
         self.clear_cache()
-        if num_steps is not None:
-            self._seen_steps = num_steps
+        self._seen_steps = max(self._seen_steps or 0, seen) or None
+        self._run_steps = num_steps
         self._resolve(sequence_length or self._length)
 
     def clear_cache(self) -> None:
@@ -355,7 +364,8 @@ class TeaCache:
     def _resolve(self, length: int | None) -> None:
         if self._source is not None:
             self._length = length
-            steps = self._setting.num_steps if self._setting.num_steps is not None else self._seen_steps
+            known = (self._run_steps, self._setting.num_steps, self._seen_steps)
+            steps = next((count for count in known if count is not None), None)
             self._policy = self._source.policy(sequence_length=length, num_steps=steps)
 
     def _state(self, branch: str, step: int, length: int | None) -> BranchState:
@@ -504,6 +514,10 @@ def _tokens(block_input: torch.Tensor) -> int:
             "input_latent", f"expected (B, L, D), found shape {tuple(block_input.shape)}; or pass sequence_length="
         )
     return int(block_input.shape[1])
+
+
+def _needs_no_signal(policy: Policy, sigma: float | None) -> bool:
+    return policy.schedule is not None or (policy.profile is not None and sigma is not None)
 
 
 def _coordinate(policy: Policy, timestep: float | None) -> float | None:
