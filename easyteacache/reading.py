@@ -137,8 +137,11 @@ def problems(error: ValidationError) -> tuple[Problem, ...]:
     count = error.error_count()
     if count > MAX_LISTED:
         return (Problem((), f"{count} fields are wrong: this is no such file", "schema"),)
-    listed = [_problem(item) for item in error.errors(include_url=False)]
-    return tuple(sorted(listed, key=lambda problem: problem.kind == "invariant"))
+    items = error.errors(include_url=False)
+    inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    # An array whose items are wrong counts as too short as well; only its items are what is wrong.
+    own = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
+    return tuple(sorted(map(_problem, own), key=lambda problem: problem.kind == "invariant"))
 
 
 def _problem(item: Any) -> Problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -41,13 +42,18 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+
+def _pattern(_: Validator, pattern: str, instance: object, __: object) -> Iterator[SchemaError]:
+    # Python's `$` also matches before a final line break, the `$` of JSON Schema does not.
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield SchemaError("does not match")
+
+
 # JSON Schema counts 2.0 as an integer; a record's steps and lengths are spelled as integers.
 _Validator: type[Validator] = extend(
     Draft202012Validator,
+    validators={"pattern": _pattern},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
-)
-_OF_ONE_VALUE = frozenset(
-    {"type", "enum", "const", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 )
 
 
