@@ -68,7 +68,10 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean of the last two residuals: the original project's ``enable_vt_predictor`` (oneflyingfish/EasyTeacache)."""
+    """Mean of the last two computed residuals: the original project's ``enable_vt_predictor`` (oneflyingfish/EasyTeacache).
+
+    The original also averages in what it forecast itself; here only computed steps count.
+    """
 
     name: str = "mean"
     history: int = 2
@@ -144,54 +147,57 @@ class FoCa:
 
     The history is recursive, as in the paper: a step that was itself forecast serves the next one, so the recursion is run over
     the anchors *and* the reused steps between them, on weight vectors. It is exact on F(t) = t.
+
+    The paper's recursion remembers every step since the first. Here it begins anew at the two oldest anchors, entered with
+    the slope between them: three residuals are kept instead of all, and the forecast is the paper's own as long as no more steps
+    than that were computed.
     """
 
     name: str = "foca"
-    history: int = 4
+    history: int = 3
 
     def weights(self, anchors: Sequence[float], at: float, *, reused: Sequence[float] = ()) -> tuple[float, ...]:
         """Run the recursion over every visited coordinate up to ``at``."""
         count = len(anchors)
         if count == 1:
             return (1.0,)
-        position = {anchor: k for k, anchor in enumerate(anchors)}
-        forward = anchors[-1] > anchors[0]
-        path = sorted({*anchors, *reused, at}, reverse=not forward)
-        values: list[tuple[float, list[float]]] = []
-        slope = [0.0] * count
-        for coordinate in path:
-            if coordinate in position:
-                value = [1.0 if k == position[coordinate] else 0.0 for k in range(count)]
-                slope = _slope(values, coordinate, value) or slope
+        unit = {anchor: [1.0 if j == k else 0.0 for j in range(count)] for k, anchor in enumerate(anchors)}
+        if at in unit:
+            return tuple(unit[at])
+        direction = 1.0 if anchors[-1] > anchors[0] else -1.0
+        start, second = anchors[0], anchors[1]
+        values = [(start, unit[start]), (second, unit[second])]
+        slope, full = _slope(values[0], values[1]), values[1]
+        visited = {*anchors[2:], at, *(r for r in reused if (r - second) * direction > 0 and (at - r) * direction > 0)}
+        for coordinate in sorted(visited, reverse=direction < 0):
+            if coordinate in unit:
+                value = (coordinate, unit[coordinate])
+                slope, full = _slope(full, value), value
             else:
-                value = _foca_step(values, coordinate, slope)
-            values.append((coordinate, value))
-            if coordinate == at:
-                return tuple(value)
-        raise AssertionError("unreachable: the path ends at `at`")
+                value = (coordinate, _foca_step(values[-2], values[-1], coordinate, slope))
+            values.append(value)
+        return tuple(values[-1][1])
 
 
-def _slope(values: list[tuple[float, list[float]]], at: float, value: list[float]) -> list[float] | None:
-    if not values:
-        return None
-    before, earlier = values[-1]
-    return [(b - a) / (at - before) for a, b in zip(earlier, value, strict=True)]
+_Value = tuple[float, list[float]]
 
 
-def _foca_step(values: list[tuple[float, list[float]]], at: float, anchor_slope: list[float]) -> list[float]:
-    now, f0 = values[-1]
-    if len(values) == 1:
-        return f0
-    before, f1 = values[-2]
-    h, previous = at - now, now - before
-    w = h / previous
+def _slope(before: _Value, after: _Value) -> list[float]:
+    """F' between two computed steps, divided by their own gap."""
+    return [(b - a) / (after[0] - before[0]) for a, b in zip(before[1], after[1], strict=True)]
+
+
+def _foca_step(before: _Value, now: _Value, at: float, full_slope: list[float]) -> list[float]:
+    """F_{k+1} from F_{k-1} and F_k; ``full_slope`` is the slope at the last computed step, F'_{k-N} of eq. 8."""
+    (t1, f1), (t0, f0) = before, now
+    h, w = at - t0, (at - t0) / (t0 - t1)
     # Predictor (eq. 7) with the backward-difference slope, then the slope at the end (eq. 6), both for spacing ratio w.
     predicted = [a + w * (a - b) for a, b in zip(f0, f1, strict=True)]
     end_slope = [
         ((1 + 2 * w) * p - (1 + w) ** 2 * a + w * w * b) / ((1 + w) * h)
         for p, a, b in zip(predicted, f0, f1, strict=True)
     ]
-    return [a + 0.5 * h * (s + e) for a, s, e in zip(f0, anchor_slope, end_slope, strict=True)]
+    return [a + 0.5 * h * (s + e) for a, s, e in zip(f0, full_slope, end_slope, strict=True)]
 
 
 _NAMED: dict[str, Forecaster] = {

@@ -7,10 +7,11 @@ accumulated since the last computed step, and a step is reused while the sum sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Literal
 
-Reason = Literal["start", "window", "schedule", "consecutive", "unpredictable", "threshold", "off", "below"]
+Reason = Literal["start", "gap", "window", "schedule", "consecutive", "unpredictable", "threshold", "off", "below"]
 
 
 class Gate:
@@ -24,7 +25,8 @@ class Gate:
         first: first step that may be reused, zero-based.
         last: last step that may be reused, inclusive; None: no limit.
         max_consecutive_skips: most steps reused in a row; None: no limit.
-        schedule: the computed steps of a fixed plan, which then replaces threshold and window.
+        schedule: the computed steps of a fixed plan, which then replaces threshold and ``max_consecutive_skips``; the
+            window still holds, because a plan says nothing about steps beyond its end.
     """
 
     __slots__ = (
@@ -67,18 +69,24 @@ class Gate:
         return self._accumulated
 
     def forced(self, step: int) -> Reason | None:
-        """Why ``step`` must be computed before any distance is looked at; None when the distance decides."""
-        if self._step < 0 or step != self._step + 1:
+        """Why ``step`` must be computed before any distance is looked at; None when it need not be."""
+        if self._step < 0:
             return "start"
-        if self._schedule is not None:
-            return "schedule" if step in self._schedule else None
-        if self.threshold <= 0.0:
+        if step != self._step + 1:
+            return "gap"
+        if self._schedule is not None and step in self._schedule:
+            return "schedule"
+        if self._schedule is None and self.threshold <= 0.0:
             return "off"
         if step < self.first or (self.last is not None and step > self.last):
             return "window"
-        if self.limit is not None and self._consecutive >= self.limit:
+        if self._schedule is None and self.limit is not None and self._consecutive >= self.limit:
             return "consecutive"
         return None
+
+    def measures(self, step: int) -> bool:
+        """True when the answer for ``step`` will depend on a predicted distance."""
+        return self._schedule is None and self.forced(step) is None
 
     def admits(self, step: int, predict: Callable[[], float | None]) -> bool:
         """May ``step`` be reused?
@@ -86,7 +94,8 @@ class Gate:
         Args:
             step: zero-based index in the sampler loop.
             predict: gives the predicted output distance from the previous step, or None when it cannot be known;
-                called only when the answer depends on it, so that no device is waited for otherwise.
+                called only when the answer depends on it, so that no device is waited for otherwise. A prediction that
+                is not finite counts as unknown.
         """
         why = self.forced(step)
         if why is not None:
@@ -96,7 +105,7 @@ class Gate:
             self.reason = "schedule"
             return True
         distance = predict()
-        if distance is None or distance != distance:
+        if distance is None or not math.isfinite(distance):
             self.reason = "unpredictable"
             return False
         self._proposed = self._accumulated + distance
