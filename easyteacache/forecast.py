@@ -48,7 +48,7 @@ class Forecaster(Protocol):
         Args:
             anchors: coordinates (step, timestep or sigma) of the last computed steps, oldest first, at least one and at
                 most ``history``; no coordinate twice.
-            at: coordinate of the step to predict.
+            at: coordinate of the step to predict, beyond the last anchor.
             reused: coordinates of the reused steps since the first anchor, in order; only recursive forecasters look.
         """
         ...

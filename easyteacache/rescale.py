@@ -90,8 +90,30 @@ class SigmaProfile:
         return _interpolate(sigma, self.sigmas, self.distances)
 
     def between(self, before: float, after: float) -> float:
-        """Predicted output distance of the step from noise level ``before`` to the lower level ``after``; ≥ 0."""
-        return max(self(after) - self(before), 0.0)
+        """Predicted output distance between the noise levels of two consecutive steps.
+
+        Returns:
+            |D(after) − D(before)|, 0 or more; NaN (not known) when one of them lies outside the levels that were seen.
+        """
+        if not (self._covers(before) and self._covers(after)):
+            return math.nan
+        return abs(self(after) - self(before))
+
+    def _covers(self, sigma: float) -> bool:
+        # Records round their noise levels to nine digits, samplers hold them in single precision.
+        slack = 1e-6 * self.sigmas[0]
+        return self.sigmas[-1] - slack <= sigma <= self.sigmas[0] + slack
+
+
+def blend_profiles(lower: SigmaProfile, upper: SigmaProfile, weight: float) -> SigmaProfile | None:
+    """(1 − weight) · D_lower(σ) + weight · D_upper(σ) over the noise levels that both saw; None when they share none."""
+    high, low = min(lower.sigmas[0], upper.sigmas[0]), max(lower.sigmas[-1], upper.sigmas[-1])
+    if low >= high:
+        return None
+    inside = {sigma for sigma in (*lower.sigmas, *upper.sigmas) if low < sigma < high}
+    sigmas = tuple(sorted({high, low, *inside}, reverse=True))
+    distances = [(1.0 - weight) * lower(sigma) + weight * upper(sigma) for sigma in sigmas]
+    return SigmaProfile(sigmas, tuple(distance - distances[0] for distance in distances))
 
 
 def _interpolate(at: float, descending: Sequence[float], values: Sequence[float]) -> float:
