@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,8 +29,10 @@ from easyteacache.gram import inner_products, of_branches
 from easyteacache.sketch import CountSketch, Sample, Shard, Sketch, TokenSketch
 from easyteacache.trace_run import OUTPUT_PREFIX, Array, SketchInfo, Trace, TraceHeader
 
-SketchKind = Literal["count", "tokens"]
+SketchChoice = Literal["auto", "count", "tokens"] | None
 DIMENSION = 65_536
+# Up to here ``auto`` keeps residuals whole: 50 steps of two branches are then at most 210 MB.
+LONGEST_KEPT = 262_144
 SAMPLE_SIZE = 262_144
 
 
@@ -64,12 +67,16 @@ class Recorder:
 
     Args:
         signals: names of the signals that will be handed in, each at every step.
-        sketch: None keeps every residual and is exact; ``count`` and ``tokens`` keep a sketch of each (see ``sketch``).
+        sketch: None keeps every residual and is exact; ``count`` and ``tokens`` keep a sketch of each (see ``sketch``);
+            ``auto`` keeps residuals of up to 262,144 numbers and sketches longer ones by ``count``.
         dimension: numbers kept of each residual and output by a sketch.
         sample: elements that mean absolute changes are taken over when there is a sketch.
         seed: of the sketch and the sample.
         reduce: adds a tensor up over the sequence-parallel group, where every process holds some of the tokens.
-        shard: which tokens this process holds; goes with ``reduce``.
+        shard: which tokens this process holds, or how that follows from their number; goes with ``reduce``.
+
+    Attributes:
+        local_length: tokens of the generated stream that this process holds; 0 before the first step.
 
     Raises:
         ValueError: only one of ``reduce`` and ``shard``, or a size below 1.
@@ -79,26 +86,27 @@ class Recorder:
         self,
         *,
         signals: Sequence[Signal] = (),
-        sketch: SketchKind | None = None,
+        sketch: SketchChoice = None,
         dimension: int = DIMENSION,
         sample: int = SAMPLE_SIZE,
         seed: int = 0,
         reduce: Reduce | None = None,
-        shard: Shard | None = None,
+        shard: Shard | Callable[[int], Shard] | None = None,
     ) -> None:
         if min(dimension, sample) < 1:
             raise ValueError(f"dimension and sample are {dimension} and {sample}; expected 1 or more")
         if (reduce is None) != (shard is None):
             raise ValueError("recording over several processes needs both reduce and shard")
         self.signals = tuple(signals)
-        self.kind, self.dimension, self.seed = sketch, dimension, seed
+        self.dimension, self.sample, self.seed = dimension, sample, seed
+        self._choice: SketchChoice = sketch
         self._sketch: Sketch | None = None
-        if sketch is not None:
-            self._sketch = (CountSketch if sketch == "count" else TokenSketch)(dimension, seed=seed)
-        self._sample = Sample(sample, seed=seed) if sketch is not None else None
-        self._reduce, self._shard = reduce, shard
+        self._sample: Sample | None = None
+        self._reduce, self._find_shard = reduce, shard
+        self._shard: Shard | None = None
         self._branches: dict[str, _Branch] = {}
         self._shape: tuple[int, int, int] = (0, 0, 0)
+        self.local_length = 0
         self._dtype = torch.float32
 
     @property
@@ -139,9 +147,8 @@ class Recorder:
             raise InvalidSignal(
                 "block_input", f"has shape {tuple(block_input.shape)}; expected (batch, tokens, channels)"
             )
-        total = self._shard.total if self._shard else block_input.shape[1]
-        self._shape = (block_input.shape[0], total, block_input.shape[2])
-        self._dtype = block_input.dtype
+        if not self.local_length:
+            self._prepare(block_input)
         state.timesteps.append(float(timestep))
         state.pending = self._project(block_input)
 
@@ -258,6 +265,17 @@ class Recorder:
         }
         return self._trace(_header({**known, **fields}), sigmas, grams)
 
+    def _prepare(self, block_input: Tensor) -> None:
+        batch, self.local_length, channels = block_input.shape
+        self._shard = self._find_shard(self.local_length) if callable(self._find_shard) else self._find_shard
+        self._shape = (batch, self._shard.total if self._shard else self.local_length, channels)
+        self._dtype = block_input.dtype
+        if self._choice == "auto":
+            self._choice = "count" if math.prod(self._shape) > LONGEST_KEPT else None
+        if self._choice is not None:
+            self._sketch = (CountSketch if self._choice == "count" else TokenSketch)(self.dimension, seed=self.seed)
+            self._sample = Sample(self.sample, seed=self.seed)
+
     def _begun(self, branch: str) -> _Branch:
         state = self._branches.get(branch)
         if state is None or state.pending is None:
@@ -295,10 +313,10 @@ class Recorder:
         return residuals, [row for branch in self._branches.values() for row in branch.output_rows] if complete else []
 
     def _sketch_info(self, rows: Tensor) -> SketchInfo | None:
-        if self._sketch is None or self.kind is None:
+        if self._sketch is None or self._choice not in ("count", "tokens"):
             return None
         error = self._sketch.relative_error(rows, shape=self._shape)
-        return SketchInfo(kind=self.kind, dimension=self.dimension, seed=self.seed, relative_error=error)
+        return SketchInfo(kind=self._choice, dimension=self.dimension, seed=self.seed, relative_error=error)
 
     def _trace(self, header: TraceHeader, sigmas: Sequence[float], grams: dict[str, Array]) -> Trace:
         branches = self._branches

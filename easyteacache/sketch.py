@@ -9,7 +9,7 @@ shards agree with each other and a release of numpy or torch changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,11 @@ class Shard:
 
     offset: int
     total: int
+
+    @staticmethod
+    def even(rank: int, world_size: int) -> Callable[[int], Shard]:
+        """Tokens in equal contiguous shares, as diffusers' context parallelism cuts them: from local length to shard."""
+        return lambda length: Shard(rank * length, world_size * length)
 
 
 class Sketch(Protocol):

@@ -60,6 +60,9 @@ class TraceHeader(Record):
     )
     part: Branch | None = Field(default=None, description="Expert that ran these steps, for example `high-noise`.")
     num_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = Field(description="Steps S of the run, 2 to 1000.")
+    total_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] | None = Field(
+        default=None, description="Steps of the whole run where `part` ran some of them, 2 to 1000; null: `num_steps`."
+    )
     sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         description="Tokens of the generated stream entering the blocks, at least 1."
     )
@@ -73,7 +76,8 @@ class TraceHeader(Record):
     )
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
-        description="Guidance g of v_uncond + g (v_cond − v_uncond), dimensionless, 0 or more; null without guidance.",
+        description="Guidance the run was sampled with, dimensionless, 0 or more: g of v_uncond + g (v_cond − v_uncond) "
+        "where both branches ran, else what the model itself was told; null without guidance.",
     )
     prediction: Literal["velocity", "epsilon", "x0", "unknown"] = Field(
         default="unknown", description="What the model's output is."
@@ -101,7 +105,8 @@ class TraceHeader(Record):
 
     def identity(self) -> str:
         """What the run's hash covers, as JSON: every field but the release and the date that recorded it."""
-        content = self.model_dump(mode="json", exclude={"tool_version", "recorded_at"})
+        # Absent fields are left out, so that a field added to the format later does not change old runs' ids.
+        content = self.model_dump(mode="json", exclude={"tool_version", "recorded_at"}, exclude_none=True)
         return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
@@ -201,7 +206,7 @@ class Trace:
         if len(flat) < 2:
             raise InvalidTrace(header.model_key, "timesteps or sigmas are missing", rule="trace.shape")
         groups: dict[str, dict[str, Array]] = {"signal": {}, "output_distance": {}, "residual_distance": {}, "gram": {}}
-        for name, values in rest.items():
+        for name, values in sorted(rest.items()):
             kind, _, key = name.partition("/")
             if kind not in groups or not key:
                 raise InvalidTrace(header.model_key, f"an array of the unknown name {name[:80]!r}", rule="trace.shape")

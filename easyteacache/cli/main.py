@@ -9,6 +9,8 @@ from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
     "completion": LazyCommand("easyteacache.cli.completion:main_completion", "Print the completion script of a shell."),
+    "record": LazyCommand("easyteacache.cli.record:record", "Run a model in full and store a trace of every run."),
+    "traces": LazyCommand("easyteacache.cli.traces:traces", "Look at trace files, check them, join them."),
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
 }
 

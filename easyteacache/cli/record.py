@@ -1,0 +1,245 @@
+"""`record`: run a model without any cache and keep what a calibration is fitted to."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easyteacache.cli.parameters import MODEL_KEY, SIZE
+from easyteacache.cli.text import echo_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easyteacache.integrations.recording import Job, RecordingSettings, RecordingSummary
+
+REFERENCE = "reference"
+REFERENCE_KEY = "reference/moving-digits"
+INTERRUPTED = 130
+
+
+class _Seeds(click.ParamType):  # type: ignore[type-arg]
+    """``0,1,2`` or ``0-15``."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        found: list[int] = []
+        for piece in str(value).split(","):
+            first, dash, last = piece.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                self.fail(f"{piece!r} is not a seed or a range of seeds; expected 0,1,2 or 0-15", param, ctx)
+            found.extend(range(int(first), int(last if dash else first) + 1))
+        return tuple(found)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--model-key", type=MODEL_KEY, help=f"family/variant that the runs are stored under. [{REFERENCE}: {REFERENCE_KEY}]"
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder of trace files; runs it already holds are not repeated.",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="One prompt a line. Without it a list that comes with the program.",
+)
+@click.option(
+    "--num-prompts", type=click.IntRange(min=1), metavar="N", help="Take the first N prompts.  [12 without FILE]"
+)
+@click.option(
+    "--seeds",
+    type=_Seeds(),
+    help="Run every prompt with each of these, as 0,1,2 or 0-15. Without it prompt i has seed i.",
+)
+@click.option("--size", "sizes", type=SIZE, multiple=True, help="WIDTHxHEIGHT in pixels; may be repeated.")
+@click.option("--frames", type=click.IntRange(min=1), multiple=True, help="Frames; may be repeated.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2, max=1000),
+    multiple=True,
+    default=(50,),
+    show_default=True,
+    help="Sampler steps; may be repeated.",
+)
+@click.option(
+    "--shift", "shifts", type=click.FloatRange(min=0, min_open=True), multiple=True, help="Time shift; may be repeated."
+)
+@click.option(
+    "--guidance",
+    "guidance_scales",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    help="Guidance scale; may be repeated.",
+)
+@click.option("--signals", metavar="NAMES", help="Signals to record, joined by commas.  [all that the model has]")
+@click.option(
+    "--sketch",
+    type=click.Choice(["auto", "exact", "count", "tokens"]),
+    default="auto",
+    show_default=True,
+    help="How residuals are kept: whole, as a count-sketch, as a sample of tokens, or whole only while they are short.",
+)
+@click.option("--dimension", type=click.IntRange(min=1), help="Numbers kept of each residual by a sketch.  [65536]")
+@click.option(
+    "--chunk", type=click.IntRange(min=1), default=8, show_default=True, help="Runs per file; what a kill can cost."
+)
+@click.option(
+    "--branches", metavar="NAMES", help="For pipelines that name no branches: cond,uncond in the order they run."
+)
+@click.option("--hide-prompts", is_flag=True, help="Store only the hash of each prompt.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type to load the model in."
+)
+@click.option("--device", help="Where to run.  [cuda or mps where there is one, else cpu]")
+@click.option("--offload", is_flag=True, help="Move parts of the pipeline to the device only while they run.")
+@click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a summary as JSON: recorded, skipped, files, folder, rank, seconds."
+)
+def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
+    """Run MODEL in full and store a trace of every run in DIR.
+
+    MODEL is 'reference' (the small model that comes with the program), a folder, or a diffusers pipeline on the Hub.
+    Every combination of size, frames, steps, shift and guidance is recorded with every prompt. A trace holds distances
+    and inner products of residuals, no images and no activations; a run of 50 steps takes about 70 kB.
+
+    Stop it at any time: the same command goes on where it stopped. Under torchrun each process records its share.
+
+    \b
+    Examples:
+      easyteacache record reference --out traces --num-prompts 16 --size 16x16 --size 24x24 --frames 4
+      easyteacache record Wan-AI/Wan2.1-T2V-1.3B-Diffusers --model-key wan2.1/t2v-1.3b \\
+          --size 832x480 --frames 81 --shift 3 --dtype bfloat16 --out traces
+      torchrun --nproc-per-node 4 -m easyteacache.cli.main record MODEL --model-key KEY --out traces
+    """
+    started = time.monotonic()
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        summary = _record(model, folder, options, rank=rank, world_size=world_size)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. Finished runs are in {folder}; the same command records the rest.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+    seconds = round(time.monotonic() - started, 1)
+    if as_json:
+        numbers = {"recorded": summary.recorded, "skipped": summary.skipped, "files": list(summary.files)}
+        echo_json({**numbers, "folder": str(folder), "rank": rank, "seconds": seconds})
+        return
+    click.echo(f"Recorded {summary.recorded} runs in {seconds} s; {summary.skipped} were there already.")
+    click.echo(f"See them: easyteacache traces show {folder}")
+
+
+def _record(model: str, folder: Path, options: dict[str, Any], *, rank: int, world_size: int) -> RecordingSummary:
+    if model != REFERENCE and options["model_key"] is None:
+        raise click.UsageError("--model-key is needed: what should the calibration of this model be called?")
+    from easyteacache.integrations.recording import record_pipeline
+
+    jobs, settings = _jobs(model, options), _settings(model, options)
+    pipe = _pipeline(model, options)
+    return record_pipeline(
+        pipe, jobs, folder, settings, chunk=options["chunk"], rank=rank, world_size=world_size, progress=rank == 0
+    )
+
+
+def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
+    from easyteacache.integrations.recording import plan_jobs
+
+    prompts = _prompts(model, options["prompts"], options["num_prompts"])
+    return plan_jobs(
+        prompts=prompts,
+        seeds=options["seeds"],
+        sizes=options["sizes"] or (None,),
+        frames=options["frames"] or (None,),
+        steps=options["steps"],
+        shifts=options["shifts"] or (None,),
+        guidance_scales=options["guidance_scales"] or (None,),
+    )
+
+
+def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
+    if file is not None:
+        known = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    elif model == REFERENCE:
+        from easyteacache.reference.prompts import DIGITS, DIRECTIONS
+
+        names = list(DIRECTIONS)
+        turns = range(len(names))
+        known = [f"{digit} {names[(digit + turn) % len(names)]}" for turn in turns for digit in range(DIGITS)]
+    else:
+        from easyteacache.integrations.recording.prompts import PROMPTS
+
+        known = list(PROMPTS)
+    wanted = count or (len(known) if file is not None else 12)
+    if not known or wanted > len(known):
+        raise click.UsageError(
+            f"{wanted} prompts are wanted, {file or 'the list'} has {len(known)}; add --seeds for more runs"
+        )
+    return known[:wanted]
+
+
+def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
+    from easyteacache.integrations.recording import RecordingSettings
+    from easyteacache.recorder import DIMENSION
+
+    signals, branches = options["signals"], options["branches"]
+    return RecordingSettings(
+        model_key=options["model_key"] or REFERENCE_KEY,
+        signals=tuple(signals.split(",")) if signals else None,
+        sketch=None if options["sketch"] == "exact" else options["sketch"],
+        dimension=options["dimension"] or DIMENSION,
+        branch_names=tuple(branches.split(",")) if branches else (),
+        checkpoint=_checkpoint(model, options["revision"]),
+        publish_prompts=not options["hide_prompts"],
+    )
+
+
+def _checkpoint(model: str, revision: str | None) -> str:
+    if model == REFERENCE:
+        import hashlib
+
+        from easyteacache.reference.pipeline import WEIGHTS
+
+        weights = WEIGHTS / "transformer" / "diffusion_pytorch_model.safetensors"
+        return f"{REFERENCE_KEY}@sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+    # A folder's place on this machine is nobody's business, its name may be.
+    name = Path(model).name if Path(model).exists() else model
+    return f"{name}@{revision}" if revision else name
+
+
+def _pipeline(model: str, options: dict[str, Any]) -> Any:
+    import torch
+
+    dtype = getattr(torch, options["dtype"]) if options["dtype"] else None
+    if model == REFERENCE:
+        from easyteacache.reference import load_pipeline
+
+        pipe: Any = load_pipeline(dtype=dtype or torch.float32)
+    else:
+        from diffusers import DiffusionPipeline
+
+        pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=dtype, revision=options["revision"])
+    device = options["device"] or _default_device(torch)
+    if options["offload"]:
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)
+
+
+def _default_device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

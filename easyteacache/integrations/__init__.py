@@ -1,0 +1,1 @@
+"""Other libraries: attach to their pipelines, record from them, write their configurations."""
