@@ -220,8 +220,12 @@ def save(record: Calibration, path: str | os.PathLike[str]) -> None:
         InvalidCalibration: the record was changed past its checks (``model_copy`` does not run them); nothing is written.
         OSError: the file cannot be written.
     """
-    text = record.to_json()
-    Calibration.from_json(text, where=os.fspath(path))
+    where = os.fspath(path)
+    try:
+        text = record.to_json()
+    except ValueError as error:
+        raise InvalidCalibration(where, f"cannot be written: {error}", rule=f"{RULES}.json") from error
+    Calibration.from_json(text, where=where)
     atomic.write_text(path, text)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -36,11 +36,11 @@ class IndexEntry(Record):
     title: ShortText = Field(description="The model's name as people write it.")
     method: Literal["teacache", "magcache"] = Field(description="The record's caching method.")
     signal: Signal = Field(description="The record's signal.")
-    num_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="Step counts it has buckets for."
+    num_steps: tuple[Count, ...] = Field(
+        default=(), description="Step counts it has buckets for, each at least 1, ascending."
     )
-    sequence_lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="Sequence lengths it has buckets for, tokens, ascending."
+    sequence_lengths: tuple[Count, ...] = Field(
+        default=(), description="Sequence lengths it has buckets for, tokens, each at least 1, ascending."
     )
     aliases: tuple[Alias, ...] = Field(default=(), description="The record's other exact names.")
 

@@ -1,0 +1,223 @@
+"""Every file of `fixtures/records/invalid` has one defect, its name; both ways in refuse it by the same rule."""
+
+from pathlib import Path
+
+import pytest
+
+from easyteacache.calibration import Calibration, load
+from easyteacache.errors import InvalidCalibration
+from easyteacache.hub.schema import MEANINGS, check_record
+
+FOLDER = Path(__file__).parent.parent / "fixtures" / "records" / "invalid"
+
+# The defect, the rule that refuses it, and a phrase of the message or of the place it names.
+EXPECTED = {
+    "alias-class-without-hash": ("record.invariant", "'Class@' and 64 hexadecimal digits"),
+    "alias-climbs": ("record.schema", "aliases"),
+    "alias-cyrillic": ("record.schema", "aliases"),
+    "alias-former-key-climbs": ("record.invariant", "is not a model key"),
+    "alias-hub-repository-climbs": ("record.invariant", "expected 'owner/name'"),
+    "alias-hub-repository-without-owner": ("record.invariant", "expected 'owner/name'"),
+    "alias-is-the-key": ("record.invariant", "repeats the record's own model_key"),
+    "alias-twice": ("record.invariant", "the same alias is listed twice"),
+    "alias-without-kind": ("record.schema", "kind"),
+    "array-at-top": ("record.json", "expected a JSON object, found list"),
+    "bool-as-integer": ("record.schema", "True"),
+    "bool-as-number": ("record.schema", "True"),
+    "branch-twice": ("record.invariant", "branches lists a name twice"),
+    "branch-upper-case": ("record.schema", "'Cond'"),
+    "branches-empty": ("record.schema", "branches"),
+    "bucket-twice": ("record.invariant", "two buckets hold for the same"),
+    "buckets-unsorted": ("record.invariant", "buckets must ascend"),
+    "buckets-unsorted-steps": ("record.invariant", "buckets must ascend"),
+    "coefficients-all-zero": ("record.invariant", "every coefficient is 0"),
+    "coefficients-as-object": ("record.schema", "coefficients"),
+    "coefficients-empty": ("record.schema", "coefficients"),
+    "coefficients-of-order-33": ("record.schema", "coefficients"),
+    "coefficients-overflow": ("record.invariant", "the polynomial overflows"),
+    "comment": ("record.json", "line 1, column 1"),
+    "computed-steps-above-step-count": ("record.invariant", "more than num_steps = 20"),
+    "computed-steps-contradict-schedule": ("record.invariant", "the schedule lists 20"),
+    "date-29-february-2026": ("record.invariant", "no such date"),
+    "date-31-february": ("record.invariant", "no such date"),
+    "date-arabic-digits": ("record.schema", "a date YYYY-MM-DD"),
+    "date-day-first": ("record.schema", "a date YYYY-MM-DD"),
+    "deeply-nested": ("record.json", "nested deeper than 32"),
+    "deprecated-without-retirement": ("record.invariant", "retirement must say why"),
+    "domain-negative": ("record.invariant", "expected 0 ≤ x_min < x_max"),
+    "domain-of-one-point": ("record.invariant", "expected 0 ≤ x_min < x_max"),
+    "domain-of-three-numbers": ("record.schema", "domain"),
+    "domain-reversed": ("record.invariant", "expected 0 ≤ x_min < x_max"),
+    "domain-without-coefficients": ("record.invariant", "a domain without coefficients"),
+    "duplicate-key": ("record.json", "the key 'revision' appears twice"),
+    "duplicate-key-deep": ("record.json", "the key 'num_steps' appears twice"),
+    "empty": ("record.json", "empty"),
+    "evidence-missing": ("record.schema", "evidence"),
+    "float-overflow-1e400": ("record.json", "1e400 is too large"),
+    "forecaster-with-space": ("record.schema", "'taylor 2'"),
+    "fraction-as-step-count": ("record.schema", "20.0"),
+    "half-surrogate": ("record.json", "half a surrogate pair (U+D83C)"),
+    "half-surrogate-key": ("record.json", "half a surrogate pair (U+DC00)"),
+    "hexadecimal-number": ("record.json", "not complete, valid JSON"),
+    "huge-integer": ("record.json", "an integer of 5001 digits"),
+    "infinity-threshold": ("record.json", "Infinity is not a number JSON has"),
+    "key-absolute": ("record.schema", "a model key"),
+    "key-backslash": ("record.schema", "a model key"),
+    "key-cyrillic-a": ("record.schema", "a model key"),
+    "key-drive-letter": ("record.schema", "a model key"),
+    "key-empty": ("record.schema", "a model key"),
+    "key-empty-name": ("record.schema", "a model key"),
+    "key-ending-in-json": ("record.invariant", "registry's own file names"),
+    "key-full-width-slash": ("record.schema", "a model key"),
+    "key-is-a-number": ("record.schema", "model_key"),
+    "key-named-index": ("record.invariant", "registry's own file names"),
+    "key-nul-character": ("record.schema", "a model key"),
+    "key-of-six-names": ("record.schema", "a model key"),
+    "key-parent-folder": ("record.schema", "a model key"),
+    "key-too-long": ("record.schema", "model_key"),
+    "key-trailing-dot": ("record.schema", "a model key"),
+    "key-trailing-line-break": ("record.schema", "a model key"),
+    "key-two-dots": ("record.invariant", "contains '..'"),
+    "key-upper-case": ("record.schema", "a model key"),
+    "key-windows-device": ("record.invariant", "reserved file name on Windows"),
+    "key-windows-device-with-ending": ("record.invariant", "reserved file name on Windows"),
+    "leading-zero-number": ("record.json", "not complete, valid JSON"),
+    "line-break-in-text": ("record.json", "control character"),
+    "magcache-with-coefficients": ("record.invariant", "has coefficients; method magcache"),
+    "magcache-without-ratios": ("record.invariant", "has no magnitude_ratios"),
+    "method-unknown": ("record.schema", "'TeaCache'"),
+    "minus-infinity": ("record.json", "-Infinity is not a number JSON has"),
+    "missing-buckets": ("record.schema", "buckets"),
+    "missing-provenance": ("record.schema", "provenance"),
+    "missing-title": ("record.schema", "title"),
+    "more-distinct-distances-than-points": ("record.invariant", "more than points = 456"),
+    "nan-coefficient": ("record.json", "NaN is not a number JSON has"),
+    "neither-schedule-nor-threshold": ("record.invariant", "exactly one of them"),
+    "no-bucket": ("record.schema", "buckets"),
+    "not-utf8": ("record.json", "not UTF-8"),
+    "note-with-control-character": ("record.schema", "without control characters"),
+    "nul-bytes": ("record.json", "not complete, valid JSON"),
+    "null-at-top": ("record.json", "expected a JSON object, found NoneType"),
+    "null-title": ("record.schema", "title"),
+    "number-as-boolean": ("record.schema", "1"),
+    "number-as-text": ("record.schema", "'1.75'"),
+    "only-spaces": ("record.json", "empty"),
+    "pickle": ("record.json", "not UTF-8"),
+    "profile-begins-above-zero": ("record.invariant", "expected 0 at the first sigma"),
+    "profile-distances-fall": ("record.invariant", "must never decrease"),
+    "profile-of-unequal-lengths": ("record.invariant", "3 sigmas but 2 distances"),
+    "profile-sigma-twice": ("record.invariant", "strictly descending"),
+    "profile-sigmas-rise": ("record.invariant", "strictly descending"),
+    "profile-spread-of-one-point": ("record.schema", "spread"),
+    "profile-spread-of-wrong-length": ("record.invariant", "3 sigmas but 2 spreads"),
+    "published-without-sources": ("record.invariant", "provenance.sources must name where"),
+    "r2-above-one": ("record.schema", "1.01"),
+    "rank-correlation-below-minus-one": ("record.schema", "-1.5"),
+    "ratios-name-a-branch-twice": ("record.invariant", "names a branch twice"),
+    "ratios-of-unknown-branch": ("record.invariant", "['image'], which branches does not list"),
+    "ratios-of-wrong-length": ("record.invariant", "expected num_steps = 3"),
+    "replacement-is-no-key": ("record.invariant", "is not a model key"),
+    "replacement-is-the-record-itself": ("record.invariant", "names the record itself"),
+    "retirement-of-a-draft": ("record.invariant", "retirement must be absent"),
+    "revision-of-19-digits": ("record.schema", "9999999999999999999"),
+    "revision-zero": ("record.schema", "0"),
+    "schedule-and-threshold": ("record.invariant", "exactly one of them"),
+    "schedule-beyond-last-step": ("record.invariant", "the last of 20 steps is 19"),
+    "schedule-empty": ("record.schema", "schedule"),
+    "schedule-not-ascending": ("record.invariant", "strictly ascending"),
+    "schedule-reuses-outside-window": ("record.invariant", "the skip window allows 1 to 18"),
+    "schedule-reuses-too-many-in-a-row": (
+        "record.invariant",
+        "reuses 4 steps in a row after step 2; max_consecutive_skips is 3",
+    ),
+    "schedule-step-twice": ("record.invariant", "strictly ascending"),
+    "schedule-without-step-0": ("record.invariant", "begins with step 0"),
+    "schema-version-99": ("record.schema-version", "schema_version is 99, this release reads 1"),
+    "schema-version-as-text": ("record.schema-version", "schema_version is '1'"),
+    "schema-version-fraction": ("record.schema-version", "schema_version is 1.0"),
+    "schema-version-missing": ("record.schema-version", "schema_version is missing"),
+    "schema-version-true": ("record.schema-version", "schema_version is True"),
+    "sequence-length-negative": ("record.schema", "-1560"),
+    "sequence-length-zero": ("record.schema", "0"),
+    "sha256-too-short": ("record.schema", "64 lower-case hexadecimal digits"),
+    "sha256-upper-case": ("record.schema", "64 lower-case hexadecimal digits"),
+    "shift-zero": ("record.schema", "shift"),
+    "signal-unknown": ("record.schema", "'t_mod'"),
+    "single-quotes": ("record.json", "line 2, column 3"),
+    "source-without-repository": ("record.invariant", "must say in its note"),
+    "speedup-below-one": ("record.schema", "0.9"),
+    "status-unknown": ("record.schema", "'approved'"),
+    "step-count-zero": ("record.schema", "0"),
+    "teacache-with-ratios": ("record.invariant", "has magnitude_ratios; method teacache"),
+    "teacache-without-coefficients": ("record.invariant", "has no coefficients"),
+    "threshold-zero": ("record.schema", "threshold"),
+    "title-blank": ("record.schema", "one line"),
+    "title-of-100000-characters": ("record.schema", "title"),
+    "title-that-colours-the-terminal": ("record.schema", "without control characters"),
+    "title-that-reverses-direction": ("record.schema", "without control characters"),
+    "title-too-long": ("record.schema", "title"),
+    "title-with-line-break": ("record.schema", "one line"),
+    "trace-file-climbs": ("record.schema", "without folders"),
+    "trace-file-hidden": ("record.schema", "without folders"),
+    "trace-file-windows-device": ("record.invariant", "reserved file name on Windows"),
+    "trace-runs-zero": ("record.schema", "runs"),
+    "trace-twice-under-two-names": ("record.invariant", "two traces have the same sha256"),
+    "traces-of-one-name": ("record.invariant", "two traces have the same file"),
+    "trailing-comma": ("record.json", "not complete, valid JSON"),
+    "truncated": ("record.json", "not complete, valid JSON"),
+    "truncated-in-number": ("record.json", "not complete, valid JSON"),
+    "two-records": ("record.json", "Extra data"),
+    "unknown-field": ("record.schema", "coeficients"),
+    "unknown-field-in-bucket": ("record.schema", "threshold"),
+    "unknown-field-that-moves-the-cursor": ("record.schema", "'\\x1b[2J\\x1b[1;31mx'"),
+    "utf16": ("record.json", "not UTF-8"),
+    "utf8-bom": ("record.json", "byte order mark"),
+    "validated-without-traces": ("record.invariant", "provenance.traces must name the traces"),
+    "window-beyond-last-step": ("record.invariant", "the last of 20 steps is 19"),
+    "window-empty": ("record.invariant", "the skip window is empty"),
+    "window-empty-from-the-end": ("record.invariant", "the skip window is empty"),
+    "window-fraction-in-percent": ("record.invariant", "expected 0 ≤ first ≤ last ≤ 1"),
+    "window-fraction-reversed": ("record.invariant", "expected 0 ≤ first ≤ last ≤ 1"),
+}
+
+
+def test_every_file_is_listed_and_every_listed_file_exists():
+    assert {path.stem for path in FOLDER.iterdir()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("defect", EXPECTED)
+def test_reading_refuses_the_file_by_its_rule(defect):
+    rule, phrase = EXPECTED[defect]
+    path = FOLDER / f"{defect}.json"
+    with pytest.raises(InvalidCalibration) as refused:
+        Calibration.from_json(path.read_bytes(), where=path.name)
+    assert refused.value.rule == rule
+    assert phrase in str(refused.value)
+    assert str(refused.value).startswith(path.name)
+    with pytest.raises(InvalidCalibration) as refused:
+        load(path)
+    assert refused.value.rule == rule
+
+
+@pytest.mark.parametrize("defect", EXPECTED)
+def test_checking_finds_exactly_the_one_defect(defect):
+    rule, phrase = EXPECTED[defect]
+    (finding,) = check_record((FOLDER / f"{defect}.json").read_bytes(), where="file.json")
+    assert finding.rule == rule
+    assert finding.severity == "error"
+    assert phrase in finding.message or phrase in finding.pointer
+    assert str(finding).endswith(f"[{rule}]")
+
+
+@pytest.mark.parametrize("defect", EXPECTED)
+def test_no_message_is_long_or_acts_on_a_terminal(defect):
+    data = (FOLDER / f"{defect}.json").read_bytes()
+    with pytest.raises(InvalidCalibration) as refused:
+        Calibration.from_json(data)
+    for text in (str(refused.value), *map(str, check_record(data))):
+        assert text.isprintable()
+        assert len(text) < 600
+
+
+def test_every_rule_that_a_file_can_break_is_explained():
+    assert {rule for rule, _ in EXPECTED.values()} <= set(MEANINGS)

@@ -1,0 +1,250 @@
+"""The JSON Schema files: generated, complete, fresh, and never changed once released."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+
+from easyteacache import bundled
+from easyteacache.calibration import Calibration
+from easyteacache.errors import InvalidCalibration
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FIXTURES = ROOT / "tests" / "fixtures" / "records"
+RANGES = (
+    r"at least|at most|or more|above 0|zero-based|any finite|≤|never decreasing|−1 to 1|\bto \d|from 1|format\.$|index"
+)
+UNITS = (
+    r"dimensionless|steps?\b|tokens|pixels|seconds|frames|runs|samples|points|distances|line|seed|numbers kept|"
+    r"revision|raised by one|sigma|noise level|factor|relative error|fractions|version"
+)
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("generate_schemas", ROOT / "tools" / "generate_schemas.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def run(tool):
+    return lambda root, *options: CliRunner().invoke(tool.main, ["--root", str(root), *options])
+
+
+@pytest.fixture
+def copy(tmp_path, run):
+    """A copy of what the tool writes, to break."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "released.json").write_text("{}\n")
+    assert run(tmp_path).exit_code == 0
+    return tmp_path
+
+
+SCHEMAS = sorted((ROOT / "schemas").glob("*.schema.json"))
+
+
+@pytest.fixture(params=SCHEMAS, ids=lambda path: path.name)
+def schema(request):
+    return json.loads(request.param.read_bytes())
+
+
+def _nodes(node, path=""):
+    """Every ``(path, subschema)``."""
+    yield path, node
+    for keyword in ("properties", "patternProperties", "$defs"):
+        for name, child in node.get(keyword, {}).items():
+            yield from _nodes(child, f"{path}/{keyword}/{name}")
+    for keyword in ("anyOf", "prefixItems"):
+        for position, child in enumerate(node.get(keyword, [])):
+            yield from _nodes(child, f"{path}/{keyword}/{position}")
+    if "items" in node:
+        yield from _nodes(node["items"], f"{path}/items")
+
+
+def _fields(schema):
+    for path, node in _nodes(schema):
+        yield from ((f"{path}/{name}", field) for name, field in node.get("properties", {}).items())
+
+
+def test_every_generated_file_is_fresh(tool):
+    assert dict(tool.outputs(ROOT)) == {
+        path: (ROOT / path).read_text(encoding="utf-8") for path, _ in tool.outputs(ROOT)
+    }
+
+
+def test_every_schema_file_comes_from_the_table(tool):
+    assert {form.path for form in tool.FORMATS} == {f"schemas/{path.name}" for path in SCHEMAS}
+
+
+def test_the_package_finds_the_schemas():
+    assert bundled.schemas().samefile(ROOT / "schemas")
+
+
+def test_it_is_a_valid_schema_with_a_name_of_its_own(schema):
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert re.fullmatch(r"urn:easyteacache:schema:[a-z]+:v[1-9][0-9]*", schema["$id"])
+
+
+def test_every_field_says_what_it_means(schema):
+    assert [path for path, field in _fields(schema) if len(field.get("description", "")) < 10] == []
+
+
+def test_every_number_says_its_unit_and_range(schema):
+    """A description that fails here lacks a unit (or 'dimensionless') or a range."""
+    silent = []
+    for path, field in _fields(schema):
+        numeric = any(node.get("type") in ("number", "integer") for _, node in _nodes(field))
+        text = field["description"]
+        if numeric and not (re.search(RANGES, text) and re.search(UNITS, text, re.IGNORECASE)):
+            silent.append((path, text))
+    assert silent == []
+
+
+def test_no_object_takes_unknown_fields(schema):
+    objects = [(path, node) for path, node in _nodes(schema) if node.get("type") == "object"]
+    assert objects
+    assert [path for path, node in objects if node.get("additionalProperties") is not False] == []
+
+
+def test_every_array_and_text_is_bounded(schema):
+    def unbounded(node):
+        if node.get("type") == "array":
+            return "maxItems" not in node
+        return node.get("type") == "string" and not {"maxLength", "enum", "const", "pattern"} & set(node)
+
+    allowed = (
+        r"/(num_steps|sequence_lengths|aliases|signals)$"
+        if "index" in schema["$id"] or "trace" in schema["$id"]
+        else "$^"
+    )
+    assert [path for path, node in _nodes(schema) if unbounded(node) and not re.search(allowed, path)] == []
+
+
+def test_every_number_is_finite_for_parsers_that_read_infinity(schema):
+    numbers = [(path, node) for path, node in _nodes(schema) if node.get("type") == "number"]
+    for path, node in numbers:
+        validator = Draft202012Validator(node)
+        assert not validator.is_valid(float("inf")), path
+        assert not validator.is_valid(float("-inf")), path
+
+
+@pytest.mark.parametrize("path", sorted((FIXTURES / "valid").iterdir()), ids=lambda path: path.stem)
+def test_a_stock_validator_accepts_every_valid_file(path):
+    schema = json.loads((ROOT / "schemas" / "calibration.v1.schema.json").read_bytes())
+    Draft202012Validator(schema).validate(json.loads(path.read_bytes()))
+
+
+# What the records refuse and a stock validator for Python cannot see: it takes 20.0 for an integer, and its patterns
+# let a final line break pass.
+UNSEEN = {"fraction-as-step-count", "key-trailing-line-break"}
+
+
+@pytest.mark.parametrize("path", sorted((FIXTURES / "invalid").iterdir()), ids=lambda path: path.stem)
+def test_a_stock_validator_refuses_every_malformed_file(path):
+    with pytest.raises(InvalidCalibration) as refused:
+        Calibration.from_json(path.read_bytes())
+    if refused.value.rule in ("record.schema", "record.invariant"):
+        schema = json.loads((ROOT / "schemas" / "calibration.v1.schema.json").read_bytes())
+        refuses = not Draft202012Validator(schema).is_valid(json.loads(path.read_bytes()))
+        assert refuses == (refused.value.rule == "record.schema" and path.stem not in UNSEEN)
+
+
+def test_released_schema_files_have_not_changed():
+    released = json.loads((ROOT / "schemas" / "released.json").read_bytes())
+    found = {name: hashlib.sha256((ROOT / "schemas" / name).read_bytes()).hexdigest() for name in released}
+    assert found == released
+
+
+def test_check_names_the_stale_file_and_writes_nothing(copy, run):
+    assert run(copy, "--check").exit_code == 0
+    stale = copy / "schemas" / "calibration.v1.schema.json"
+    stale.write_text(stale.read_text().replace("from 1.", "from 0."))
+    before = stale.read_bytes()
+    result = run(copy, "--check")
+    assert result.exit_code == 1
+    assert "schemas/calibration.v1.schema.json is stale" in result.output
+    assert "index.v1" not in result.output
+    assert stale.read_bytes() == before
+
+
+def test_check_covers_the_tables_of_the_documentation(copy, run):
+    page = copy / "docs" / "registry-format.md"
+    fresh = page.read_bytes()
+    page.write_text(page.read_text().replace("| `revision` |", "| `version` |"))
+    result = run(copy, "--check")
+    assert (result.exit_code, "docs/registry-format.md is stale" in result.output) == (1, True)
+    assert run(copy).exit_code == 0
+    assert page.read_bytes() == fresh
+
+
+def test_a_page_without_its_markers_is_named(copy, run):
+    (copy / "docs" / "registry-format.md").write_text("# Nothing\n")
+    result = run(copy)
+    assert result.exit_code == 1
+    assert "docs/registry-format.md: expected the lines" in result.output
+
+
+def test_a_missing_schema_file_is_written_again(copy, run):
+    path = copy / "schemas" / "index.v1.schema.json"
+    fresh = path.read_bytes()
+    path.unlink()
+    assert run(copy).exit_code == 0
+    assert path.read_bytes() == fresh
+
+
+def test_releasing_records_the_hash_of_every_file_of_that_version(copy, run):
+    result = run(copy, "--release", "v1")
+    assert result.exit_code == 0
+    released = json.loads((copy / "schemas" / "released.json").read_bytes())
+    assert set(released) == {path.name for path in SCHEMAS}
+    for name, digest in released.items():
+        assert digest == hashlib.sha256((copy / "schemas" / name).read_bytes()).hexdigest()
+    again = run(copy, "--release", "v1")
+    assert (again.exit_code, again.output) == (0, "")
+
+
+def test_a_released_file_is_neither_rewritten_nor_released_anew(copy, run):
+    assert run(copy, "--release", "v1").exit_code == 0
+    path = copy / "schemas" / "calibration.v1.schema.json"
+    path.write_text(path.read_text().replace("from 1.", "from 0."))
+    changed, released = path.read_bytes(), (copy / "schemas" / "released.json").read_bytes()
+    for options in ((), ("--check",), ("--release", "v1")):
+        result = run(copy, *options)
+        assert result.exit_code == 1
+        assert "schemas/calibration.v1.schema.json: released" in result.output
+    assert path.read_bytes() == changed
+    assert (copy / "schemas" / "released.json").read_bytes() == released
+
+
+def test_an_entry_that_was_edited_is_refused(copy, run):
+    assert run(copy, "--release", "v1").exit_code == 0
+    path = copy / "schemas" / "released.json"
+    entries = json.loads(path.read_bytes()) | {"index.v1.schema.json": "0" * 64}
+    path.write_text(json.dumps(entries))
+    result = run(copy, "--release", "v1")
+    assert (result.exit_code, "index.v1.schema.json: released with other content" in result.output) == (1, True)
+
+
+def test_a_stale_file_cannot_be_released(copy, run):
+    path = copy / "schemas" / "calibration.v1.schema.json"
+    path.write_text(path.read_text().replace("from 1.", "from 0."))
+    assert run(copy, "--release", "v1").exit_code == 1
+    assert json.loads((copy / "schemas" / "released.json").read_bytes()) == {}
+
+
+def test_a_version_without_files_is_refused(copy, run):
+    result = run(copy, "--release", "v9")
+    assert (result.exit_code, "no file of version 'v9'" in result.output) == (1, True)

@@ -1,0 +1,83 @@
+"""Every file of `fixtures/records/valid` is accepted, spelled canonically, and the same after a round trip."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from easyteacache.calibration import Bucket, Calibration, load, save
+from easyteacache.errors import InvalidCalibration
+from easyteacache.hub.schema import check_record
+
+FILES = sorted((Path(__file__).parent.parent / "fixtures" / "records" / "valid").iterdir())
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def test_nothing_is_found_in_it(path):
+    assert check_record(path.read_bytes(), where=path.name) == []
+
+
+def test_writing_gives_the_same_bytes_as_were_read(path, tmp_path):
+    save(load(path), tmp_path / "copy.json")
+    assert (tmp_path / "copy.json").read_bytes() == path.read_bytes()
+
+
+def test_reading_what_was_written_gives_an_equal_record(path):
+    record = load(path)
+    assert Calibration.from_json(record.to_json()) == record
+    assert Calibration.from_mapping(json.loads(record.to_json())) == record
+    assert hash(Calibration.from_json(record.to_json())) == hash(record)
+
+
+def test_every_number_survives_exactly(path):
+    content = json.loads(path.read_bytes())
+    for written, read in zip(content["buckets"], load(path).buckets, strict=True):
+        assert [repr(c) for c in written.get("coefficients", ())] == [repr(c) for c in read.coefficients or ()]
+
+
+def test_another_spelling_is_a_warning_and_not_an_error(path):
+    compact = json.dumps(json.loads(path.read_bytes()))
+    (finding,) = check_record(compact, where=path.name)
+    assert (finding.rule, finding.severity) == ("record.canonical", "warning")
+    assert "line 1" in finding.message
+
+
+def test_parsed_content_is_checked_without_judging_its_spelling(path):
+    assert check_record(json.loads(path.read_bytes())) == []
+
+
+def test_the_corpus_covers_every_published_order_and_every_status():
+    records = [load(path) for path in FILES]
+    orders = {len(b.coefficients) - 1 for record in records for b in record.buckets if b.coefficients}
+    assert orders >= {0, 1, 2, 4, 5, 6}
+    assert {record.status for record in records} == {"draft", "validated", "published", "deprecated", "yanked"}
+    assert {record.method for record in records} == {"teacache", "magcache"}
+
+
+def test_a_record_cannot_be_changed():
+    record = load(FILES[0])
+    with pytest.raises(ValueError, match="frozen"):
+        record.revision = 2
+
+
+def test_a_record_changed_past_its_checks_is_not_written(tmp_path):
+    path = tmp_path / "record.json"
+    record = load(FILES[0])
+    save(record, path)
+    before = path.read_bytes()
+    for change in ({"revision": -1}, {"title": "\ud800"}, {"buckets": ()}, {"title": object}):
+        with pytest.raises(InvalidCalibration):
+            save(record.model_copy(update=change), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bucket_made_in_code_obeys_the_same_invariants():
+    with pytest.raises(ValueError, match="expected 0 ≤ x_min < x_max"):
+        Bucket(coefficients=(1.0,), domain=(0.3, 0.1))
+    with pytest.raises(ValueError, match="finite"):
+        Bucket(coefficients=(float("nan"),))
