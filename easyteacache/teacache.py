@@ -344,6 +344,31 @@ class TeaCache:
         self._run_steps = num_steps
         self._resolve(sequence_length or self._length)
 
+    @property
+    def driven(self) -> bool:
+        """True when ``attach`` has something to do: the cache is enabled, in speed mode, and has a policy."""
+        return self._active
+
+    @property
+    def solving(self) -> bool:
+        """True in solve mode, which records what its caller reports."""
+        return self._solver is not None
+
+    def release(self) -> None:
+        """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
+        for state in self._branches.values():
+            state.release()
+
+    def forget(self, branch: str) -> None:
+        """Drop what one branch remembers, because its next forward has another shape; its record stays."""
+        if branch in self._branches:
+            self._branches[branch].release()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors held at this moment, over all branches."""
+        return sum(state.nbytes for state in self._branches.values())
+
     def clear_cache(self) -> None:
         """Drop every remembered tensor and decision; solve mode also writes what it has recorded."""
         if self._solver is not None:
@@ -426,16 +451,23 @@ class TeaCache:
 
     # diffusers -------------------------------------------------------------------------------------------------------
 
-    def attach(self, pipe_or_transformer: Any) -> TeaCache:
+    def attach(self, pipe_or_transformer: Any, *, residual_device: torch.device | str | None = None) -> TeaCache:
         """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
+
+        Args:
+            pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
+            residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
             SignalMismatch: the calibration's signal cannot be taken from this model.
         """
+        from easyteacache.errors import AttachError
         from easyteacache.integrations.diffusers import attach
 
-        self._detach = attach(self, pipe_or_transformer)
+        if self._detach is not None:
+            raise AttachError("this cache is attached already: detach() it first, or make a second one")
+        self._detach = attach(self, pipe_or_transformer, residual_device=residual_device)
         return self
 
     def detach(self) -> None:
@@ -443,12 +475,13 @@ class TeaCache:
         if self._detach is not None:
             detach, self._detach = self._detach, None
             detach()
-        self._branches.clear()
 
     @contextlib.contextmanager
-    def attached(self, pipe_or_transformer: Any) -> Iterator[TeaCache]:
+    def attached(
+        self, pipe_or_transformer: Any, *, residual_device: torch.device | str | None = None
+    ) -> Iterator[TeaCache]:
         """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe_or_transformer)
+        self.attach(pipe_or_transformer, residual_device=residual_device)
         try:
             yield self
         finally:
