@@ -64,19 +64,23 @@ def read_file(path: str | os.PathLike[str], *, rules: str, max_bytes: int) -> by
     where = os.fspath(path)
     try:
         # Opening a pipe or a device would wait, or read without end.
-        if not stat.S_ISREG(os.stat(where).st_mode):
-            raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable")
-        with open(where, "rb") as file:
-            data = file.read(max_bytes + 1)
+        data = _first_bytes(where, max_bytes + 1) if stat.S_ISREG(os.stat(where).st_mode) else None
     except OSError as error:
         raise InvalidCalibration(where, f"cannot be read: {error.strerror}", rule=f"{rules}.unreadable") from error
     except ValueError as error:
         raise InvalidCalibration(
             json_text.shown(where), f"cannot be a file name: {error}", rule=f"{rules}.unreadable"
         ) from error
+    if data is None:
+        raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable")
     if len(data) > max_bytes:
         raise InvalidCalibration(where, f"more than the {max_bytes} bytes that are read", rule=f"{rules}.size")
     return data
+
+
+def _first_bytes(path: str, count: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(count)
 
 
 def read_object(data: bytes | str, *, where: str, rules: str, max_bytes: int, max_items: int) -> dict[str, Any]:

@@ -81,3 +81,11 @@ def test_a_bucket_made_in_code_obeys_the_same_invariants():
         Bucket(coefficients=(1.0,), domain=(0.3, 0.1))
     with pytest.raises(ValueError, match="finite"):
         Bucket(coefficients=(float("nan"),))
+
+
+@pytest.mark.parametrize("name", ["absent.json", ".", "a\0b.json"])
+def test_a_path_that_holds_no_file_is_refused(name, tmp_path):
+    with pytest.raises(InvalidCalibration) as refused:
+        load(f"{tmp_path}/{name}")
+    assert refused.value.rule == "record.unreadable"
+    assert "a regular file" in str(refused.value) or "cannot be" in str(refused.value)
