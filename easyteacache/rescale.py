@@ -117,6 +117,7 @@ def blend_profiles(lower: SigmaProfile, upper: SigmaProfile, weight: float) -> S
 
 
 def _interpolate(at: float, descending: Sequence[float], values: Sequence[float]) -> float:
+    """Linear interpolation of never-falling ``values`` over ``descending`` positions."""
     if at >= descending[0]:
         return values[0]
     if at <= descending[-1]:
@@ -129,4 +130,5 @@ def _interpolate(at: float, descending: Sequence[float], values: Sequence[float]
         else:
             high = middle
     share = (descending[low] - at) / (descending[low] - descending[high])
-    return values[low] + share * (values[high] - values[low])
+    # Rounding may carry a share just below 1 past the value at the knot, which would break monotony by one unit.
+    return min(values[low] + share * (values[high] - values[low]), values[high])
