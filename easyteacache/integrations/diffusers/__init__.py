@@ -1,0 +1,31 @@
+"""The cache on diffusers pipelines: by diffusers' own hooks, on any transformer class with an adapter."""
+
+from __future__ import annotations
+
+from easyteacache.integrations.diffusers.adapters import (
+    Adapter,
+    Argument,
+    Blocks,
+    Computed,
+    FirstBlock,
+    Output,
+    adapter_for,
+    adapters,
+    located,
+    register_adapter,
+)
+from easyteacache.integrations.diffusers.attach import attach
+
+__all__ = [
+    "Adapter",
+    "Argument",
+    "Blocks",
+    "Computed",
+    "FirstBlock",
+    "Output",
+    "adapter_for",
+    "adapters",
+    "attach",
+    "located",
+    "register_adapter",
+]

@@ -1,0 +1,260 @@
+"""Drive one transformer's cache: find run, branch and step of each forward, decide, and commit when the forward succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from easyteacache.distance import Reduce
+from easyteacache.integrations.diffusers import forward as forwards
+from easyteacache.integrations.diffusers import plan, signals
+from easyteacache.integrations.diffusers.adapters import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.arguments import Arguments
+from easyteacache.integrations.diffusers.branches import Branches
+from easyteacache.integrations.diffusers.clock import Clock, Context
+from easyteacache.integrations.diffusers.forward import Forward
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from easyteacache.policy import Policy
+    from easyteacache.teacache import TeaCache
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _outside_graphs(reason: str) -> Callable[[Method], Method]:
+    """Keeps a method out of ``torch.compile``'s graphs; ``reason`` is what its error tells when that is not allowed."""
+    return torch.compiler.disable(reason=reason)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Driver:
+    """Everything one attached transformer has besides its hooks.
+
+    Args:
+        cache: the cache whose branches are driven.
+        adapter: of the transformer's class.
+        transformer: the module.
+        scheduler: gives the pipeline's scheduler; None for a bare transformer.
+        residual_device: where residuals rest between steps; None: where they are computed.
+        reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
+    """
+
+    def __init__(
+        self,
+        cache: TeaCache,
+        adapter: Adapter,
+        transformer: nn.Module,
+        *,
+        scheduler: Callable[[], Any] | None = None,
+        residual_device: torch.device | str | None = None,
+        reduction: Callable[[], Reduce | None] = lambda: None,
+    ) -> None:
+        self.cache, self.adapter, self.transformer = cache, adapter, transformer
+        self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
+        self.residual_device = residual_device
+        #: What the pipeline said last through ``cache_context``.
+        self.context = Context()
+        #: The forward that is running, or that an exception broke off.
+        self.forward: Forward | None = None
+        #: True while one compiled graph of the whole model runs: ``begin`` and ``finish`` are called around it.
+        self.compiled_whole = False
+        #: Called when a run begins, so that a pipeline's other expert lets go of its tensors.
+        self.on_run: Callable[[], None] = lambda: None
+        self._reduction = reduction
+        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._tokens: dict[str, int] = {}
+        self._distances: list[float] | None = None
+
+    # Around a forward ------------------------------------------------------------------------------------------------
+
+    @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        """A forward begins: which run, branch and step; and the decision, where it needs no tensor."""
+        if self.forward is not None:
+            self.end_run()
+        if not self.cache.driven:
+            return
+        timestep = arguments.get(self.adapter.timestep)
+        timestep = timestep if isinstance(timestep, torch.Tensor) else None
+        branch = self._locate(arguments, timestep)
+        latent = arguments.get(self.adapter.latent)
+        shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
+        if branch in self._last and self._last[branch][1] != shape:
+            self.cache.forget(branch)
+            self._tokens.pop(branch, None)
+        self._last[branch] = (self.clock.step, shape)
+        forward = self.forward = Forward(arguments, branch, self.clock.step)
+        if branch in self._tokens:
+            self._resolve(forward, self._tokens[branch], timestep)
+            forward.wants_signal = not self._planned(forward)
+            if not forward.wants_signal:
+                self._decide(forward)
+        else:
+            # The first forward of a branch in a run: there is nothing to reuse yet.
+            forward.decided = True
+            forward.of_output = self.cache.policy.applied_to == "output"
+            forward.wants_signal = not self._needs_no_signal(self.cache.policy, timestep)
+
+    def _locate(self, arguments: Mapping[str, Any], timestep: torch.Tensor | None) -> str:
+        if self.clock.restarted(self.context):
+            self._begin_run(timestep)
+        branch = self.context.name or self.branches.name(arguments)
+        repeated = branch in self._last and self._last[branch][0] == self.clock.step
+        if self.clock.advance(self.context, timestep, repeated=repeated):
+            return branch
+        self._begin_run(timestep)
+        return self.context.name or self.branches.name(arguments)
+
+    def _begin_run(self, timestep: torch.Tensor | None) -> None:
+        self.end_run()
+        self.clock.begin(self.context, timestep)
+        self.cache.reduce = self._reduction()
+        self.cache.begin_run(num_steps=self.clock.num_steps)
+        self.on_run()
+
+    def end_run(self) -> None:
+        """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
+        self.forward = None
+        self.branches.clear()
+        self.clock.end()
+        self._last.clear()
+        self._tokens.clear()
+        self._distances = None
+        self.cache.release()
+
+    def _resolve(self, forward: Forward, tokens: int, timestep: torch.Tensor | None) -> None:
+        """Find the branch's state and policy, and what a decision needs besides the signal."""
+        state = forward.state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
+        policy = state.policy
+        forward.of_output = policy.applied_to == "output"
+        if policy.profile is not None or policy.coordinate == "sigma":
+            forward.sigma = self.clock.sigma(self.context)
+        if policy.coordinate == "sigma":
+            forward.coordinate = forward.sigma
+        elif policy.coordinate == "timestep":
+            time = self.clock.time()
+            forward.coordinate = float(timestep.flatten()[0]) if time is None and timestep is not None else time
+        if policy.schedule is None and policy.threshold > 0 and self._distances is None:
+            self._distances = plan.distances(
+                self.adapter, self.transformer, policy.signal, self.clock, forward.arguments
+            )
+        if self._distances and 0 < forward.step <= len(self._distances):
+            forward.distance = self._distances[forward.step - 1]
+
+    def _planned(self, forward: Forward) -> bool:
+        """Is the decision known without the signal's tensor?"""
+        assert forward.state is not None
+        policy = forward.state.policy
+        if policy.schedule is not None or policy.threshold <= 0 or forward.distance is not None:
+            return True
+        return policy.profile is not None and forward.sigma is not None
+
+    def _needs_no_signal(self, policy: Policy, timestep: torch.Tensor | None) -> bool:
+        """Will the later steps of this run do without this step's signal?"""
+        if policy.schedule is not None or policy.threshold <= 0:
+            return True
+        if policy.profile is not None and self.clock.sigma(self.context) is not None:
+            return True
+        return plan.plannable(self.adapter, policy.signal, self.clock, timestep)
+
+    def _decide(self, forward: Forward) -> None:
+        state = forward.state
+        assert state is not None
+        forward.decided = True
+        forward.reuse = state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
+        if forward.reuse:
+            forward.forecast = state.residual(coordinate=forward.coordinate)
+
+    @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
+    def finish(self) -> None:
+        """The forward succeeded: commit what it did."""
+        forward, self.forward = self.forward, None
+        if forward is None or not forward.decided:
+            return
+        if forward.state is None:
+            self._tokens[forward.branch] = forward.tokens
+            self._resolve(forward, forward.tokens, forward.arguments.get(self.adapter.timestep))
+            assert forward.state is not None
+            forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
+        if forward.reuse:
+            forward.state.reuse(forward.signal, coordinate=forward.coordinate)
+        elif forward.truth is not None:
+            truth = forward.truth.detach()
+            truth = truth if self.residual_device is None else truth.to(self.residual_device)
+            forward.state.store_residual(forward.step, forward.signal, truth, coordinate=forward.coordinate)
+
+    # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
+
+    def collect(self, source: Output, value: Any) -> None:
+        """A submodule that the signal is taken from has run."""
+        if self.forward is not None:
+            self.forward.collected[source] = value
+
+    def enter(self, block: nn.Module, arguments: Arguments) -> None:
+        """The first block is about to run: remember its input, and decide unless that was done or has to wait."""
+        forward = self.forward
+        assert forward is not None
+        forward.heads = tuple(arguments.required(name) for name in self.adapter.streams)
+        forward.tokens = self._token_count(forward)
+        if not forward.wants_signal:
+            return
+        source = signals.source_of(self.adapter, self.cache.policy.signal)
+        forward.signal = signals.extract(source, block, arguments, forward.collected)
+        if not isinstance(source, FirstBlock):
+            self.decide_late()
+
+    def after_first(self, blocks: Blocks, output: Any) -> None:
+        """The first block has run: its residual is the signal, where that is what was waited for."""
+        forward = self.forward
+        assert forward is not None
+        if forward.wants_signal and forward.signal is None:
+            forward.signal = forwards.residuals(blocks, output, forward, self.adapter.streams)
+            self.decide_late()
+
+    @_outside_graphs(
+        "this calibration's signal decides inside the model: compile the blocks (compile_repeated_blocks), or use a "
+        "schedule, a sigma profile or a timestep signal, whose plan is known before"
+    )
+    def decide_late(self) -> None:
+        """Decide by the signal, in the middle of a forward."""
+        forward = self.forward
+        assert forward is not None
+        if not forward.decided:
+            self._decide(forward)
+
+    def leave(self, blocks: Blocks, output: Any) -> None:
+        """The last block has run."""
+        forward = self.forward
+        assert forward is not None
+        if not forward.of_output:
+            forward.truth = forwards.residuals(blocks, output, forward, self.adapter.streams)
+
+    def fill(self, blocks: Blocks, arguments: Arguments) -> Any:
+        """What the last block returns at a reused step."""
+        forward = self.forward
+        assert forward is not None
+        if forward.of_output:
+            return forwards.skipped(blocks, arguments)
+        return forwards.filled(blocks, arguments, forward, self.adapter.streams)
+
+    def output(self, output: Any) -> Any:
+        """The transformer's output; at a reused step forecast, where outputs are what is forecast."""
+        forward = self.forward
+        if forward is None or not forward.of_output:
+            return output
+        if not forward.reuse:
+            forward.truth = forwards.sample_of(output)
+            return output
+        assert forward.forecast is not None
+        sample = forwards.sample_of(output)
+        return forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())
+
+    def _token_count(self, forward: Forward) -> int:
+        head = forward.heads[0]
+        if self.adapter.tokens is not None:
+            return self.adapter.tokens(head, forward.arguments)
+        return head.shape[1]

@@ -1,0 +1,193 @@
+"""diffusers hooks that skip blocks: tail-overwrite form.
+
+At a reused step every block hands its arguments on unchanged, and the last one's result is *overwritten* with the first
+one's input + forecast residual. What a model adds between blocks (ControlNet residuals, VACE hints) is inside the residual
+already; adding the residual at the first block would count it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import BaseState, StateManager
+from torch import nn
+
+from easyteacache.integrations.diffusers.adapters import Blocks
+from easyteacache.integrations.diffusers.arguments import Arguments
+from easyteacache.integrations.diffusers.clock import Context
+from easyteacache.integrations.diffusers.driver import Driver
+from easyteacache.integrations.diffusers.forward import skipped
+
+NAME = "easyteacache"
+
+Call = Callable[..., Any]
+
+
+class _ContextListener(StateManager):  # type: ignore[misc]
+    """Hands every ``cache_context`` on to the driver; diffusers passes a name or, in newer releases, an object."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(BaseState)
+        self._driver = driver
+
+    def set_context(self, context: Any) -> None:
+        super().set_context(context)
+        if context is None or isinstance(context, str):
+            self._driver.context = Context(context)
+            return
+        self._driver.context = Context(
+            context.name,
+            getattr(context, "step_index", None),
+            getattr(context, "num_inference_steps", None),
+            getattr(context, "sigma", None),
+        )
+
+    def reset(self, *args: Any, **kwargs: Any) -> None:
+        super().reset(*args, **kwargs)
+        self._driver.context = Context()
+
+
+class RootHook(ModelHook):  # type: ignore[misc]
+    """Receives contexts and resets. It leaves ``forward`` alone: offloading replaces that, and would drop it."""
+
+    _is_stateful = True
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+        self.listener = _ContextListener(driver)
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        """The pipeline's call is over."""
+        self.listener.reset()
+        self._driver.end_run()
+        return module
+
+
+class BlockHook(ModelHook):  # type: ignore[misc]
+    """Runs or skips one block.
+
+    Args:
+        driver: of the transformer.
+        blocks: the list that the block is in.
+        first, last: whether it is the first or the last block of all.
+    """
+
+    def __init__(self, driver: Driver, blocks: Blocks, *, first: bool, last: bool) -> None:
+        super().__init__()
+        self._driver, self._blocks, self._first, self._last = driver, blocks, first, last
+        self._inside = False
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The block's forward."""
+        if self._inside:
+            return self.fn_ref.original_forward(*args, **kwargs)
+        return self.run(self.fn_ref.original_forward, module, args, kwargs)
+
+    def run(self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call or skip the block; ``call`` is its forward, or what that was compiled into."""
+        forward = self._driver.forward
+        if forward is None:
+            return call(*args, **kwargs)
+        arguments = Arguments(type(module), args, kwargs)
+        if self._first:
+            return self._run_first(call, module, arguments, args, kwargs)
+        if not forward.reuse:
+            output = call(*args, **kwargs)
+            if self._last:
+                self._driver.leave(self._blocks, output)
+            return output
+        return self._driver.fill(self._blocks, arguments) if self._last else skipped(self._blocks, arguments)
+
+    def _run_first(
+        self, call: Call, module: nn.Module, arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        forward = self._driver.forward
+        assert forward is not None
+        self._driver.enter(module, arguments)
+        if forward.reuse:
+            return skipped(self._blocks, arguments)
+        output = call(*args, **kwargs)
+        self._driver.after_first(self._blocks, output)
+        return output
+
+    def outside(self, module: nn.Module) -> None:
+        """Step out of a block that was compiled on its own: decisions are no part of its graph."""
+        compiled = module._compiled_call_impl
+        if compiled is None or isinstance(compiled, _Outside):
+            return
+        module._compiled_call_impl = _Outside(self, module, compiled)
+
+    def call_inside(self, compiled: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the compiled block, in whose graph this hook does nothing."""
+        self._inside = True
+        try:
+            return compiled(*args, **kwargs)
+        finally:
+            self._inside = False
+
+
+class _Outside:
+    """Stands where torch keeps a module's compiled call."""
+
+    def __init__(self, hook: BlockHook, module: nn.Module, compiled: Call) -> None:
+        self.hook, self.module, self.compiled = hook, module, compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.hook.call_inside(self.compiled, args, kwargs)
+
+        return self.hook.run(call, self.module, args, kwargs)
+
+
+class Installed:
+    """The hooks of one transformer; ``remove`` takes every one of them off again."""
+
+    def __init__(self, driver: Driver, located: list[tuple[Blocks, nn.Module]], handles: list[Any]) -> None:
+        self._driver, self._handles = driver, handles
+        root = driver.transformer
+        HookRegistry.check_if_exists_or_initialize(root).register_hook(RootHook(driver), NAME)
+        self._blocks: list[tuple[nn.Module, BlockHook]] = []
+        for position, (blocks, block) in enumerate(located):
+            hook = BlockHook(driver, blocks, first=position == 0, last=position == len(located) - 1)
+            HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, NAME)
+            self._blocks.append((block, hook))
+        self._handles.append(root.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
+        self._handles.append(root.register_forward_hook(self._after))
+        forget_children(root)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._driver.compiled_whole:
+            return
+        for block, hook in self._blocks:
+            hook.outside(block)
+        self._driver.begin(Arguments(type(module), args, kwargs))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        output = self._driver.output(output)
+        if not self._driver.compiled_whole:
+            self._driver.finish()
+        return output
+
+    def remove(self) -> None:
+        """Restore the transformer."""
+        for handle in self._handles:
+            handle.remove()
+        root = self._driver.transformer
+        for module in (root, *(block for block, _ in self._blocks)):
+            registry = HookRegistry.check_if_exists_or_initialize(module)
+            registry.remove_hook(NAME, recurse=False)
+        for block, _ in self._blocks:
+            if isinstance(block._compiled_call_impl, _Outside):
+                block._compiled_call_impl = block._compiled_call_impl.compiled
+        forget_children(root)
+
+
+def forget_children(root: nn.Module) -> None:
+    """diffusers lists a model's hooked modules once, at its first context; after hooks came or went it has to look again."""
+    for module in root.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is not None and hasattr(registry, "_child_registries_cache"):
+            registry._child_registries_cache = None

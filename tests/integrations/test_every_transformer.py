@@ -1,0 +1,179 @@
+"""What has to hold for every covered transformer class, on tiny instances of the real classes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+import torch
+from tiny_transformers import CASES, arguments, build
+
+from easyteacache.integrations.diffusers import adapter_for, adapters, located
+from easyteacache.integrations.diffusers.arguments import Arguments
+
+STEPS = 5
+NAMES = sorted(CASES)
+
+
+def flat(output: Any) -> torch.Tensor:
+    """Everything a transformer returned, as one vector."""
+    if isinstance(output, torch.Tensor):
+        return output.flatten().double()
+    values = output.values() if hasattr(output, "values") else output
+    return torch.cat([flat(value) for value in values if value is not None])
+
+
+@torch.no_grad()
+def run(
+    model: Any, name: str, *, branches=("cond", "uncond"), contexts: bool = True, steps: int = STEPS
+) -> torch.Tensor:
+    """All outputs of one run; the branches in turn at every step."""
+    outputs = []
+    for step in range(steps):
+        for branch in branches:
+            context = (
+                model.cache_context(branch)
+                if contexts and hasattr(model, "cache_context")
+                else contextlib.nullcontext()
+            )
+            with context:
+                outputs.append(flat(model(**arguments(name, step, branch))))
+    return torch.stack(outputs)
+
+
+class Watch:
+    """Remembers what enters the first block and what leaves the last one, as the model itself sees it."""
+
+    def __init__(self, model: Any) -> None:
+        adapter = adapter_for(model)
+        blocks = located(adapter, model)
+        self.adapter, (self.first, head), (self.last, tail) = adapter, blocks[0], blocks[-1]
+        self.heads: list[list[torch.Tensor]] = []
+        self.tails: list[list[torch.Tensor]] = []
+        head.register_forward_pre_hook(self._before, with_kwargs=True)
+        tail.register_forward_hook(self._after)
+
+    def _before(self, module, args, kwargs):
+        bound = Arguments(type(module), args, kwargs)
+        self.heads.append([bound[name].clone() for name in self.adapter.streams])
+
+    def _after(self, module, args, output):
+        found = []
+        for name, head in zip(self.adapter.streams, self.heads[-1], strict=True):
+            value = output[self.last.returns.index(name)] if len(self.last.returns) > 1 else output
+            if self.last.joined == "front":
+                value = value[:, : head.shape[1]]
+            elif self.last.joined == "back":
+                value = value[:, -head.shape[1] :]
+            found.append(value.clone())
+        self.tails.append(found)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Each class's instance, built once; every test has to leave it as it found it."""
+    built: dict[str, Any] = {}
+    return lambda name: built.setdefault(name, build(name))
+
+
+def test_every_adapter_is_tested():
+    assert {adapter.transformer for adapter in adapters()} >= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threshold_zero_and_detach_change_no_bit(name, models, make_cache):
+    model = models(name)
+    keys, plain = list(model.state_dict()), run(model, name)
+    with make_cache(threshold=0.0).attached(model):
+        assert torch.equal(run(model, name), plain)
+    assert torch.equal(run(model, name), plain)
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reused_step_is_head_input_plus_forecast_residual(name, make_cache):
+    model = build(name)
+    watch = Watch(model)
+    with make_cache(schedule=(0, 2)).attached(model) as cache:
+        run(model, name, branches=("cond",), steps=4)
+        assert [
+            record.reused
+            for record in cache.statistics()["cond" if hasattr(model, "cache_context") else "default"].steps
+        ] == [
+            False,
+            True,
+            False,
+            True,
+        ]
+    for computed, reused in ((0, 1), (2, 3)):
+        for head, tail, now, filled in zip(
+            watch.heads[computed], watch.tails[computed], watch.heads[reused], watch.tails[reused], strict=True
+        ):
+            assert not torch.equal(head, tail)
+            torch.testing.assert_close(filled, now + (tail - head))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_really_skipped(name, models, make_cache):
+    model = models(name)
+    blocks = [block for _, block in located(adapter_for(model), model)]
+    calls: list[int] = []
+    # Below the hooks, so that only a computed block is counted.
+    for position, block in enumerate(blocks):
+        child = next(module for module in block.children())
+        original = child.forward
+
+        def counted(*args, _original=original, _position=position, **kwargs):
+            calls.append(_position)
+            return _original(*args, **kwargs)
+
+        child.forward = counted
+    try:
+        run(model, name, branches=("cond",), steps=1)
+        once = len(calls)
+        calls.clear()
+        with make_cache(schedule=(0,)).attached(model):
+            run(model, name, branches=("cond",), steps=4)
+        assert len(calls) == once > 0
+    finally:
+        for block in blocks:
+            del next(module for module in block.children()).forward
+
+
+@pytest.mark.parametrize("contexts", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_branches_never_share_a_residual(name, contexts, models, make_cache):
+    model = models(name)
+    with make_cache(schedule=(0,)).attached(model):
+        both = run(model, name, contexts=contexts, steps=3)
+    for position, branch in enumerate(("cond", "uncond")):
+        with make_cache(schedule=(0,)).attached(model):
+            assert torch.equal(run(model, name, branches=(branch,), steps=3), both[position::2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_run_begins_afresh(name, models, make_cache):
+    model = models(name)
+    with make_cache(schedule=(0, 2)).attached(model):
+        first = run(model, name)
+        assert torch.equal(run(model, name), first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_it_offers_can_be_taken(name, models, make_cache):
+    model = models(name)
+    for signal in adapter_for(model).signal_names:
+        with make_cache(signal=signal, threshold=1e9).attached(model) as cache:
+            run(model, name, steps=3)
+            for statistics in cache.statistics().values():
+                assert statistics.pattern == "█··", signal
+                assert all(distance is not None and distance > 0 for distance in statistics.distances[1:]), signal
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sequence_length_is_that_of_the_generated_stream(name, models, make_cache):
+    model = models(name)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        run(model, name, steps=2)
+        assert cache._length == CASES[name].tokens
