@@ -1,0 +1,276 @@
+"""Traces → calibration: fit every bucket, plan its operating points, and state their error on held-out runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from easyteacache._version import __version__
+from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
+from easyteacache.calibration import Calibration, Signal
+from easyteacache.errors import InvalidTrace
+from easyteacache.provenance import Conditions, Provenance
+from easyteacache.solver import fit
+from easyteacache.solver.decisions import Window, from_profile
+from easyteacache.solver.fit import BucketFit
+from easyteacache.solver.objective import Objective
+from easyteacache.solver.options import FitOptions
+from easyteacache.solver.plan import SPEEDUPS, Plan, Planner, computed_steps
+from easyteacache.solver.propagation import gains
+from easyteacache.solver.rules import require_runs
+from easyteacache.solver.runs import Runs
+from easyteacache.trace import Trace, TraceSet
+
+TOOL = "easyteacache solve"
+Progress = Callable[[str], None]
+AnyValue = TypeVar("AnyValue")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a record says beside its numbers; None is taken from the traces or left out.
+
+    Attributes:
+        model_key: key of the record; by default that of the traces, with the expert appended.
+        title: the model's name as people write it.
+        modality: what it generates.
+        revision: of the record, 1 or more.
+        license: of the numbers, SPDX id.
+        author: who fitted them.
+        date: YYYY-MM-DD; by default the day of the last recording, so that the same traces give the same bytes.
+        notes: what a user should know.
+    """
+
+    model_key: str | None = None
+    title: str | None = None
+    modality: str | None = None
+    revision: int = 1
+    license: str | None = None
+    author: str | None = None
+    date: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A draft calibration and how it came about.
+
+    Attributes:
+        calibration: the record, status ``draft``.
+        fits: signal → its fits, one per bucket, in the record's order.
+        signal: the signal that was chosen.
+    """
+
+    calibration: Calibration
+    fits: Mapping[str, Sequence[BucketFit]] = field(repr=False)
+    signal: str
+
+    @property
+    def explains(self) -> bool:
+        """Whether the chosen signal explains the output in every bucket, by any non-decreasing curve."""
+        return all(bucket.explains for bucket in self.fits[self.signal])
+
+
+def solve(
+    traces: TraceSet,
+    *,
+    signal: str | None = None,
+    options: FitOptions | None = None,
+    labels: Labels | None = None,
+    progress: Progress = lambda _: None,
+) -> Solution:
+    """Solve the calibration of one model (one expert of it) from its runs.
+
+    Args:
+        traces: runs of one model key; the split into calibration and held-out runs follows from their content.
+        signal: fit this one; None chooses the one held-out evidence speaks for.
+        options: see ``FitOptions``.
+        labels: see ``Labels``.
+        progress: told about every stage.
+
+    Raises:
+        InvalidTrace: the runs are of several models or experts, or differ in their noise levels.
+        NotEnoughTraces: a bucket has too few runs.
+        SignalMismatch: the signal was not recorded by every run.
+    """
+    options, labels = options or FitOptions(), labels or Labels()
+    one_model(traces)
+    calibration, heldout = traces.split_heldout()
+    for setting in traces.settings():
+        require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
+    fits = fit_buckets(calibration, signal, options, progress=progress)
+    chosen = fit.best_signal(fits)
+    buckets = []
+    for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
+        progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
+        judged_on = Runs.stack(heldout.group(*setting).runs)
+        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket, progress)
+        buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
+    return Solution(_record(traces, chosen, fits[chosen], buckets, options, labels), fits, chosen)
+
+
+def one_model(traces: TraceSet) -> None:
+    """Refuse runs of several models or experts.
+
+    Raises:
+        InvalidTrace: rule ``traces.model-key`` or ``traces.part``.
+    """
+    keys = sorted({trace.header.model_key for trace in traces})
+    if len(keys) > 1:
+        reason = f"runs of several models ({', '.join(keys)}); a calibration holds for one: solve them apart"
+        raise InvalidTrace("traces", reason, rule="traces.model-key")
+    parts = sorted({trace.header.part or "none" for trace in traces})
+    if len(parts) > 1:
+        reason = f"runs of several experts ({', '.join(parts)}); each has its own calibration: choose one with --part"
+        raise InvalidTrace("traces", reason, rule="traces.part")
+
+
+def fit_buckets(
+    calibration: TraceSet, signal: str | None, options: FitOptions, *, progress: Progress = lambda _: None
+) -> dict[str, list[BucketFit]]:
+    """Fit ``signal``, or every recorded one, in every setting: signal → fits in the order of ``settings()``."""
+    names = fit.signals_of(calibration.runs) if signal is None else (signal,)
+    fits: dict[str, list[BucketFit]] = {name: [] for name in names}
+    for setting in calibration.settings():
+        runs = calibration.group(*setting).runs
+        for name in names:
+            progress(f"fitting {name} at {setting[0]} tokens, {setting[1]} steps")
+            fits[name].append(
+                fit.fit_bucket(runs, name, method=options.method, order=options.order, robust=options.robust)
+            )
+    return fits
+
+
+def make_plans(runs: Runs, fitted: BucketFit, progress: Progress = lambda _: None) -> list[Plan]:
+    """A fixed schedule and a threshold per target speed-up, the most cautious first.
+
+    Args:
+        runs: calibration runs of the bucket.
+        fitted: the bucket's fit, whose profile drives thresholds.
+        progress: told now and then.
+    """
+    planner = Planner(runs, tick=lambda: progress(""))
+    predicted = next(iter(from_profile(runs.traces[0], fitted.profile.curve()).values()))
+    found: list[Plan | None] = []
+    for computed in sorted({computed_steps(runs.num_steps, target) for target in SPEEDUPS}, reverse=True):
+        progress(f"planning {computed} of {runs.num_steps} steps")
+        found += [planner.scheduled(computed), planner.thresholded(computed, predicted, Window())]
+    return [plan for plan in found if plan is not None]
+
+
+def _point(plan: Plan, heldout: Runs) -> OperatingPoint:
+    errors = Objective(heldout, plan.filling, gains(heldout.sigmas)).errors(plan.computed)
+    return OperatingPoint(
+        threshold=plan.threshold,
+        schedule=plan.computed if plan.threshold is None else None,
+        forecaster=plan.filling.forecaster,
+        coordinate=plan.filling.coordinate,
+        applied_to=plan.filling.applied_to,
+        computed_steps=len(plan.computed),
+        speedup=_short(heldout.num_steps / len(plan.computed)),
+        error=statistics(errors),
+        evidence="replayed",
+    )
+
+
+def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> ErrorStatistics:
+    """Mean and 90th percentile of errors over runs, as a record holds them."""
+    values = np.asarray(errors)
+    return ErrorStatistics(
+        mean=_short(float(values.mean())), p90=_short(float(np.percentile(values, 90))), runs=len(values)
+    )
+
+
+def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: Runs) -> Bucket:
+    head = example.header
+    return Bucket(
+        sequence_length=head.sequence_length,
+        frames=head.frames,
+        height=head.height,
+        width=head.width,
+        num_steps=head.num_steps,
+        shift=head.shift,
+        # What no plan here ever did was never judged: another step count may not do it either.
+        max_consecutive_skips=max((_longest_reuse(plan.computed, head.num_steps) for plan in plans), default=0) or None,
+        coefficients=fitted.chosen.coefficients,
+        domain=fitted.chosen.domain,
+        quality=fitted.quality,
+        operating_points=tuple(_point(plan, heldout) for plan in plans),
+        sigma_profile=fitted.profile.record(),
+    )
+
+
+def _longest_reuse(computed: Sequence[int], num_steps: int) -> int:
+    return max(b - a - 1 for a, b in zip(computed, [*computed[1:], num_steps], strict=True))
+
+
+def _record(
+    traces: TraceSet,
+    signal: str,
+    fits: Sequence[BucketFit],
+    buckets: Sequence[Bucket],
+    options: FitOptions,
+    labels: Labels,
+) -> Calibration:
+    head = traces[0].header
+    key = labels.model_key or "/".join(filter(None, (head.model_key, head.part)))
+    modality = labels.modality or ("video" if any((trace.header.frames or 1) > 1 for trace in traces) else "image")
+    recorded = [trace.header.recorded_at for trace in traces if trace.header.recorded_at]
+    return Calibration(
+        schema_version=1,
+        model_key=key,
+        revision=labels.revision,
+        status="draft",
+        title=labels.title or key,
+        modality=modality,  # type: ignore[arg-type]
+        method="teacache",
+        signal=_signal(signal),
+        fitted_output="block_output",
+        branches=head.branches,
+        buckets=tuple(buckets),
+        conditions=_conditions(traces),
+        provenance=Provenance(
+            license=labels.license,
+            author=labels.author,
+            date=labels.date or max(recorded, default=None),
+            tool=TOOL,
+            tool_version=__version__,
+            tool_options=options.spell(),
+            checkpoint=_only({trace.header.checkpoint for trace in traces}),
+            traces=traces.files,
+        ),
+        notes=(*labels.notes, *_warnings(signal, fits, buckets)),
+    )
+
+
+def _conditions(traces: TraceSet) -> Conditions:
+    heads = [trace.header for trace in traces]
+    return Conditions(
+        sampler=_only({head.sampler for head in heads}),
+        guidance_scale=_only({head.guidance_scale for head in heads}),
+        dtype=_only({head.dtype for head in heads}),
+    )
+
+
+def _warnings(signal: str, fits: Sequence[BucketFit], buckets: Sequence[Bucket]) -> list[str]:
+    return [
+        f"At {bucket.sequence_length} tokens even the best non-decreasing curve of {signal} explains only "
+        f"{max(fitted.ceiling, 0.0):.0%} of the output's change on runs it had not seen: the signal is no use for this model."
+        for fitted, bucket in zip(fits, buckets, strict=True)
+        if not fitted.explains
+    ]
+
+
+def _only(values: set[AnyValue]) -> AnyValue | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _signal(name: str) -> Signal:
+    return name  # type: ignore[return-value]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
