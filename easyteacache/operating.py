@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from easyteacache.calibration import OperatingPoint
+from easyteacache.bucket import OperatingPoint
 from easyteacache.errors import UnreachableTarget
-
-if TYPE_CHECKING:
-    from easyteacache.policy import Setting
+from easyteacache.setting import Setting
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
+
+Offer = tuple[tuple[OperatingPoint, ...], float]
 
 
 @dataclass(frozen=True)
@@ -34,97 +33,113 @@ class Choice:
     error: float | None = None
 
 
-def choose(
-    shares: Sequence[tuple[Sequence[OperatingPoint], float, int | None]], setting: Setting, notes: list[str]
-) -> Choice:
+def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, foreign: bool = False) -> Choice:
     """Choose for one bucket or a blend of two.
 
     Args:
-        shares: per bucket its operating points, its weight and its step count.
+        offers: per bucket its operating points and its weight.
         setting: the caller's wishes; a threshold of the caller's own is taken as it is.
         notes: gets one sentence for every choice made here.
+        foreign: the buckets hold for another step count or shift, where a fixed schedule says nothing and what was
+            measured does not hold.
 
     Raises:
         UnreachableTarget: with what the record does offer.
     """
     if setting.threshold is not None:
         return Choice(threshold=setting.threshold)
-    if not any(points for points, _, _ in shares):
-        raise UnreachableTarget(
-            "the record lists no operating points: pass threshold=, or solve a calibration from traces"
-        )
-    picks = []
-    for points, weight, num_steps in shares:
-        usable = _usable(points, num_steps, setting, blended=len(shares) > 1)
-        picks.append((_pick(usable or list(points), setting), weight))
-    chosen = _blend(picks)
+    chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
     if setting.speedup is None and setting.max_error is None:
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
-    if any(point.evidence == "reported" for point, _ in picks) and chosen.speedup is not None:
+    reported = any(point.evidence == "reported" for points, _ in offers for point in points)
+    if reported and chosen.speedup is not None:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
         )
     return chosen
 
 
-def _usable(
-    points: Sequence[OperatingPoint], num_steps: int | None, setting: Setting, *, blended: bool
-) -> list[OperatingPoint]:
-    """Schedules hold for one step count and cannot be blended; thresholds can."""
-    foreign = setting.num_steps is not None and num_steps is not None and setting.num_steps != num_steps
-    return [point for point in points if point.schedule is None or not (foreign or blended)]
-
-
-def _pick(points: list[OperatingPoint], setting: Setting) -> OperatingPoint:
-    if setting.speedup is not None:
-        rated = [point for point in points if point.speedup is not None]
-        enough = [point for point in rated if (point.speedup or 0) >= setting.speedup * TOLERANCE]
-        if not enough:
-            raise UnreachableTarget(f"a speed-up of {setting.speedup:g} is not calibrated: {_offer(rated)}")
-        fastest_needed = min(point.speedup or 0 for point in enough)
-        near = [point for point in enough if (point.speedup or 0) <= fastest_needed / TOLERANCE]
-        return min(near, key=lambda point: math.inf if point.error is None else point.error.mean)
-    if setting.max_error is not None:
-        judged = [point for point in points if point.error is not None]
-        good = [point for point in judged if point.error and point.error.mean <= setting.max_error]
-        if not good:
-            least = min((point.error.mean for point in judged if point.error), default=None)
+def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:
+    """Schedules hold for one sampler setting and cannot be blended; thresholds can."""
+    offers = [offer for offer in offers if offer[0]]
+    if not offers:
+        raise UnreachableTarget(
+            "the record lists no operating points: pass threshold=, or solve a calibration from traces"
+        )
+    thresholds = [(tuple(point for point in points if point.schedule is None), weight) for points, weight in offers]
+    if foreign:
+        if not all(points for points, _ in thresholds):
             raise UnreachableTarget(
-                f"no operating point stays within an error of {setting.max_error:g}: "
-                + ("the record states no errors" if least is None else f"the least is {least:.3g}")
+                "the record's operating points are schedules, which hold for no other step count or shift: "
+                "pass threshold=, or use its own step count and shift"
             )
-        return max(good, key=lambda point: point.speedup or 0)
+        return thresholds
+    if len(offers) == 1 or all(points for points, _ in thresholds):
+        return thresholds if len(offers) > 1 else list(offers)
+    notes.append("Schedules cannot be blended: that of the nearer bucket is used.")
+    return [max(offers, key=lambda offer: offer[1])]
+
+
+def _pick(points: Sequence[OperatingPoint], setting: Setting) -> OperatingPoint:
+    if setting.speedup is not None:
+        return _fast_enough(points, setting.speedup)
+    if setting.max_error is not None:
+        return _good_enough(points, setting.max_error)
     return points[0]
 
 
+def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingPoint:
+    """Of the slowest points that are fast enough, the one with the least error."""
+    rated = [(point.speedup, point) for point in points if point.speedup is not None]
+    enough = [(rate, point) for rate, point in rated if rate >= speedup * TOLERANCE]
+    if not enough:
+        values = sorted({rate for rate, _ in rated})
+        offered = f"the record offers {', '.join(f'{value:g}' for value in values)}"
+        raise UnreachableTarget(
+            f"a speed-up of {speedup:g} is not calibrated: "
+            + (offered if values else "the record states no speed-ups; pass threshold=")
+        )
+    slowest = min(rate for rate, _ in enough)
+    near = [point for rate, point in enough if rate <= slowest / TOLERANCE]
+    return min(near, key=lambda point: math.inf if point.error is None else point.error.mean)
+
+
+def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
+    """Of the points within the budget, the fastest."""
+    judged = [(point.error.mean, point) for point in points if point.error is not None]
+    good = [(error, point) for error, point in judged if error <= max_error]
+    if not good:
+        least = min((error for error, _ in judged), default=None)
+        raise UnreachableTarget(
+            f"no operating point stays within an error of {max_error:g}: "
+            + ("the record states no errors" if least is None else f"the least is {least:.3g}")
+        )
+    return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
+
+
 def _blend(picks: list[tuple[OperatingPoint, float]]) -> Choice:
+    """One pick as it is; of two, the heavier one's forecaster with the weighted mean of every number."""
     main = max(picks, key=lambda pick: pick[1])[0]
-    thresholds = [(point.threshold, weight) for point, weight in picks if point.threshold is not None]
-    speedups = [(point.speedup, weight) for point, weight in picks if point.speedup is not None]
-    total = sum(weight for _, weight in thresholds)
     return Choice(
-        threshold=sum(t * w for t, w in thresholds) / total if total else 0.0,
+        threshold=_mean([(point.threshold, weight) for point, weight in picks]) or 0.0,
         schedule=main.schedule,
         forecaster=main.forecaster,
         coordinate=main.coordinate,
         applied_to=main.applied_to,
-        speedup=sum(s * w for s, w in speedups) / sum(w for _, w in speedups) if speedups else None,
-        error=None if main.error is None else main.error.mean,
+        speedup=_mean([(point.speedup, weight) for point, weight in picks]),
+        error=_mean([(None if point.error is None else point.error.mean, weight) for point, weight in picks]),
     )
+
+
+def _mean(values: list[tuple[float | None, float]]) -> float | None:
+    known = [(value, weight) for value, weight in values if value is not None]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if len(known) == len(values) else None
 
 
 def _named(choice: Choice) -> str:
-    return (
-        f"threshold {choice.threshold:g}"
-        if choice.schedule is None
-        else f"a schedule of {len(choice.schedule)} computed steps"
-    )
-
-
-def _offer(rated: list[OperatingPoint]) -> str:
-    if not rated:
-        return "the record states no speed-ups; pass threshold="
-    values = sorted({point.speedup for point in rated if point.speedup})
-    return f"the record offers {', '.join(f'{value:g}' for value in values)}"
+    if choice.schedule is None:
+        return f"threshold {choice.threshold:g}"
+    return f"a schedule of {len(choice.schedule)} computed steps"

@@ -6,20 +6,35 @@ the domain of the fit (the original ignores fields it does not know), so that se
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from easyteacache import atomic, json_text, model_key
+from easyteacache import atomic, json_text, model_key, reading
 from easyteacache.errors import InvalidCalibration, UnknownModelKey
 from easyteacache.rescale import Polynomial
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
 META = "meta_data"
-# The original keeps 200 points; more cost nothing here and make the fit of a long calibration better.
-MAX_POINTS = 20_000
+# The original keeps 200 points. These are the last twenty runs of a hundred steps, in about 200 KB a length.
+MAX_POINTS = 2_000
+# A fit whose points are not in the file is replaced once there are this many for each of its coefficients.
+POINTS_PER_COEFFICIENT = 4
+# Most that the rounding of the written coefficients may change a fitted y, relative to the largest one.
+ROUNDING = 1e-6
+MAX_BYTES = 64 * 1024 * 1024
+# What this project can read again: the file's own levels come on top.
+MAX_KEYS = json_text.MAX_DEPTH - 6
 
 Point = tuple[float, float]
 
@@ -104,13 +119,41 @@ def read(path: str | os.PathLike[str], keys: Sequence[str]) -> tuple[TeaCacheCon
     return tuple(sorted(configs, key=lambda config: config.fit_length))
 
 
+def check_keys(keys: Sequence[str], missing: str) -> None:
+    """Refuse keys that a file cannot hold.
+
+    Args:
+        keys: nested keys.
+        missing: the error's reason when there are none.
+
+    Raises:
+        InvalidCalibration: there are none or too many, or one is no text or the name of the file's own fields.
+    """
+    if not keys:
+        raise InvalidCalibration("model_keys", missing, rule="seed.schema")
+    if len(keys) > MAX_KEYS:
+        raise InvalidCalibration("model_keys", f"{len(keys)} keys, at most {MAX_KEYS} are read", rule="seed.schema")
+    for key in keys:
+        if not isinstance(key, str) or key == META:
+            raise InvalidCalibration(
+                "model_keys", f"{key!r} is no key; expected any text but {META!r}", rule="seed.schema"
+            )
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Fail before a long run, not after it.
 
     Raises:
-        InvalidCalibration: a file is there that this project cannot read; it would have to be overwritten.
+        InvalidCalibration: a file is there that this project cannot read (it would have to be overwritten), or its folder
+            cannot be written to.
     """
-    _load(Path(path))
+    target = Path(path)
+    _load(target)
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        raise InvalidCalibration(
+            os.fspath(path), f"cannot be written: no permission to write in {folder}", rule="seed.unwritable"
+        )
 
 
 def merge(
@@ -129,24 +172,49 @@ def merge(
     """
     from filelock import FileLock
 
-    target = Path(path)
+    # Writers that come through different links wait for one lock and replace one file.
+    target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         content = _load(target) or {}
         node = content
         for key in keys:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise InvalidCalibration(
-                    f"{target}: {key}", f"expected an object, found {type(node).__name__}", rule="seed.schema"
-                )
+            node = _child(node, key, target)
         for length, points in fits.items():
-            entry = node.setdefault(str(length), {})
-            old = _config(entry[META], f"{target}: {length}").points if META in entry else ()
-            config = fit((*old, *points)[-MAX_POINTS:], length=length, order=order)
+            entry = _child(node, str(length), target)
+            old = _config(entry[META], f"{target}: {length}") if META in entry else None
+            config = _extended(old, tuple(points), length=length, order=order)
             if config is not None:
                 entry[META] = config.to_meta()
-        atomic.write_text(target, json_text.spell(content))
+        text = json_text.spell(content)
+        if len(text.encode()) > MAX_BYTES:
+            raise InvalidCalibration(
+                os.fspath(target), f"would grow beyond {MAX_BYTES} bytes; use another cache_path=", rule="seed.size"
+            )
+        atomic.write_text(target, text)
+
+
+def _child(node: dict[str, Any], name: str, target: Path) -> dict[str, Any]:
+    child = node.setdefault(name, {})
+    if not isinstance(child, dict):
+        raise InvalidCalibration(
+            f"{target}: {name}", f"expected an object, found {type(child).__name__}", rule="seed.schema"
+        )
+    return child
+
+
+def _extended(old: TeaCacheConfig | None, new: Sequence[Point], *, length: int, order: int) -> TeaCacheConfig | None:
+    """The fit of all points there are.
+
+    The original does not keep its points. A fit of unknown points stays until the new ones are enough for a better one.
+    """
+    if old is None:
+        return fit(new, length=length, order=order)
+    points = (*old.points, *new)[-MAX_POINTS:]
+    enough = min(old.calibration_size, POINTS_PER_COEFFICIENT * (order + 1))
+    if len(points) < enough:
+        return dataclasses.replace(old, points=points)
+    return fit(points, length=length, order=order) or dataclasses.replace(old, points=points)
 
 
 def fit(points: Sequence[Point], *, length: int, order: int = 4) -> TeaCacheConfig | None:
@@ -160,34 +228,43 @@ def fit(points: Sequence[Point], *, length: int, order: int = 4) -> TeaCacheConf
     import numpy as np
 
     x, y = np.array(points, dtype=np.float64).T
-    degree = min(order, len(np.unique(x)) - 1)
-    if x.min() == x.max():
-        coefficients = np.array([y.mean()])
-        domain = None
-    else:
-        coefficients = np.polynomial.Polynomial.fit(x, y, degree).convert().coef[::-1]
-        domain = (float(x.min()), float(x.max()))
+    coefficients = _coefficients(x, y, min(order, len(np.unique(x)) - 1))
+    domain = (float(x.min()), float(x.max()))
     return TeaCacheConfig(
         complexity=len(coefficients) - 1,
-        coefficients=tuple(coefficients.tolist()),
+        coefficients=coefficients,
         fit_length=length,
         calibration_size=len(points),
         points=tuple(points),
-        domain=domain,
+        domain=domain if domain[0] < domain[1] else None,
     )
 
 
+def _coefficients(x: Array, y: Array, degree: int) -> tuple[float, ...]:
+    """Least squares of at most ``degree``, highest power first.
+
+    The file holds plain powers of x. Over a narrow range those cancel: the degree is lowered until they say what the fit says.
+    """
+    import numpy as np
+
+    while degree > 0:
+        with warnings.catch_warnings():
+            # Distances that are nearly the same determine fewer coefficients; least squares then takes the smallest ones.
+            warnings.simplefilter("ignore", np.exceptions.RankWarning)
+            fitted = np.polynomial.Polynomial.fit(x, y, degree)
+        powers = fitted.convert().coef[::-1]
+        if np.abs(np.polyval(powers, x) - fitted(x)).max() <= ROUNDING * np.abs(y).max():
+            return tuple(powers.tolist())
+        degree -= 1
+    return (float(y.mean()),)
+
+
 def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.exists(path):
         return None
-    except OSError as error:
-        raise InvalidCalibration(
-            os.fspath(path), f"cannot be read: {error.strerror}", rule="seed.unreadable"
-        ) from error
+    data = reading.read_file(path, rules="seed", max_bytes=MAX_BYTES)
     try:
-        content = json_text.parse(data)
+        content = json_text.parse(data, max_bytes=MAX_BYTES)
     except json_text.JSONTextError as error:
         raise InvalidCalibration(
             os.fspath(path), f"{error}. Repair or move the file; it is not overwritten", rule="seed.unreadable"

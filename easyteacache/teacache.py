@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from easyteacache.branch import BranchState
-from easyteacache.distance import Reduce
-from easyteacache.errors import InvalidCalibration, InvalidSignal, StepOrderError
+from easyteacache import arguments
+from easyteacache.driven import DrivenCache
+from easyteacache.errors import SignalMismatch, StepOrderError
 from easyteacache.forecast import forecaster as _forecaster_named
-from easyteacache.policy import Policy, Setting, from_end
-from easyteacache.seed_mode import SeedPolicies, SeedSolver, policies_of
-from easyteacache.statistics import RunStatistics, describe
+from easyteacache.policy import Policy
+from easyteacache.resolver import FixedPolicy, PolicySource, Resolver
+from easyteacache.run_state import RunState
+from easyteacache.seed_mode import SeedSolver, SeedSource
+from easyteacache.setting import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -29,28 +29,20 @@ if TYPE_CHECKING:
     from easyteacache.registry import Registry
     from easyteacache.seed_file import TeaCacheConfig
 
+__all__ = ["DEFAULT_BRANCH", "TeaCache"]
+
 DEFAULT_BRANCH = "default"
 
 
-class PolicySource(Protocol):
-    """Where policies come from: a registry record, an original JSON file, or one given policy."""
-
-    def policy(self, *, sequence_length: int | None, num_steps: int | None) -> Policy:
-        """The policy for one sequence length and step count."""
-        ...
-
-    def with_setting(self, setting: Setting) -> PolicySource:
-        """The same source with another window or threshold."""
-        ...
-
-
-class TeaCache:
+class TeaCache(DrivenCache):
     """Reuse or compute each step of a diffusion transformer, and fill the reused ones.
 
     The constructor is the original project's, in its order and with its defaults. For a calibration of the registry use
     ``TeaCache.from_registry``; to put a cache on a diffusers pipeline use ``attach``.
 
-    One decision is taken for the whole batch. A run begins with step 0: state of an earlier run is dropped then.
+    One decision is taken for the whole batch. A run begins with step 0: what was remembered of an earlier run is dropped then.
+    One cache serves one run at a time, from one thread. A copy (``copy.deepcopy``, ``pickle``) has the same settings, is not
+    attached, and remembers no run.
 
     Args:
         max_skip_step: last step that may be reused, inclusive, zero-based; negative counts from the end (−1: the last step).
@@ -62,7 +54,7 @@ class TeaCache:
         cache_path: the original's JSON file; read in speed mode, written in solve mode.
         speedup_mode: False: compute everything, record, and write the fit as soon as there are enough points.
         enable: False: compute everything and remember nothing.
-        enable_vt_predictor: fill a reused step with the mean of the last two residuals instead of the last one.
+        enable_vt_predictor: fill a reused step with the mean of the last two computed residuals instead of the last one.
         num_steps: sampler steps of a run; without it a window that ends before the last step is known from the second run on.
 
     Raises:
@@ -70,6 +62,8 @@ class TeaCache:
         UnknownModelKey: the file holds nothing under ``model_keys``.
         ValueError: an argument is out of range.
     """
+
+    _seed: SeedSource | None
 
     def __init__(
         self,
@@ -94,10 +88,10 @@ class TeaCache:
             max_consecutive_skips=max_consecutive_skip,
             forecaster="mean" if enable_vt_predictor else "hold",
         )
-        keys = [model_keys] if isinstance(model_keys, str) else list(model_keys or [])
-        source = policies_of(configs, keys, cache_path, setting, needed=enable and speedup_mode and threshold > 0)
-        solver = SeedSolver(Path(cache_path), keys) if enable and not speedup_mode else None
-        self._begin(source, setting, enable=enable, solver=solver)
+        self._prepare(setting, enable=enable)
+        self._seed = SeedSource(configs, model_keys, cache_path)
+        self._solves = not speedup_mode
+        self._start()
 
     @classmethod
     def from_registry(
@@ -131,12 +125,12 @@ class TeaCache:
         Raises:
             UnknownModelKey: no layer holds the key; the error names the nearest ones.
             InvalidCalibration: the record is damaged, or of a method this runtime does not apply.
+            SignalMismatch: the record does not say which signal its numbers were fitted to.
             RetiredCalibration: the record was yanked.
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
         from easyteacache.registry import Registry
-        from easyteacache.resolver import Resolver
 
         if registry is None:
             registry = Registry.default()
@@ -154,34 +148,44 @@ class TeaCache:
             max_consecutive_skips=max_consecutive_skips,
             forecaster=None if forecaster is None else _forecaster_named(forecaster).name,
         )
-        cache = cls.__new__(cls)
-        cache._begin(Resolver(registry.find(key), setting, allow_yanked=allow_yanked), setting, enable=True)
-        return cache
+        found = registry.find(key)
+        if found.calibration.signal == "unknown":
+            raise SignalMismatch(
+                "unknown", "whatever t_mod holds", f"The sources of {key!r} do not say which signal it is."
+            )
+        return cls._from_source(Resolver(found, setting, allow_yanked=allow_yanked), setting)
 
     @classmethod
     def from_policy(cls, policy: Policy) -> TeaCache:
         """A cache that applies one given policy whatever the sequence length: for experiments and validation."""
+        return cls._from_source(FixedPolicy(policy), Setting(num_steps=policy.num_steps, shift=policy.shift))
+
+    @classmethod
+    def _from_source(cls, source: PolicySource, setting: Setting) -> TeaCache:
         cache = cls.__new__(cls)
-        cache._begin(_FixedPolicy(policy), Setting(num_steps=policy.num_steps), enable=True)
+        cache._prepare(setting, enable=True)
+        cache._run = RunState(source, setting)
         return cache
 
-    def _begin(
-        self, source: PolicySource | None, setting: Setting, *, enable: bool, solver: SeedSolver | None = None
-    ) -> None:
-        self._source, self._setting, self._solver = source, setting, solver
-        #: False: compute everything and remember nothing.
-        self.enable = enable
-        self._branches: dict[str, BranchState] = {}
-        self._seen_steps: int | None = None
-        self._run_steps: int | None = None
-        self._length = setting.sequence_length
-        self._policy = (
-            None if source is None else source.policy(sequence_length=self._length, num_steps=setting.num_steps)
-        )
+    def _prepare(self, setting: Setting, *, enable: bool) -> None:
+        super()._prepare(setting, enable=enable)
+        self._seed = None
+        self._solves = False
+        self._solver: SeedSolver | None = None
         self._detach: Callable[[], None] | None = None
         self._last_branch = DEFAULT_BRANCH
-        #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
-        self.reduce: Reduce | None = None
+
+    def _start(self) -> None:
+        """Load what the constructor's arguments name, once it is needed."""
+        if not self._enable or self._seed is None:
+            return
+        if self._solves:
+            self._solver = self._solver or SeedSolver(self._seed.path, self._seed.keys)
+        elif self._run is None and self._setting.threshold:
+            self._run = RunState(self._seed.load(self._setting), self._setting)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_detach": None}
 
     # The three verbs -------------------------------------------------------------------------------------------------
 
@@ -212,22 +216,18 @@ class TeaCache:
         Raises:
             StepOrderError: the same step twice on one branch, or a step before the last one.
             InvalidSignal: ``t_mod`` is not a tensor, is empty, or ``sequence_length`` is not a token count.
+            InvalidCalibration: the operating point forecasts the model's output, which these verbs do not see.
         """
-        if not self._active:
+        if not self.driven:
             return False
-        step = _step_index(step)
-        state = self._state(branch, step, _token_count(sequence_length))
-        if t_mod is not None or not _needs_no_signal(state.policy, sigma):
-            _require_signal(t_mod, "t_mod")
+        state = self.branch_state(
+            branch, arguments.step_index(step), sequence_length=arguments.token_count(sequence_length)
+        )
+        arguments.require_residual(state.policy)
+        if t_mod is not None or not arguments.optional_signal(state.policy, sigma):
+            t_mod = arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
-        return state.check(step, t_mod, sigma=sigma)
-
-    def branch_state(self, branch: str, step: int, *, sequence_length: int | None = None) -> BranchState:
-        """The state of one branch, ready for ``step``: what ``attach`` drives instead of the three verbs.
-
-        A new run, another sequence length or an unknown branch gives a fresh state with the policy resolved for it.
-        """
-        return self._state(branch, step, sequence_length)
+        return state.check(arguments.step_index(step), t_mod, sigma=sigma)
 
     def update(
         self,
@@ -250,13 +250,18 @@ class TeaCache:
 
         Raises:
             StepOrderError: no ``check`` admitted this step.
-            InvalidSignal: ``hidden_states`` has another shape or device than the last computed step.
+            InvalidSignal: ``hidden_states`` has another shape, number type or device than the last computed step, or the
+                forecaster's coordinate is missing.
         """
-        if not self._active:
+        if not self.driven:
             return hidden_states
-        _require_signal(hidden_states, "hidden_states")
-        state = self._known_branch(branch)
-        return state.update(t_mod, hidden_states, coordinate=_coordinate(state.policy, timestep))
+        assert self._run is not None
+        hidden_states = arguments.latent(hidden_states, "hidden_states")
+        name = self._last_branch if branch is None else branch
+        state = self._run.known(name)
+        if state is None:
+            raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
+        return state.update(t_mod, hidden_states, coordinate=arguments.coordinate(state, timestep))
 
     def store_truth(
         self,
@@ -282,41 +287,39 @@ class TeaCache:
 
         Raises:
             StepOrderError: the same step twice on one branch, or a step before the last one.
-            InvalidSignal: a tensor is empty, or input and output differ in shape.
+            InvalidSignal: a tensor is empty, input and output differ in shape, or the forecaster's coordinate is missing.
             InvalidCalibration: solve mode: the file that is there cannot be read; nothing is overwritten.
         """
-        if not self.enable:
+        if not self._enable or (self._solver is None and self._run is None):
             return
-        step = _step_index(step)
-        _require_signal(input_latent, "input_latent")
-        _require_signal(output_latent, "output_latent")
-        length = _token_count(sequence_length)
+        step = arguments.step_index(step)
+        input_latent = arguments.latent(input_latent, "input_latent")
+        output_latent = arguments.latent(output_latent, "output_latent")
+        length = arguments.token_count(sequence_length)
         if self._solver is not None:
-            _require_signal(t_mod, "t_mod")
-            assert t_mod is not None
-            self._solver.observe(step, t_mod, output_latent, length=length or _tokens(input_latent), branch=branch)
+            signal = arguments.tensor(t_mod, "t_mod")
+            self._solver.observe(
+                step, signal, output_latent, length=length or arguments.tokens(input_latent), branch=branch
+            )
             return
-        if not self._active:
-            return
-        state = self._branches.get(branch)
-        if state is None or not state.pending:
-            state = self._state(branch, step, length)
-        state.store_truth(step, t_mod, input_latent, output_latent, coordinate=_coordinate(state.policy, timestep))
+        assert self._run is not None
+        state = self._run.known(branch)
+        if state is None or state.pending != step:
+            state = self.branch_state(branch, step, sequence_length=length)
+        arguments.require_residual(state.policy)
+        state.store_truth(step, t_mod, input_latent, output_latent, coordinate=arguments.coordinate(state, timestep))
 
     # Settings and state ----------------------------------------------------------------------------------------------
 
     @property
-    def policy(self) -> Policy:
-        """What is applied: record, buckets, threshold, window, and a note for every choice that was made.
+    def enable(self) -> bool:
+        """False: compute everything and remember nothing. May be set."""
+        return self._enable
 
-        Raises:
-            InvalidCalibration: there is none, because the cache is disabled or in solve mode.
-        """
-        if self._policy is None:
-            raise InvalidCalibration(
-                "TeaCache", "no policy: the cache is disabled, in solve mode, or its threshold is 0"
-            )
-        return self._policy
+    @enable.setter
+    def enable(self, value: bool) -> None:
+        self._enable = bool(value)
+        self._start()
 
     def set_range(
         self, max_skip_step: int, min_skip_step: int = 0, threshold: float = 0, max_consecutive_skip: int | None = None
@@ -324,130 +327,42 @@ class TeaCache:
         """Change window and threshold for the runs to come; the original's method. Running state is dropped.
 
         Args:
-            max_skip_step, min_skip_step, threshold: as in the constructor.
+            max_skip_step, min_skip_step, threshold: as in the constructor; note the threshold's default, which computes
+                every step.
             max_consecutive_skip: most steps reused in a row; None keeps the present limit.
+
+        Raises:
+            ValueError: an argument is out of range.
+            InvalidCalibration, UnknownModelKey: as the constructor, where the fit was not needed before.
         """
-        changes: dict[str, Any] = {
-            "max_skip_step": max_skip_step,
-            "min_skip_step": min_skip_step,
-            "threshold": threshold,
-        }
-        if max_consecutive_skip is not None:
-            changes["max_consecutive_skips"] = max_consecutive_skip
-        self._use(changes)
+        limit = self._setting.max_consecutive_skips if max_consecutive_skip is None else max_consecutive_skip
+        self._setting = dataclasses.replace(
+            self._setting,
+            speedup=None,
+            max_error=None,
+            threshold=threshold,
+            min_skip_step=min_skip_step,
+            max_skip_step=max_skip_step,
+            max_consecutive_skips=limit,
+        )
+        if self._run is not None:
+            self._run.use(self._setting)
+        self._start()
 
-    def begin_run(self, *, num_steps: int | None = None, sequence_length: int | None = None) -> None:
-        """Drop the state of an earlier run and say what is known of the next one; ``attach`` calls it for you."""
-        seen = max((state.last_step + 1 for state in self._branches.values()), default=0)
-        self.clear_cache()
-        self._seen_steps = max(self._seen_steps or 0, seen) or None
-        self._run_steps = num_steps
-        self._resolve(sequence_length or self._length)
+    def clear_cache(self) -> None:
+        """Drop every remembered tensor and decision; solve mode also writes what it has recorded.
 
-    @property
-    def driven(self) -> bool:
-        """True when ``attach`` has something to do: the cache is enabled, in speed mode, and has a policy."""
-        return self._active
+        ``statistics``, ``summary`` and ``current_speedup_rate`` still tell of the last run until the next one begins.
+        """
+        if self._solver is not None:
+            self._solver.end_run()
+        if self._run is not None:
+            self._run.clear()
 
     @property
     def solving(self) -> bool:
         """True in solve mode, which records what its caller reports."""
         return self._solver is not None
-
-    def release(self) -> None:
-        """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        for state in self._branches.values():
-            state.release()
-
-    def forget(self, branch: str) -> None:
-        """Drop what one branch remembers, because its next forward has another shape; its record stays."""
-        if branch in self._branches:
-            self._branches[branch].release()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of tensors held at this moment, over all branches."""
-        return sum(state.nbytes for state in self._branches.values())
-
-    def clear_cache(self) -> None:
-        """Drop every remembered tensor and decision; solve mode also writes what it has recorded."""
-        if self._solver is not None:
-            self._solver.end_run()
-        self._branches.clear()
-
-    def _use(self, changes: dict[str, Any]) -> None:
-        self._setting = dataclasses.replace(self._setting, speedup=None, max_error=None, **changes)
-        if self._source is not None:
-            self._source = self._source.with_setting(self._setting)
-        self.clear_cache()
-        self._resolve(self._length)
-
-    @property
-    def _active(self) -> bool:
-        return self.enable and self._solver is None and self._source is not None
-
-    def _resolve(self, length: int | None) -> None:
-        if self._source is not None:
-            self._length = length
-            known = (self._run_steps, self._setting.num_steps, self._seen_steps)
-            steps = next((count for count in known if count is not None), None)
-            self._policy = self._source.policy(sequence_length=length, num_steps=steps)
-
-    def _state(self, branch: str, step: int, length: int | None) -> BranchState:
-        state = self._branches.get(branch)
-        if state is not None and step == 0 and state.last_step >= 0:
-            self._seen_steps = (
-                max(self._seen_steps or 0, state.last_step + 1) if self._setting.num_steps is None else None
-            )
-            del self._branches[branch]
-            state = None
-        if length is not None and length != self._length:
-            # Another resolution: other parameters, and nothing remembered fits.
-            self._resolve(length)
-            state = None
-        elif state is None:
-            self._resolve(self._length)
-        if state is None:
-            assert self._policy is not None
-            previous = self._branches.get(branch)
-            state = self._branches[branch] = BranchState(branch, self._policy, self.reduce)
-            if previous is not None and previous.last_step < step:
-                state.steps.extend(previous.steps)
-        return state
-
-    def _known_branch(self, branch: str | None) -> BranchState:
-        name = self._last_branch if branch is None else branch
-        if name not in self._branches:
-            raise StepOrderError(f"update() on branch {name!r} before any check() on it")
-        return self._branches[name]
-
-    # What happened ---------------------------------------------------------------------------------------------------
-
-    def statistics(self) -> dict[str, RunStatistics]:
-        """Per branch of the current run: computed and reused steps, hit list, distances."""
-        return {name: RunStatistics(tuple(state.steps)) for name, state in self._branches.items()}
-
-    def current_speedup_rate(self) -> float:
-        """Steps divided by computed steps in the current run, over all branches; 1 before the first step."""
-        runs = self.statistics().values()
-        total, computed = sum(len(run.steps) for run in runs), sum(run.computed for run in runs)
-        return total / computed if computed else 1.0
-
-    def summary(self) -> str:
-        """The current run in a few readable lines."""
-        return describe(self._policy, self.statistics(), self.current_speedup_rate())
-
-    def __repr__(self) -> str:
-        if self._policy is None:
-            return f"TeaCache({'solve mode' if self._solver else 'off'})"
-        p = self._policy
-        gate = f"threshold={p.threshold:g}" if p.schedule is None else f"schedule={len(p.schedule)} computed steps"
-        buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
-        return (
-            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r}, {gate}, "
-            f"forecaster={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], buckets=[{buckets}], "
-            f"notes={list(p.notes)})"
-        )
 
     # diffusers -------------------------------------------------------------------------------------------------------
 
@@ -486,75 +401,3 @@ class TeaCache:
             yield self
         finally:
             self.detach()
-
-
-class _FixedPolicy:
-    """A policy source that always gives the same policy."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    def policy(self, *, sequence_length: int | None, num_steps: int | None) -> Policy:
-        return self._policy
-
-    def with_setting(self, setting: Setting) -> _FixedPolicy:
-        changes = {
-            "threshold": setting.threshold,
-            "first_skip_step": setting.min_skip_step,
-            "last_skip_step": None
-            if setting.max_skip_step is None
-            else from_end(setting.max_skip_step, setting.num_steps),
-            "max_consecutive_skips": setting.max_consecutive_skips,
-        }
-        given = {name: value for name, value in changes.items() if value is not None}
-        return _FixedPolicy(dataclasses.replace(self._policy, schedule=None, **given))  # type: ignore[arg-type]
-
-
-def _step_index(step: object) -> int:
-    try:
-        index = operator.index(step)  # type: ignore[arg-type]
-    except TypeError:
-        raise InvalidSignal("step", f"expected an integer index in the sampler loop, found {step!r}") from None
-    if index < 0:
-        raise InvalidSignal("step", f"expected 0 or more, found {index}")
-    return index
-
-
-def _token_count(length: object) -> int | None:
-    if length is None:
-        return None
-    try:
-        count = operator.index(length)  # type: ignore[arg-type]
-    except TypeError:
-        raise InvalidSignal("sequence_length", f"expected a number of tokens, found {length!r}") from None
-    if count < 0:
-        raise InvalidSignal("sequence_length", f"expected a number of tokens, found {count}")
-    return count or None
-
-
-def _require_signal(tensor: object, name: str) -> None:
-    import torch
-
-    if not isinstance(tensor, torch.Tensor):
-        raise InvalidSignal(name, f"expected a torch.Tensor, found {type(tensor).__name__}")
-    if tensor.numel() == 0:
-        raise InvalidSignal(name, f"is empty, of shape {tuple(tensor.shape)}")
-
-
-def _tokens(block_input: torch.Tensor) -> int:
-    if block_input.ndim < 2:
-        raise InvalidSignal(
-            "input_latent", f"expected (B, L, D), found shape {tuple(block_input.shape)}; or pass sequence_length="
-        )
-    return int(block_input.shape[1])
-
-
-def _needs_no_signal(policy: Policy, sigma: float | None) -> bool:
-    return policy.schedule is not None or (policy.profile is not None and sigma is not None)
-
-
-def _coordinate(policy: Policy, timestep: float | None) -> float | None:
-    return timestep if policy.coordinate == "timestep" else None
-
-
-__all__ = ["DEFAULT_BRANCH", "PolicySource", "SeedPolicies", "TeaCache"]
