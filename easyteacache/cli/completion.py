@@ -23,7 +23,7 @@ def main_completion(shell: str) -> None:
     Examples:
       source <(easyteacache completion bash)
       easyteacache completion zsh > ~/.zfunc/_easyteacache
-      easyteacache completion fish > ~/.config/fish/completions/easyteacache.fish
+      easyteacache completion fish | source
     """
     from easyteacache.cli.main import main
 
@@ -39,7 +39,7 @@ def hub_completion(shell: str) -> None:
     Examples:
       source <(easyteacache-hub completion bash)
       easyteacache-hub completion zsh > ~/.zfunc/_easyteacache-hub
-      easyteacache-hub completion fish > ~/.config/fish/completions/easyteacache-hub.fish
+      easyteacache-hub completion fish | source
     """
     from easyteacache.cli.hub import main
 

@@ -9,6 +9,9 @@ from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
     "completion": LazyCommand("easyteacache.cli.completion:hub_completion", "Print the completion script of a shell."),
+    "identify": LazyCommand(
+        "easyteacache.cli.identify:identify", "Name the calibration that a list of numbers belongs to."
+    ),
     "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
     "resolve": LazyCommand(
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from easyteacache.cli import text
 from easyteacache.errors import EasyTeaCacheError
 
 TRACEBACK = "EASYTEACACHE_TRACEBACK"
@@ -96,13 +97,13 @@ class LazyGroup(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
         except EasyTeaCacheError as error:
-            raise Failure(str(error)) from error
+            raise Failure(text.plain(str(error))) from error
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise Failure(_plain(error)) from error
+            raise Failure(text.plain(_reason(error))) from error
 
 
-def _plain(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason

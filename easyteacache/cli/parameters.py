@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +49,17 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]
         return int(match[1]), int(match[2] or match[1])
 
 
+class NumberType(click.FloatRange):
+    """A finite number of at least ``min``: click's own range lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or wrong usage."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 MODEL_KEY = ModelKeyType()
 SIZE = SizeType()
 
@@ -77,13 +89,9 @@ def json_option(command: Decorated) -> Decorated:
 def operating_options(command: Decorated) -> Decorated:
     """``--threshold``, ``--speedup`` and ``--max-error``; pass them through ``one_target``."""
     options = (
-        click.option(
-            "--threshold", type=click.FloatRange(min=0), help="Accumulated distance at which a step is computed."
-        ),
-        click.option("--speedup", type=click.FloatRange(min=1), help="Steps divided by computed steps to reach."),
-        click.option(
-            "--max-error", type=click.FloatRange(min=0), help="Relative L2 error of the sample not to exceed."
-        ),
+        click.option("--threshold", type=NumberType(min=0), help="Accumulated distance at which a step is computed."),
+        click.option("--speedup", type=NumberType(min=1), help="Steps divided by computed steps to reach."),
+        click.option("--max-error", type=NumberType(min=0), help="Relative L2 error of the sample not to exceed."),
     )
     for option in reversed(options):
         command = option(command)

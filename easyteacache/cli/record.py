@@ -122,10 +122,13 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
 
     \b
     Examples:
-      easyteacache record reference --out traces --num-prompts 16 --size 16x16 --size 24x24 --frames 4
-      easyteacache record Wan-AI/Wan2.1-T2V-1.3B-Diffusers --model-key wan2.1/t2v-1.3b \\
-          --size 832x480 --frames 81 --shift 3 --dtype bfloat16 --out traces
-      torchrun --nproc-per-node 4 -m easyteacache.cli.main record MODEL --model-key KEY --out traces
+      easyteacache record reference --out traces --num-prompts 16 \\
+          --size 16x16 --size 24x24 --frames 4
+      easyteacache record Wan-AI/Wan2.1-T2V-1.3B-Diffusers \\
+          --model-key wan2.1/t2v-1.3b --size 832x480 --frames 81 \\
+          --shift 3 --dtype bfloat16 --out traces
+      torchrun --nproc-per-node 4 -m easyteacache.cli.main record MODEL \\
+          --model-key KEY --out traces
     """
     started = time.monotonic()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

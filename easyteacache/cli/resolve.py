@@ -11,6 +11,7 @@ import click
 from easyteacache.cli import text
 from easyteacache.cli.parameters import (
     MODEL_KEY,
+    NumberType,
     json_option,
     one_target,
     open_registry,
@@ -33,7 +34,7 @@ SAMPLES = 8
     "--sequence-length", type=click.IntRange(min=1), help="Tokens of the generated stream entering the blocks."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Sampler steps of the run.")
-@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Flow-matching time shift of the run.")
+@click.option("--shift", type=NumberType(min=0, min_open=True), help="Flow-matching time shift of the run.")
 @operating_options
 @click.option("--allow-yanked", is_flag=True, help="Resolve a yanked record all the same.")
 @registry_option
@@ -65,7 +66,8 @@ def resolve(
       forecaster, coordinate, applied_to, first_skip_step, last_skip_step,
       max_consecutive_skips, buckets (each sequence_length, num_steps,
       shift, weight), sequence_length, num_steps, shift, expected_speedup,
-      expected_error, curve (each x, y), profile (each sigma, distance, or
+      expected_error, refusal (why every step is computed, or null),
+      needs_sigma, curve (each x, y), profile (each sigma, distance, or
       null), notes
     """
     from easyteacache import policy
@@ -130,6 +132,7 @@ def _facts(policy: Policy) -> Iterator[tuple[str, object]]:
     last = "the end" if policy.last_skip_step is None else policy.last_skip_step
     yield "skip window", f"{policy.first_skip_step} to {last}"
     yield "in a row", policy.max_consecutive_skips
+    yield "reuses", "nothing, see the last note" if policy.refusal else None
     yield "speed-up", policy.expected_speedup and f"{policy.expected_speedup:.3g}x"
     yield "error", policy.expected_error and text.number(policy.expected_error, 3)
     yield (

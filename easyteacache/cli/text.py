@@ -98,10 +98,15 @@ def _line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], 
     return GAP.join(parts).rstrip()
 
 
+def plain(text: str) -> str:
+    """``text`` without anything a terminal would act on: file names and scanned sources are not ours."""
+    return "".join(c if c.isprintable() or c.isspace() else "�" for c in text)
+
+
 def paragraph(text: str, *, indent: str = "", bullet: str = "") -> str:
     """``text`` wrapped to the screen, with an optional bullet before its first line."""
     return textwrap.fill(
-        text,
+        plain(text),
         screen_width(),
         initial_indent=indent + bullet,
         subsequent_indent=indent + " " * len(bullet),

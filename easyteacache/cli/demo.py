@@ -1,0 +1,207 @@
+"""`easyteacache demo`: see caching work on a small trained model, with numbers and pictures."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from easyteacache.cli import text
+from easyteacache.cli.parameters import SIZE, one_target, operating_options, registry_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easyteacache.demo.comparison import Row
+    from easyteacache.demo.sampling import DemoSettings, Sample
+    from easyteacache.policy import Policy
+
+NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "PIL": "pillow", "skimage": "scikit-image"}
+USUAL_SPEEDUP = 2.0
+FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json": "easyteacache-demo.json"}
+
+
+@click.command("demo")
+@click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="Sampler steps.")
+@click.option("--frames", type=click.IntRange(1, 8), default=4, show_default=True, help="Frames of each video.")
+@click.option("--size", type=SIZE, metavar="WxH", default="24x24", show_default=True, help="Pixels, even, from 16 up.")
+@click.option("--samples", type=click.IntRange(1, 1000), default=4, show_default=True, help="Videos to sample.")
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first video.")
+@operating_options
+@click.option("--key", default="reference/moving-digits", show_default=True, help="Calibration to apply.")
+@click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
+@click.option("--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Output folder.")
+@registry_option
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON file instead of the table.")
+def demo(
+    steps: int,
+    frames: int,
+    size: tuple[int, int],
+    samples: int,
+    seed: int,
+    threshold: float | None,
+    speedup: float | None,
+    max_error: float | None,
+    key: str,
+    model_path: Path | None,
+    out: Path,
+    registry: Path | None,
+    as_json: bool,
+) -> None:
+    """Sample the small reference model with and without caching and compare.
+
+    Every video is sampled three times from the same noise: in full, cached, and in full with only as many steps as the cached
+    run computed. PSNR and SSIM compare with the full run; "digits" counts the videos in which a classifier reads the digit
+    asked for. Without --threshold, --speedup or --max-error a speed-up of 2 is aimed at.
+
+    Writes easyteacache-demo.png, .gif and .json into the output folder, nothing else.
+
+    \b
+    Examples:
+      easyteacache demo
+      easyteacache demo --speedup 3 --samples 8 --out demo-3x
+      easyteacache demo --steps 30 --frames 8 --size 32x16 --threshold 0.2
+
+    \b
+    JSON: settings, policy (model_key, revision, layer, threshold, schedule,
+      forecaster, notes), rows (each variant, steps, computed, seconds,
+      speedup, psnr, worst_psnr, ssim, digits_read; psnr null: equal),
+      samples (each prompt, seed, patterns), files
+    """
+    one_target(threshold, speedup, max_error)
+    _require_extras()
+    from easyteacache.demo import comparison, picture, sampling
+
+    if threshold is None and max_error is None:
+        speedup = USUAL_SPEEDUP if speedup is None else speedup
+    width, height = size
+    settings = sampling.DemoSettings(
+        key=key,
+        steps=steps,
+        frames=frames,
+        width=width,
+        height=height,
+        samples=samples,
+        seed=seed,
+        threshold=threshold,
+        speedup=speedup,
+        max_error=max_error,
+    )
+    pipe = sampling.load(model_path)
+    pipe.check_inputs(num_frames=frames, height=height, width=width)
+    cache = sampling.open_cache(pipe, settings, registry)
+    files = {kind: out / name for kind, name in FILES.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    with _Progress(samples * len(sampling.VARIANTS) + 1) as progress:
+        found = sampling.sample_all(pipe, cache, settings, started=progress.started)
+    rows = comparison.compare(found)
+    picture.save(found, title=_title(cache.policy, rows), png=files["png"], gif=files["gif"])
+    _report(settings, cache.policy, rows, found, files=files, as_json=as_json)
+
+
+def _require_extras() -> None:
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise click.ClickException(
+            f"the demo needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            'pip install "easyteacache[demo]"'
+        )
+
+
+class _Progress:
+    """A bar on a terminal; two lines where stderr is none."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="run", disable=None, leave=False)
+        self._begun = False
+
+    def __enter__(self) -> _Progress:
+        if self._bar.disable:
+            click.echo(f"Sampling {self._bar.total - 1} videos …", err=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def started(self, what: str) -> None:
+        """The next run begins."""
+        if self._begun:
+            self._bar.update()
+        self._begun = True
+        self._bar.set_description(what)
+
+
+def _gate(policy: Policy) -> str:
+    if policy.schedule is not None:
+        return f"a schedule of {len(policy.schedule)} computed steps"
+    return f"threshold {policy.threshold:.4g}"
+
+
+def _title(policy: Policy, rows: Sequence[Row]) -> str:
+    cached = rows[1]
+    return (
+        f"{policy.model_key}, {_gate(policy)}, fill {policy.forecaster}: {cached.computed:.3g} of {cached.steps:.0f} steps "
+        f"computed,\n{cached.speedup:.2f}x faster, PSNR {_decibels(cached.psnr)} to the uncached sample"
+    )
+
+
+def _report(
+    settings: DemoSettings,
+    policy: Policy,
+    rows: Sequence[Row],
+    samples: Sequence[Sample],
+    *,
+    files: dict[str, Path],
+    as_json: bool,
+) -> None:
+    from easyteacache import atomic, json_text
+    from easyteacache.demo.comparison import as_data
+
+    content = json_text.spell(as_data(settings, policy, rows, samples, files=files))
+    atomic.write_text(files["json"], content)
+    if as_json:
+        click.echo(content, nl=False)
+        return
+    click.echo(f"{policy.model_key} revision {policy.revision} (layer {policy.layer}): {_gate(policy)}, ", nl=False)
+    click.echo(f"fill {policy.forecaster}")
+    click.echo()
+    click.echo(_table(rows, len(samples)))
+    click.echo()
+    for note in policy.notes:
+        click.echo(text.paragraph(note, bullet="note: "))
+    for path in files.values():
+        click.echo(f"wrote {path}")
+
+
+def _table(rows: Sequence[Row], samples: int) -> str:
+    columns = [
+        text.Column("VARIANT"),
+        text.Column("COMPUTED", align="right"),
+        text.Column("TIME", align="right"),
+        text.Column("SPEED-UP", align="right"),
+        text.Column("PSNR (WORST)", align="right"),
+        text.Column("SSIM", align="right"),
+        text.Column("DIGITS", align="right"),
+    ]
+    cells = [
+        (
+            row.variant,
+            f"{row.computed:.4g} of {row.steps:.4g}",
+            f"{row.seconds:.2f} s",
+            f"{row.speedup:.2f}x",
+            None if row.psnr is None else f"{_decibels(row.psnr)} ({_decibels(row.worst_psnr)})",
+            None if row.ssim is None else f"{row.ssim:.4f}",
+            f"{row.digits_read}/{samples}",
+        )
+        for row in rows
+    ]
+    return text.table(columns, cells)
+
+
+def _decibels(value: float | None) -> str:
+    return "equal" if value is None or math.isinf(value) else f"{value:.1f} dB"

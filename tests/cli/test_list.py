@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from easyteacache import index
+from easyteacache.calibration import Calibration, save
+from easyteacache.cli.listing import list_records
+
+Run = Callable[..., Result]
+ReadJson = Callable[[Result], Any]
+
+
+def keys(content: Any) -> list[str]:
+    return [one["key"] for one in content["records"]]
+
+
+def test_the_bundled_registry_holds_every_published_record(run_hub: Run, read_json: ReadJson) -> None:
+    records = read_json(run_hub("list", "--status", "published", "--json"))["records"]
+    assert len(records) >= 60
+    assert {one["layer"] for one in records} == {"bundled"}
+
+
+def test_the_table_of_the_bundled_registry_fits_80_columns(run_hub: Run) -> None:
+    result = run_hub("list")
+    wide = [line for line in result.stdout.splitlines() if len(line) > 80]
+    assert result.exit_code == 0
+    assert wide == []
+
+
+def test_a_narrow_terminal_cuts_signals_and_never_keys(run_hub: Run, registry_folder: Path) -> None:
+    result = run_hub("list", "--registry", registry_folder, env={"COLUMNS": "50"})
+    line = next(line for line in result.stdout.splitlines() if line.startswith("tiny/video"))
+    assert len(line) <= 50
+    assert "…" in line
+
+
+def test_json_has_exactly_the_documented_keys(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, documented_keys: Callable[..., set[str]]
+) -> None:
+    content = read_json(run_hub("list", "--registry", registry_folder, "--json"))
+    found = set(content["records"][1]) | set(content["records"][1]["aliases"][0]) | set(content)
+    assert found <= documented_keys(list_records)
+    assert set(content["records"][0]) == set(content["records"][1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["other/image", "tiny/video"]),
+        (["VIDEO"], ["tiny/video"]),
+        (["another model"], ["other/image"]),
+        (["Tiny/Video-Model"], ["tiny/video"]),
+        (["*/image"], ["other/image"]),
+        (["image*"], []),
+        (["--family", "tiny"], ["tiny/video"]),
+        (["--family", "tin"], []),
+        (["--signal", "modulated_input"], ["other/image"]),
+        (["--status", "validated"], []),
+    ],
+)
+def test_filters_choose(
+    arguments: list[str], expected: list[str], run_hub: Run, read_json: ReadJson, registry_folder: Path
+) -> None:
+    content = read_json(run_hub("list", *arguments, "--registry", registry_folder, "--json"))
+    assert keys(content) == expected
+
+
+def test_no_match_says_so_on_stderr_and_prints_nothing(run_hub: Run, registry_folder: Path) -> None:
+    result = run_hub("list", "zzz", "--registry", registry_folder)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "No record matches" in result.stderr
+
+
+def test_source_shows_a_layer_with_its_hidden_records(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, tmp_path: Path, make_record: Callable[..., Calibration]
+) -> None:
+    save(make_record(revision=7), tmp_path / "home" / "local" / "tiny" / "video.json")
+    environment = {"EASYTEACACHE_REGISTRY": str(registry_folder)}
+    reached = read_json(run_hub("list", "tiny", "--json", env=environment))["records"]
+    local = read_json(run_hub("list", "--source", "local", "--json", env=environment))["records"]
+    assert [(one["layer"], one["revision"]) for one in reached] == [(str(registry_folder), 1)]
+    assert [(one["layer"], one["revision"]) for one in local] == [("local", 7)]
+
+
+def test_the_layer_is_shown_where_there_are_several(run_hub: Run, registry_folder: Path) -> None:
+    several = run_hub("list", env={"EASYTEACACHE_REGISTRY": str(registry_folder)}).stdout.splitlines()[0]
+    assert several.endswith("LAYER")
+    assert "LAYER" not in run_hub("list", "--registry", registry_folder).stdout
+
+
+def test_an_unknown_source_is_wrong_usage_and_names_the_layers(run_hub: Run) -> None:
+    result = run_hub("list", "--source", "nowhere")
+    assert result.exit_code == 2
+    assert "bundled" in result.stderr
+
+
+@pytest.mark.parametrize("broken", ["{", '{"schema_version": 1}', ""])
+def test_a_broken_record_is_named(broken: str, run_hub: Run, registry_folder: Path) -> None:
+    path = registry_folder / "tiny" / "video.json"
+    path.write_text(broken)
+    result = run_hub("list", "--registry", registry_folder)
+    assert result.exit_code == 1
+    assert str(path) in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_broken_index_is_named(run_hub: Run, registry_folder: Path) -> None:
+    (registry_folder / index.FILE_NAME).write_text('{"index_version": 1, "records": {"a": ')
+    result = run_hub("list", "--registry", registry_folder)
+    assert result.exit_code == 1
+    assert index.FILE_NAME in result.stderr
+
+
+def test_with_an_index_no_record_is_read(run_hub: Run, read_json: ReadJson, registry_folder: Path) -> None:
+    index.write(registry_folder, index.build(registry_folder))
+    for path in registry_folder.glob("*/*.json"):
+        path.write_text("not read")
+    assert len(read_json(run_hub("list", "--registry", registry_folder, "--json"))["records"]) == 2
+
+
+def test_a_missing_registry_folder_is_an_error(run_hub: Run) -> None:
+    result = run_hub("list", env={"EASYTEACACHE_REGISTRY": "/no/such/folder"})
+    assert result.exit_code == 1
+    assert "/no/such/folder" in result.stderr
+
+
+def test_colour_marks_the_status_on_a_terminal_only(run_hub: Run, registry_folder: Path) -> None:
+    assert "\x1b[" in run_hub("list", "--registry", registry_folder, color=True).output
+    assert "\x1b[" not in run_hub("list", "--registry", registry_folder).output
+    assert "\x1b[" not in run_hub("list", "--registry", registry_folder, color=True, env={"NO_COLOR": "1"}).output

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from easyteacache import Registry
+from easyteacache.calibration import Calibration, save
+from easyteacache.cli.show import show
+from easyteacache.errors import InvalidCalibration
+
+Run = Callable[..., Result]
+ReadJson = Callable[[Result], Any]
+
+
+def test_every_bundled_record_can_be_shown_within_80_columns(run_hub: Run) -> None:
+    for key in Registry.default():
+        result = run_hub("show", key)
+        assert result.exit_code == 0, f"{key}: {result.output}"
+        # Only what cannot be broken, such as a long path, may stand out.
+        wide = [line for line in result.stdout.splitlines() if len(line) > 80 and max(map(len, line.split())) < 50]
+        assert wide == [], key
+
+
+def test_the_page_says_what_a_person_wants_to_know(run_hub: Run) -> None:
+    page = run_hub("show", "wan2.1/t2v-14b").stdout
+    for expected in (
+        "published, revision",
+        "timestep_projection",
+        "-303318.725",
+        "75600",
+        "5 to the end",
+        "2.1x",
+        "reported",
+        "ali-vilab/TeaCache",
+        "Apache-2.0",
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+    ):
+        assert expected in page
+
+
+def test_an_alias_leads_to_its_record_and_says_so(run_hub: Run, registry_folder: Path) -> None:
+    result = run_hub("show", "Tiny/Video-Model", "--registry", registry_folder)
+    assert "'Tiny/Video-Model' is the hub repository of 'tiny/video'." in " ".join(result.stdout.split())
+
+
+def test_json_holds_the_record_as_it_is_stored(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, documented_keys: Callable[..., set[str]]
+) -> None:
+    content = read_json(run_hub("show", "tiny/video", "--registry", registry_folder, "--json"))
+    stored = Calibration.from_json((registry_folder / "tiny" / "video.json").read_bytes())
+    assert Calibration.from_mapping(content["record"]) == stored
+    assert set(content) <= documented_keys(show)
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_ones(run_hub: Run) -> None:
+    result = run_hub("show", "wan2.1/t2v-14")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'wan2.1/t2v-14b'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("key", ["../etc/passwd", "/etc/passwd", "Wän/x", "", "a//b"])
+def test_what_is_no_key_is_refused(key: str, run_hub: Run) -> None:
+    result = run_hub("show", key)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(("Error: no calibration named", f"Error: {key!r} is not a model key"))
+
+
+def test_a_record_filed_under_another_key_is_refused(run_hub: Run, registry_folder: Path) -> None:
+    (registry_folder / "tiny" / "video.json").rename(registry_folder / "tiny" / "other.json")
+    result = run_hub("show", "tiny/other", "--registry", registry_folder)
+    assert result.exit_code == 1
+    assert "its path says 'tiny/other'" in result.stderr
+
+
+def test_a_retired_record_names_date_reason_and_replacement(
+    run_hub: Run, registry_folder: Path, make_record: Callable[..., Calibration]
+) -> None:
+    retirement = {"date": "2025-03-01", "reason": "Fitted to a wrong signal.", "replacement": "other/image"}
+    retired = make_record(status="yanked", retirement=retirement)
+    save(retired, registry_folder / "tiny" / "video.json")
+    page = run_hub("show", "tiny/video", "--registry", registry_folder).stdout
+    assert "2025-03-01: Fitted to a wrong signal. Use other/image instead." in page
+
+
+def test_ratios_of_magcache_are_shown(
+    run_hub: Run, registry_folder: Path, make_record: Callable[..., Calibration]
+) -> None:
+    ratios = [{"branch": "cond", "ratios": [1.0, 0.987, *[0.99] * 18]}]
+    bucket = {"sequence_length": 100, "num_steps": 20, "magnitude_ratios": ratios}
+    record = make_record(method="magcache", buckets=[bucket])
+    save(record, registry_folder / "tiny" / "video.json")
+    page = " ".join(run_hub("show", "tiny/video", "--registry", registry_folder).stdout.split())
+    assert "[1, 0.987, 0.99" in page
+    assert "(20 steps)" in page
+
+
+def test_a_record_past_its_checks_cannot_reach_this_page(make_record: Callable[..., Calibration]) -> None:
+    with pytest.raises(InvalidCalibration):
+        make_record(notes=["escape \x1b[31m"])

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+
+from easyteacache import index
+from easyteacache.calibration import Calibration, save
+from easyteacache.cli.where import where
+
+Run = Callable[..., Result]
+ReadJson = Callable[[Result], Any]
+
+
+def test_layers_stand_in_the_order_of_the_lookup(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, tmp_path: Path, make_record: Callable[..., Calibration]
+) -> None:
+    for name in ("local", "pulled"):
+        save(make_record(), tmp_path / "home" / name / "tiny" / "video.json")
+    content = read_json(run_hub("where", "--json", env={"EASYTEACACHE_REGISTRY": str(registry_folder)}))
+    names = [layer["name"] for layer in content["layers"]]
+    assert names == [str(registry_folder), "local", "pulled", "bundled"]
+    assert [layer["records"] for layer in content["layers"][:3]] == [2, 1, 1]
+    assert content["home"] == str(tmp_path / "home")
+
+
+def test_a_broken_layer_is_reported_beside_the_good_ones(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, documented_keys: Callable[..., set[str]]
+) -> None:
+    (registry_folder / index.FILE_NAME).write_text("[]")
+    content = read_json(run_hub("where", "--json", env={"EASYTEACACHE_REGISTRY": str(registry_folder)}))
+    broken, bundled = content["layers"]
+    assert (broken["records"], broken["indexed"]) == (None, True)
+    assert index.FILE_NAME in broken["problem"]
+    assert bundled["problem"] is None
+    assert set(content) | set(broken) <= documented_keys(where)
+
+
+def test_the_page_names_folders_and_problems(run_hub: Run, registry_folder: Path) -> None:
+    (registry_folder / "tiny" / "video.json").write_text("{}")
+    page = run_hub("where", "--registry", registry_folder).stdout
+    assert str(registry_folder) in page
+    assert "problem: " in page
