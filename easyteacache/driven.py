@@ -86,6 +86,11 @@ class DrivenCache:
             state.release()
 
     @property
+    def sequence_length(self) -> int | None:
+        """The tokens that were said last; None when nobody has."""
+        return None if self._run is None else self._run.length
+
+    @property
     def nbytes(self) -> int:
         """Bytes of tensors held at this moment, over all branches."""
         return 0 if self._run is None else self._run.nbytes

@@ -28,9 +28,10 @@ class RunState:
         self._declared_steps: int | None = None
         self._declared_shift: float | None = None
         self._seen_steps: int | None = None
-        self._length = setting.sequence_length
+        #: The tokens that were said last.
+        self.length = setting.sequence_length
         #: The policy that was resolved last.
-        self.policy = self._resolve(self._length)
+        self.policy = self._resolve(self.length)
 
     def branch(self, name: str, step: int, *, length: int | None, reduce: Reduce | None) -> BranchState:
         """The state of branch ``name``, ready for ``step``.
@@ -47,11 +48,11 @@ class RunState:
             self._finished = {}
             state = None
         if state is None:
-            self._length = length or self._length
-            state = BranchState(name, self._resolve(self._length), reduce, self._length)
+            self.length = length or self.length
+            state = BranchState(name, self._resolve(self.length), reduce, self.length)
             self._branches[name] = state
         elif length is not None and length != state.length:
-            self._length = length
+            self.length = length
             state.follow(self._resolve(length), length=length)
         return state
 
@@ -64,8 +65,8 @@ class RunState:
         self.clear()
         self._finished = {}
         self._declared_steps, self._declared_shift = num_steps, shift
-        self._length = sequence_length or self._length
-        self._resolve(self._length)
+        self.length = sequence_length or self.length
+        self._resolve(self.length)
 
     def clear(self) -> None:
         """The run is over: drop every tensor; ``statistics`` still tells what it did."""
@@ -85,7 +86,7 @@ class RunState:
         """Go on with other wishes."""
         self._source, self._setting = self._source.with_setting(setting), setting
         self.clear()
-        self._resolve(self._length)
+        self._resolve(self.length)
 
     def statistics(self) -> dict[str, RunStatistics]:
         """What each branch of the current run did; of the last run when none has begun since."""
