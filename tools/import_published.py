@@ -18,11 +18,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
-from published import records, sets  # noqa: E402
+from published import records, sets, variants  # noqa: E402
 
-from easyteacache import calibration, model_key  # noqa: E402
+from easyteacache import atomic, calibration, json_text, model_key  # noqa: E402
 
 FACTS = ROOT / "tools" / "published" / "teacache_coefficients.json"
+VARIANTS = ROOT / "easyteacache" / "known_variants.json"
 
 
 class RefusedOverwrite(Exception):
@@ -88,6 +89,16 @@ def write(record: calibration.Calibration, registry: Path, *, check: bool) -> bo
     return False
 
 
+def write_variants(facts: list[records.Fact], path: Path, *, check: bool) -> bool:
+    """Write the lists that are no records; True when the file already had this content."""
+    wanted = json_text.spell(variants.build(facts))
+    if path.exists() and path.read_text(encoding="utf-8") == wanted:
+        return True
+    if not check:
+        atomic.write_text(path, wanted)
+    return False
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,9 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--registry", type=Path, default=ROOT / "registry", help="where records go (default: %(default)s)"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file differs")
+    parser.add_argument(
+        "--variants", type=Path, default=VARIANTS, help="where other known lists go (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
-    built = build_all(read_facts(options.facts))
-    differing = []
+    facts = read_facts(options.facts)
+    built = build_all(facts)
+    differing = [] if write_variants(facts, options.variants, check=options.check) else [options.variants.name]
     for key, record in sorted(built.items()):
         try:
             if not write(record, options.registry, check=options.check):
@@ -109,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     verb = "differs" if options.check else "written"
     for name in differing:
         print(f"{verb}: {name}")
-    print(f"{len(built)} records, {len(differing)} {'different' if options.check else 'written'}.")
+    print(f"{len(built)} records; {len(differing)} files {'different' if options.check else 'written'}.")
     return 1 if options.check and differing else 0
 
 

@@ -222,11 +222,11 @@ def test_the_registry_is_what_the_import_makes() -> None:
 
 
 def test_check_reports_an_edited_file_and_leaves_it(tmp_path: Path) -> None:
-    assert run_tool("--registry", str(tmp_path)).returncode == 0
+    assert run_tool("--registry", str(tmp_path), "--variants", str(tmp_path / "variants.json")).returncode == 0
     edited = tmp_path / "wan2.1" / "t2v-14b.json"
     text = edited.read_text("utf-8").replace("-303318.725", "-303318.735")
     edited.write_text(text, "utf-8")
-    checked = run_tool("--check", "--registry", str(tmp_path))
+    checked = run_tool("--check", "--registry", str(tmp_path), "--variants", str(tmp_path / "variants.json"))
     assert checked.returncode == 1
     assert "differs: wan2.1/t2v-14b.json" in checked.stdout
     assert edited.read_text("utf-8") == text
@@ -236,11 +236,11 @@ def test_check_reports_an_edited_file_and_leaves_it(tmp_path: Path) -> None:
     ("old", "new"), [('"revision": 1', '"revision": 2'), ('"status": "published"', '"status": "draft"')]
 )
 def test_a_record_somebody_has_worked_on_is_never_overwritten(tmp_path: Path, old: str, new: str) -> None:
-    assert run_tool("--registry", str(tmp_path)).returncode == 0
+    assert run_tool("--registry", str(tmp_path), "--variants", str(tmp_path / "variants.json")).returncode == 0
     path = tmp_path / "latte" / "1.json"
     text = path.read_text("utf-8").replace(old, new)
     path.write_text(text, "utf-8")
-    refused = run_tool("--registry", str(tmp_path))
+    refused = run_tool("--registry", str(tmp_path), "--variants", str(tmp_path / "variants.json"))
     assert refused.returncode == 2
     assert "latte/1.json" in refused.stderr
     assert path.read_text("utf-8") == text

@@ -28,7 +28,7 @@ READ: dict[str, tuple[str, ...]] = {
     "flux.1-dev": (
         "A user's refit (flux.1/dev/issue-20-refit) looks nothing like these numbers, and they do not carry over to "
         "FLUX.1-Krea-dev: mlx-teacache scored them there at R² = −496.",
-        "TensorRT-LLM has shipped Wan2.1 I2V-14B-480P's numbers under this model's name.",
+        "TensorRT-LLM shipped Wan2.1 I2V-14B-480P's numbers under this model's name before it corrected them.",
     ),
     "flux.1-dev-issue20-refit": (
         "Fitted by a user on 400 prompts who reports a poor relationship as well; not recommended.",
