@@ -125,8 +125,11 @@ class Trace:
         grams: name → (S, S) symmetric positive semi-definite inner products. A branch's name: its residuals;
             ``guided``: the guidance-combined residual; ``output:`` before either: the model's final output instead.
 
-    Grams are kept in double precision, in the file too: residuals of neighbouring steps are nearly equal, so that the
-    square of an error norm is a small difference of large numbers.
+    Grams are kept in double precision, in the file too, because a squared error norm is a small difference of large
+    numbers. Measured on residuals that follow a cubic over 50 steps, one step ahead: a Gram in single precision is wrong by
+    5 % (at worst 24 %) in the error norms of linear forecasts, which are 0.1 % of the residual, and useless for quadratic
+    ones; double precision is wrong by 2·10⁻⁹ and 7·10⁻⁶. Single precision of the *increments'* Gram would do for linear
+    forecasts (4·10⁻⁵) but not for quadratic ones (46 %).
 
     Raises:
         InvalidTrace: an array breaks one of these rules; ``rule`` says which.

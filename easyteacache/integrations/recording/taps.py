@@ -148,7 +148,7 @@ def tapped(
     root = _RootTap(recorder, probe, branch_names, on_step)
     with contextlib.ExitStack() as stack:
         for source in probe.outputs(recorder.signals):
-            stack.callback(watch(source, transformer, root.outputs).remove)
+            stack.callback(watch(source, transformer, root.outputs.__setitem__).remove)
         _register(stack, transformer, root, ROOT)
         _register(stack, probe.head, _HeadTap(root, recorder.signals), HEAD)
         _register(stack, probe.tail, _TailTap(root), TAIL)
