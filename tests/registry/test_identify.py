@@ -129,6 +129,52 @@ def test_names_are_compared_by_family_and_by_variant(name: str, filing: str, kno
     assert (match.filed_under == name) == (filing != "unnamed")
 
 
+# How engines name these models in their own tables → the record, and what to say about the pairing.
+ENGINE_NAMES = [
+    ("flux", "flux.1/dev", "same"),
+    ("flux-kontext", "flux.1/kontext-dev", "same"),
+    ("flux-kontext", "flux.1/dev", "other variant"),
+    ("FluxTransformer2DModel", "flux.1/dev", "same"),
+    ("Flux2Klein", "flux.1/dev", "other variant"),
+    ("FLUX.2-klein-base-4B", "flux.2/klein-base-4b", "same"),
+    ("ltxv", "ltx-video/0.9.1", "same"),
+    ("LTXVideoTransformer3DModel", "ltx-video/0.9.1", "same"),
+    ("ltx2", "ltx-video/0.9.1", "other model"),
+    ("lumina_2", "lumina-image-2.0/timestep-embedding", "same"),
+    ("lumina_2", "lumina-next/sft", "other model"),
+    ("hunyuan_video", "hunyuanvideo/t2v", "same"),
+    ("HunyuanVideo15Transformer3DModel", "hunyuanvideo/t2v", "other variant"),
+    ("HunyuanImage3ForCausalMM", "hunyuan-image/3.0", "same"),
+    ("hidream_i1_full", "hidream-i1/full", "same"),
+    ("hidream_i1_dev", "hidream-i1/fast", "other variant"),
+    ("wan2.1_t2v_1.3B_ret_mode", "wan2.1/t2v-1.3b", "same"),
+    ("wan2.1_i2v_720p_14B", "wan2.1/i2v-14b-720p/no-retention", "same"),
+    ("WanT2V_1_3B_Config", "wan2.1/t2v-1.3b", "same"),
+    ("Wan2.2-TI2V-5B", "wan2.2/ti2v-5b", "same"),
+    ("CogVideoX-5b", "cogvideox/5b", "same"),
+    ("CogVideoX1.5-5B-I2V", "cogvideox/5b", "other variant"),
+    ("CogVideoXTransformer3DModel", "cogvideox1.5/5b", "same"),
+    ("QwenImageTransformer2DModel", "qwen-image/hand-set", "same"),
+    ("ZImageTransformer2DModel", "qwen-image/hand-set", "other model"),
+    ("OmniGen2", "omnigen2", "same"),
+    ("boogu_image", "omnigen2", "other model"),
+    ("StableAudioDiTModel", "stable-audio-open/1.0", "same"),
+    ("LongCatImageTransformer2DModel", "longcat-image", "same"),
+    ("Bagel", "bagel/7b-mot", "same"),
+    ("CosmosTransformer3DModel", "cosmos-1.0/diffusion-7b", "same"),
+    ("OpenSoraPlan", "open-sora-plan/v1.1.0-65x512x512", "same"),
+    ("FramePack", "hunyuanvideo/t2v", "other model"),
+    ("ConsisID", "cogvideox/5b", "other model"),
+]
+
+
+@pytest.mark.parametrize(("name", "model_key", "filing"), ENGINE_NAMES)
+def test_names_that_engines_use_are_understood(name: str, model_key: str, filing: str, known: Known) -> None:
+    record = next(record for record in RECORDS if record.model_key == model_key)
+    match = only(identify_text(in_json(name, record.buckets[0].coefficients or ()), known, filename="a.json"))
+    assert match.filing == filing, str(match)
+
+
 def test_a_model_whose_family_is_not_known_is_compared_with_no_name() -> None:
     own = RECORDS[0].model_copy(update={"model_key": "my-lab/own-model", "aliases": ()})
     alone = Known.from_calibrations([own], variants=None)
