@@ -176,4 +176,4 @@ def test_the_sequence_length_is_that_of_the_generated_stream(name, models, make_
     model = models(name)
     with make_cache(schedule=(0,)).attached(model) as cache:
         run(model, name, steps=2)
-        assert cache._length == CASES[name].tokens
+        assert cache.sequence_length == CASES[name].tokens
