@@ -10,17 +10,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from easyteacache import bundled, index, model_key
+from easyteacache import bundled, index, json_text, model_key, reading
 from easyteacache.calibration import Calibration
 from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
 from easyteacache.index import Index, IndexEntry
 
 ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
 ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
+# What people may have meant as a key, a Hub repository id or a transformer class.
+_NAME_LIKE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9@._-]*(/[A-Za-z0-9_][A-Za-z0-9@._-]*)*")
 
 
 def home() -> Path:
@@ -55,7 +59,8 @@ class Layer:
         found: dict[str, tuple[str, ...]] = {}
         for key, entry in self.index.records.items():
             for alias in entry.aliases:
-                found[alias.value] = (*found.get(alias.value, ()), key)
+                # One record may carry the same name as two kinds of alias.
+                found[alias.value] = tuple(dict.fromkeys((*found.get(alias.value, ()), key)))
         return found
 
     def load(self, key: str) -> Calibration:
@@ -67,16 +72,18 @@ class Layer:
         entry = self.index.records[key]
         path = self.folder / entry.path
         try:
-            # A symbolic link inside the folder must not lead the reader out of it.
-            if not path.resolve(strict=True).is_relative_to(self.folder.resolve()):
-                raise InvalidCalibration(os.fspath(path), "leads out of the registry folder", rule="record.path")
-            data = path.read_bytes()
-        except OSError as error:
+            inside = path.resolve(strict=True).is_relative_to(self.folder.resolve())
+        # Python before 3.13 has an error of its own for links that go in circles.
+        except (OSError, RuntimeError) as error:
             raise InvalidCalibration(
                 os.fspath(path),
-                f"listed in {index.FILE_NAME} but cannot be read: {error.strerror}",
+                f"listed in {index.FILE_NAME} but cannot be read: {getattr(error, 'strerror', None) or error}",
                 rule="record.unreadable",
             ) from error
+        if not inside:
+            # A symbolic link inside the folder must not lead the reader out of it.
+            raise InvalidCalibration(os.fspath(path), "leads out of the registry folder", rule="record.path")
+        data = reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise InvalidCalibration(
                 os.fspath(path),
@@ -150,6 +157,13 @@ class Registry(Mapping[str, Calibration]):
     def __getitem__(self, key: str) -> Calibration:
         return self.find(key).calibration
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The calibration filed under ``key`` or its alias, or ``default``; a damaged record is still an error."""
+        try:
+            return self[key]
+        except (UnknownModelKey, InvalidModelKey):
+            return default
+
     def __contains__(self, key: object) -> bool:
         return any(key in layer.index.records for layer in self._layers)
 
@@ -162,7 +176,8 @@ class Registry(Mapping[str, Calibration]):
     def entries(self) -> Iterator[tuple[str, str, IndexEntry]]:
         """``(key, layer name, index entry)`` of every record that a lookup can reach, sorted by key; reads no record."""
         for key in self:
-            layer = next(layer for layer in self._layers if key in layer.index.records)
+            layer = self._holder(key)
+            assert layer is not None
             yield key, layer.name, layer.index.records[key]
 
     def find(self, key: str) -> Found:
@@ -176,37 +191,43 @@ class Registry(Mapping[str, Calibration]):
         """
         if not isinstance(key, str):
             raise InvalidModelKey(key, f"a {type(key).__name__}, not text")
-        for position, layer in enumerate(self._layers):
-            if key in layer.index.records:
-                return Found(layer.load(key), layer.name, key, self._shadow_notes(key, position))
+        holder = self._holder(key)
+        if holder is not None:
+            return Found(holder.load(key), holder.name, key, self._shadow_notes(key, holder))
         for layer in self._layers:
             if key in layer.aliases:
                 return self._by_alias(key, layer)
-        # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
         known = [*self, *(alias for layer in self._layers for alias in layer.aliases)]
-        suggestions = model_key.nearest(key, known)
+        # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
+        suggestions = model_key.nearest(key, known) if _NAME_LIKE.fullmatch(key) else ()
         if not suggestions:
             model_key.parse(key)
         raise UnknownModelKey(key, suggestions=suggestions, layers=[layer.name for layer in self._layers])
+
+    def _holder(self, key: str) -> Layer | None:
+        """The first layer that holds ``key``."""
+        return next((layer for layer in self._layers if key in layer.index.records), None)
 
     def _by_alias(self, asked: str, layer: Layer) -> Found:
         keys = layer.aliases[asked]
         if len(keys) > 1:
             raise AmbiguousModelKey(asked, candidates=keys)
-        record = layer.load(keys[0])
-        alias = next(alias for alias in record.aliases if alias.value == asked)
-        note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {record.model_key!r}."
+        key = keys[0]
+        alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
+        note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."
         if alias.borrowed:
             note += " These numbers are borrowed: they were fitted to another model."
-        return Found(record, layer.name, asked, (note,))
+        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
+        holder = self._holder(key) or layer
+        return Found(holder.load(key), holder.name, asked, (note, *self._shadow_notes(key, holder)))
 
-    def _shadow_notes(self, key: str, position: int) -> tuple[str, ...]:
-        mine = self._layers[position].index.records[key]
-        for layer in self._layers[position + 1 :]:
+    def _shadow_notes(self, key: str, holder: Layer) -> tuple[str, ...]:
+        mine = holder.index.records[key]
+        for layer in self._layers[self._layers.index(holder) + 1 :]:
             other = layer.index.records.get(key)
             if other is not None and other.sha256 != mine.sha256:
                 return (
-                    f"revision {mine.revision} from the layer {self._layers[position].name!r} hides "
+                    f"revision {mine.revision} from the layer {holder.name!r} hides "
                     f"revision {other.revision} in {layer.name!r}.",
                 )
         return ()

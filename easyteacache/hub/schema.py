@@ -143,7 +143,7 @@ def _check(data: bytes | str | Mapping[str, Any], where: str) -> tuple[list[Find
     except InvalidCalibration as error:
         if not isinstance(error.__cause__, ValidationError):
             return [Finding(error.rule, where, "", error.reason)], content
-        return _explained(content, reading.problems(error.__cause__), where), content
+        return _explained(content, error.__cause__, where), content
     # The records accept nothing that the schema refuses; should they ever differ, the file is refused.
     return _schema_findings(content, where) or _spelling_findings(data, record, where), content
 
@@ -157,13 +157,13 @@ def _spelled(data: bytes | str | Mapping[str, Any], where: str) -> bytes | str:
         raise InvalidCalibration(where, str(error), rule=f"{RULES}.json") from error
 
 
-def _explained(content: dict[str, Any], problems: tuple[reading.Problem, ...], where: str) -> list[Finding]:
+def _explained(content: dict[str, Any], error: ValidationError, where: str) -> list[Finding]:
     """The schema's findings when a field alone is wrong, otherwise the contradictions."""
-    # With thousands of problems, explaining each costs more than it tells.
-    listed = len(problems) > 1 or problems[0].path or problems[0].kind == "invariant"
+    problems = reading.problems(error)
     wrong_fields = any(problem.kind == "schema" for problem in problems)
-    findings = _schema_findings(content, where) if listed and wrong_fields else []
-    return findings or [
+    # With thousands of wrong fields, explaining each costs more than it tells.
+    explain = wrong_fields and error.error_count() <= reading.MAX_LISTED
+    return (_schema_findings(content, where) if explain else []) or [
         Finding(f"{RULES}.{problem.kind}", where, problem.pointer, problem.message)
         for problem in problems[:MAX_FINDINGS]
     ]
