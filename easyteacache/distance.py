@@ -37,7 +37,7 @@ def relative_l1(current: torch.Tensor, previous: torch.Tensor, *, reduce: Reduce
         )
     if current.numel() == 0:
         raise InvalidSignal("signal", f"is empty, of shape {tuple(current.shape)}")
-    sums = _sums(current, previous)
+    sums = _sums(current.detach(), previous.detach())
     if reduce is not None:
         sums = reduce(sums)
     change, size = sums.tolist()
