@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from published import records, sets, variants  # noqa: E402
 
 from easyteacache import atomic, calibration, json_text, model_key  # noqa: E402
+from easyteacache.errors import InvalidCalibration  # noqa: E402
 
 FACTS = ROOT / "tools" / "published" / "teacache_coefficients.json"
 VARIANTS = ROOT / "easyteacache" / "known_variants.json"
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             if not write(record, options.registry, check=options.check):
                 differing.append(str(model_key.path_of(key)))
-        except (RefusedOverwrite, calibration.InvalidCalibration) as error:
+        except (RefusedOverwrite, InvalidCalibration) as error:
             print(f"refused: {error}", file=sys.stderr)
             return 2
     verb = "differs" if options.check else "written"
