@@ -146,7 +146,7 @@ def _title(policy: Policy, rows: Sequence[Row]) -> str:
     cached = rows[1]
     return (
         f"{policy.model_key}, {_gate(policy)}, fill {policy.forecaster}: {cached.computed:.3g} of {cached.steps:.0f} steps "
-        f"computed,\n{cached.speedup:.2f}x faster, PSNR {_decibels(cached.psnr)} to the uncached sample"
+        f"computed,\nspeed-up {cached.speedup:.2f}x, PSNR {_decibels(cached.psnr)} to the uncached sample"
     )
 
 

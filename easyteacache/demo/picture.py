@@ -74,7 +74,7 @@ def _rendered(figure: Figure) -> Image:
 def _draw(samples: Sequence[Sample], frames: Sequence[int], title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    strips = _step_rows(samples)
+    strips = step_rows(samples)
     aspect = samples[0].runs[UNCACHED].frames.shape[1] / samples[0].runs[UNCACHED].frames.shape[2]
     panel = PANEL_INCHES * max(1.0, len(frames) ** 0.5)
     row = max(0.5, panel * aspect / len(frames))
@@ -123,7 +123,7 @@ def _film(video: Pixels, frames: Sequence[int]) -> Pixels:
     return film[..., 0] if channels == 1 else film
 
 
-def _step_rows(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+def step_rows(samples: Sequence[Sample]) -> list[tuple[str, str]]:
     """``(label, pattern)`` of every branch; one row for all samples where they agree."""
     branches = list(samples[0].runs[CACHED].patterns)
     rows = []

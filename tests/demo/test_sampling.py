@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from easyteacache.demo import sampling
+from easyteacache.demo.sampling import CACHED, FEWER, UNCACHED, DemoSettings
+from easyteacache.errors import ReferenceModelError, UnknownModelKey
+from easyteacache.reference import MovingDigitsPipeline, load_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe() -> MovingDigitsPipeline:
+    return load_pipeline()
+
+
+def settings(**changes: object) -> DemoSettings:
+    small = {"steps": 8, "frames": 1, "width": 16, "height": 16, "samples": 2, "threshold": 0.4}
+    return DemoSettings(**(small | changes))  # type: ignore[arg-type]
+
+
+def test_every_sample_is_run_in_all_three_ways_in_turn(pipe: MovingDigitsPipeline, reference_registry: Path) -> None:
+    wanted = settings()
+    told: list[str] = []
+    cache = sampling.open_cache(pipe, wanted, reference_registry)
+    samples = sampling.sample_all(pipe, cache, wanted, started=told.append)
+    assert told == [
+        "warm-up",
+        *(f"seed 0, {variant}" for variant in (UNCACHED, CACHED, FEWER)),
+        *(f"seed 1, {variant}" for variant in (CACHED, FEWER, UNCACHED)),
+    ]
+    for sample in samples:
+        cached, fewer = sample.runs[CACHED], sample.runs[FEWER]
+        assert set(cached.patterns) == {"cond", "uncond"}
+        assert {len(pattern) for pattern in cached.patterns.values()} == {8}
+        assert 1 < cached.computed < 8
+        assert (fewer.steps, fewer.computed) == (round(cached.computed), round(cached.computed))
+        assert not np.array_equal(cached.frames, sample.runs[UNCACHED].frames)
+
+
+def test_a_threshold_of_zero_changes_nothing(pipe: MovingDigitsPipeline, reference_registry: Path) -> None:
+    wanted = settings(threshold=0.0, samples=1)
+    cache = sampling.open_cache(pipe, wanted, reference_registry)
+    (sample,) = sampling.sample_all(pipe, cache, wanted, started=lambda _: None)
+    assert sample.runs[CACHED].computed == 8
+    assert np.array_equal(sample.runs[CACHED].frames, sample.runs[UNCACHED].frames)
+
+
+def test_the_pipeline_is_left_as_it_was(pipe: MovingDigitsPipeline, reference_registry: Path) -> None:
+    before = pipe("3", 1, 16, 16, 2, seeds=[0]).frames
+    wanted = settings(samples=1)
+    sampling.sample_all(pipe, sampling.open_cache(pipe, wanted, reference_registry), wanted, started=lambda _: None)
+    assert np.array_equal(pipe("3", 1, 16, 16, 2, seeds=[0]).frames, before)
+
+
+def test_prompts_go_through_the_digits_from_the_seed_on() -> None:
+    assert [settings(seed=8).prompt(sample)[0] for sample in range(4)] == ["8", "9", "0", "1"]
+
+
+def test_an_unknown_key_is_the_registrys_error(pipe: MovingDigitsPipeline, reference_registry: Path) -> None:
+    with pytest.raises(UnknownModelKey):
+        sampling.open_cache(pipe, settings(key="reference/other"), reference_registry)
+
+
+def test_a_saved_transformer_takes_the_place_of_the_packaged_one(pipe: MovingDigitsPipeline, tmp_path: Path) -> None:
+    other = copy.deepcopy(pipe.transformer)
+    other.proj_out.bias.data += 1.0
+    other.save_pretrained(tmp_path / "mine")
+    mine = sampling.load(tmp_path / "mine").transformer
+    assert torch.equal(mine.proj_out.bias, pipe.transformer.proj_out.bias + 1.0)
+    assert mine.dtype == torch.float32
+
+
+def test_a_folder_without_a_transformer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceModelError, match="saved Wan transformer"):
+        sampling.load(tmp_path)
