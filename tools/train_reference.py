@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -27,7 +28,7 @@ from easyteacache.reference.classifier import (
     load_classifier,
     train_classifier,
 )
-from easyteacache.reference.pipeline import MovingDigitsPipeline
+from easyteacache.reference.pipeline import MovingDigitsPipeline, load_pipeline
 from easyteacache.reference.training import Training, TrainingSettings
 
 SMOOTHING = 0.98
@@ -47,6 +48,17 @@ def resume(training: Training, path: Path) -> None:
         click.echo(f"{path}: {training.done} of {training.settings.steps} steps done")
 
 
+def trained_pipeline(settings: TrainingSettings, checkpoint: Path, *, save_every: int | None) -> MovingDigitsPipeline:
+    """Finish the run of the checkpoint (or take it as it is where `save_every` is None) and wrap its average."""
+    training = Training(settings)
+    resume(training, checkpoint)
+    started = time.perf_counter()
+    if save_every is not None:
+        train(training, checkpoint, save_every=save_every)
+        click.echo(f"trained for {(time.perf_counter() - started) / 60:.1f} minutes in this call")
+    return MovingDigitsPipeline.from_transformer(training.ema)
+
+
 def train(training: Training, checkpoint: Path, *, save_every: int) -> None:
     """Train to the end, saving on the way and when interrupted."""
     smooth: float | None = None
@@ -64,13 +76,25 @@ def train(training: Training, checkpoint: Path, *, save_every: int) -> None:
         save_checkpoint(training, checkpoint)
 
 
-def evaluate(pipeline: MovingDigitsPipeline, *, samples: int, num_inference_steps: int) -> None:
+def read_shape(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> list[evaluation.Shape]:
+    """Read `4x16x24` as frames, height and width."""
+    try:
+        shapes = [tuple(map(int, text.split("x"))) for text in texts]
+    except ValueError:
+        shapes = [()]
+    if any(len(shape) != 3 for shape in shapes):
+        raise click.BadParameter(f"expected FRAMESxHEIGHTxWIDTH such as 4x16x24, found {' '.join(texts)}")
+    return cast(list[evaluation.Shape], shapes)
+
+
+def evaluate(
+    pipeline: MovingDigitsPipeline, shapes: Sequence[evaluation.Shape], *, samples: int, num_inference_steps: int
+) -> None:
     """Print the held-out loss and how often samples of each shape are read as asked for."""
     click.echo(f"held-out loss {evaluation.held_out_loss(pipeline.transformer):.4f}")
     classifier = load_classifier()
     for size in evaluation.SIZES:
         click.echo(f"classifier on held-out digits, {size} px: {held_out_accuracy(classifier, size=size):.3f}")
-    shapes = evaluation.evaluation_shapes(architecture_of(pipeline.transformer))
     click.echo("frames  height  width  tokens  class accuracy")
     for agreement in evaluation.measure_agreement(
         pipeline, classifier, shapes, samples=samples, num_inference_steps=num_inference_steps
@@ -108,6 +132,7 @@ def export_classifier(path: Path) -> None:
 @click.option("--threads", default=0, help="CPU threads; 0 leaves the choice to torch.")
 @click.option("--no-train", is_flag=True, help="Take the checkpoint as it is.")
 @click.option("--evaluate", "wants_evaluation", is_flag=True, help="Print loss and class accuracy per shape.")
+@click.option("--shape", "shapes", multiple=True, callback=read_shape, help="FxHxW to evaluate; default: many.")
 @click.option("--samples", default=50, show_default=True, help="Samples per shape for --evaluate.")
 @click.option("--sampling-steps", default=50, show_default=True, help="Sampler steps for --evaluate.")
 @click.option("--export", "folder", type=click.Path(path_type=Path), help="Folder for weights and a picture.")
@@ -122,6 +147,7 @@ def main(
     threads: int,
     no_train: bool,
     wants_evaluation: bool,
+    shapes: list[evaluation.Shape],
     samples: int,
     sampling_steps: int,
     folder: Path | None,
@@ -129,27 +155,27 @@ def main(
 ) -> None:
     """Train, evaluate and export a reference model.
 
-    The averaged (EMA) weights are what is evaluated and exported.
+    The averaged (EMA) weights are what is evaluated and exported. With --evaluate and no --checkpoint, the model that
+    travels with the package is evaluated.
     """
     if threads:
         torch.set_num_threads(threads)
     if classifier:
         export_classifier(CLASSIFIER_WEIGHTS)
         return
-    if checkpoint is None:
+    if checkpoint is None and not wants_evaluation:
         raise click.UsageError("--checkpoint FILE is needed, to save the run to and to resume it from")
-    name = cast(ArchitectureName, architecture)
-    training = Training(TrainingSettings(architecture=name, steps=steps, seed=seed))
-    resume(training, checkpoint)
-    started = time.perf_counter()
-    if not no_train:
-        train(training, checkpoint, save_every=save_every)
-        click.echo(f"trained for {(time.perf_counter() - started) / 60:.1f} minutes in this call")
-    pipeline = MovingDigitsPipeline.from_transformer(training.ema)
+    if checkpoint is None:
+        pipeline = load_pipeline()
+    else:
+        settings = TrainingSettings(architecture=cast(ArchitectureName, architecture), steps=steps, seed=seed)
+        pipeline = trained_pipeline(settings, checkpoint, save_every=None if no_train else save_every)
+    pipeline.set_progress_bar_config(leave=False, desc="sampling")
     if folder is not None:
         export(pipeline, folder)
     if wants_evaluation:
-        evaluate(pipeline, samples=samples, num_inference_steps=sampling_steps)
+        chosen = shapes or evaluation.evaluation_shapes(architecture_of(pipeline.transformer))
+        evaluate(pipeline, chosen, samples=samples, num_inference_steps=sampling_steps)
 
 
 if __name__ == "__main__":
