@@ -153,6 +153,13 @@ class ReportedFit(Record):
         default=None, description="Root mean squared error of y it reports (relative L1), dimensionless, 0 or more."
     )
 
+    @model_validator(mode="after")
+    def _says_something(self) -> ReportedFit:
+        # Absent fields are not written, so that an empty one would not survive a round trip.
+        if all(value is None for value in self.__dict__.values()):
+            raise ValueError("reported_fit says nothing: leave it out")
+        return self
+
 
 class Provenance(Record):
     """Who made the calibration, from what, with what, under which licence."""

@@ -118,6 +118,7 @@ EXPECTED = {
     "ratios-of-wrong-length": ("record.invariant", "expected num_steps = 3"),
     "replacement-is-no-key": ("record.invariant", "is not a model key"),
     "replacement-is-the-record-itself": ("record.invariant", "names the record itself"),
+    "reported-fit-that-says-nothing": ("record.invariant", "leave it out"),
     "retirement-of-a-draft": ("record.invariant", "retirement must be absent"),
     "revision-of-19-digits": ("record.schema", "9999999999999999999"),
     "revision-zero": ("record.schema", "0"),
