@@ -137,6 +137,8 @@ class _Progress:
 
 
 def _gate(policy: Policy) -> str:
+    if policy.refusal is not None:
+        return "nothing can be reused at this setting"
     if policy.schedule is not None:
         return f"a schedule of {len(policy.schedule)} computed steps"
     return f"threshold {policy.threshold:.4g}"
@@ -145,8 +147,9 @@ def _gate(policy: Policy) -> str:
 def _title(policy: Policy, rows: Sequence[Row]) -> str:
     cached = rows[1]
     return (
-        f"{policy.model_key}, {_gate(policy)}, fill {policy.forecaster}: {cached.computed:.3g} of {cached.steps:.0f} steps "
-        f"computed,\nspeed-up {cached.speedup:.2f}x, PSNR {_decibels(cached.psnr)} to the uncached sample"
+        f"{policy.model_key}, {_gate(policy)}, fill {policy.forecaster}\n"
+        f"{cached.computed:.3g} of {cached.steps:.0f} steps computed, speed-up {cached.speedup:.2f}x, "
+        f"PSNR {_decibels(cached.psnr)}"
     )
 
 

@@ -22,8 +22,9 @@ class Row:
         variant: which one.
         steps: sampler steps of a run, the mean over samples.
         computed: steps whose blocks were computed, the mean over samples and branches.
-        seconds: wall time of a run, the mean over samples.
-        speedup: the uncached runs' total wall time divided by this variant's.
+        seconds: wall time of a run, the median over samples.
+        speedup: wall time of the uncached run divided by this variant's on the same seed, the median over samples: a
+            moment in which the machine was busy spoils one sample and not the result.
         psnr, worst_psnr: against the uncached run of the same seed, dB: mean over samples, and the lowest; None for itself.
         ssim: the mean over samples; None for itself.
         digits_read: samples in which the digit classifier reads the digit asked for.
@@ -59,8 +60,8 @@ def _row(samples: Sequence[Sample], variant: str) -> Row:
         variant=variant,
         steps=statistics.fmean(run.steps for run in runs),
         computed=statistics.fmean(run.computed for run in runs),
-        seconds=statistics.fmean(run.seconds for run in runs),
-        speedup=sum(run.seconds for run in references) / sum(run.seconds for run in runs),
+        seconds=statistics.median(run.seconds for run in runs),
+        speedup=statistics.median(a.seconds / b.seconds for a, b in zip(references, runs, strict=True)),
         psnr=None if itself else statistics.fmean(decibels),
         worst_psnr=None if itself else min(decibels),
         ssim=None if itself else statistics.fmean(similarity),

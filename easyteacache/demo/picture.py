@@ -33,7 +33,7 @@ def save(samples: Sequence[Sample], *, title: str, png: Path, gif: Path) -> None
 
     Args:
         samples: what ``sample_all`` gave; the first six are drawn.
-        title: one line above the picture.
+        title: one or two lines of up to 75 characters above the picture.
         png: every frame side by side.
         gif: one frame after the other.
     """
@@ -77,7 +77,7 @@ def _draw(samples: Sequence[Sample], frames: Sequence[int], title: str) -> Figur
     strips = step_rows(samples)
     aspect = samples[0].runs[UNCACHED].frames.shape[1] / samples[0].runs[UNCACHED].frames.shape[2]
     panel = PANEL_INCHES * max(1.0, len(frames) ** 0.5)
-    row = max(0.5, panel * aspect / len(frames))
+    row = max(0.4, panel * aspect / len(frames))
     steps_inches = STRIP_INCHES * len(strips) + 0.75
     width, height = LABEL_INCHES + 3 * panel + 0.2, HEAD_INCHES + row * len(samples) + steps_inches
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
@@ -137,12 +137,15 @@ def step_rows(samples: Sequence[Sample]) -> list[tuple[str, str]]:
 
 
 def _draw_steps(axes: Axes, rows: Sequence[tuple[str, str]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for place, (_, pattern) in enumerate(rows):
         colours = [REUSED_COLOUR if step == "·" else COMPUTED_COLOUR for step in pattern]
         axes.bar(range(len(pattern)), 0.8, width=0.9, bottom=place + 0.1, color=colours)
     axes.set_yticks([place + 0.5 for place in range(len(rows))], [label for label, _ in rows], fontsize=8)
     axes.set_ylim(len(rows), 0)
     axes.set_xlim(-0.6, max((len(pattern) for _, pattern in rows), default=1) - 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(length=0, labelsize=8)
     axes.set_xlabel("step: dark computed, light reused", fontsize=8)
     for side in axes.spines.values():

@@ -49,6 +49,12 @@ def test_a_speedup_of_two_is_the_default(run: Run) -> None:
     assert json.loads(run("--speedup", 4, "--json").stdout)["policy"]["threshold"] == 2.0
 
 
+def test_where_the_calibration_does_not_hold_it_says_so_and_reuses_nothing(run: Run) -> None:
+    result = run("--steps", 5)
+    assert "nothing can be reused at this setting" in result.stdout
+    assert re.search(r"^cached +5 of 5 .* equal", result.stdout, re.MULTILINE)
+
+
 def test_other_files_of_the_folder_stay_and_its_own_are_replaced(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "demo.png").write_text("somebody's own")
