@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,24 +35,73 @@ def judge_points(
         incumbent: the record it would replace.
     """
     replay = Replay(Runs.stack(unseen))
-    findings: list[Finding] = []
-    judged: list[Judged] = []
-    agreements: list[float] = []
-    for point in bucket.operating_points:
-        policy = policy_at(record, bucket, point)
-        decided = replay.decide(policy)
-        computed = mean_computed(decided)
-        errors = replay.errors(decided, filling_of(policy))
-        others = _baselines(replay, policy, computed, incumbent)
-        where = f"{bucket.sequence_length} tokens, {computed:.4g} of {replay.runs.num_steps} steps, {_gate(point)}"
-        findings += _judge_errors(point, errors, where)
-        findings += [_against(rule, errors, others[name], where) for rule, name in _contests(point) if name in others]
-        if policy.schedule is None:
-            agreements.append(agreement(replay, policy))
-        judged.append(_judged(bucket, point, errors, computed, others, replay.runs.num_steps))
-    if agreements:
-        findings.append(_judge_agreement(float(np.mean(agreements)), f"{bucket.sequence_length} tokens"))
-    return findings, judged
+    trials = [_try(replay, record, bucket, point, incumbent) for point in bucket.operating_points]
+    findings = [finding for trial in trials for finding in _judge_errors(trial)]
+    findings += [_against("point.worse-than-uniform", trial, "uniform") for trial in trials]
+    findings += [_against("point.worse-than-fewer-steps", trial, "fewer steps") for trial in trials]
+    findings += [
+        _against("incumbent.better", trial, "incumbent") for trial in _best(trials) if "incumbent" in trial.baselines
+    ]
+    findings += _judge_gate(replay, [trial for trial in trials if trial.policy.schedule is None], bucket)
+    return findings, [trial.judged() for trial in trials]
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """One operating point and its baselines, replayed: errors (R,) of the held-out runs."""
+
+    point: OperatingPoint
+    policy: Policy
+    computed: float
+    num_steps: int
+    errors: Array
+    baselines: dict[str, Array]
+
+    @property
+    def where(self) -> str:
+        length = self.policy.sequence_length
+        return f"{length} tokens, {self.computed:.4g} of {self.num_steps} steps, {self.gate}"
+
+    @property
+    def gate(self) -> str:
+        return "threshold" if self.policy.schedule is None else "schedule"
+
+    def ratio(self, baseline: str) -> float:
+        """Geometric mean over runs of the error relative to a baseline's."""
+        return float(np.exp(np.mean(np.log(self.errors) - np.log(self.baselines[baseline]))))
+
+    def judged(self) -> Judged:
+        return Judged(
+            where=f"{self.policy.sequence_length} tokens, {self.num_steps} steps",
+            gate=self.gate,
+            filling=str(filling_of(self.policy)),
+            computed=round(self.computed, 2),
+            speedup=round(self.num_steps / self.computed, 3),
+            error=float(self.errors.mean()),
+            p90=float(np.percentile(self.errors, 90)),
+            baselines={name: float(values.mean()) for name, values in self.baselines.items()},
+        )
+
+
+def _try(
+    replay: Replay, record: Calibration, bucket: Bucket, point: OperatingPoint, incumbent: Calibration | None
+) -> _Trial:
+    policy = policy_at(record, bucket, point)
+    decided = replay.decide(policy)
+    computed = mean_computed(decided)
+    errors = replay.errors(decided, filling_of(policy))
+    others = _baselines(replay, policy, computed, incumbent)
+    return _Trial(point, policy, computed, replay.runs.num_steps, errors, others)
+
+
+def _best(trials: Sequence[_Trial]) -> list[_Trial]:
+    """The better operating point of every number of computed steps: what a user who asks for a speed-up is given."""
+    best: dict[int, _Trial] = {}
+    for trial in trials:
+        count = round(trial.computed)
+        if count not in best or trial.errors.mean() < best[count].errors.mean():
+            best[count] = trial
+    return list(best.values())
 
 
 def agreement(replay: Replay, policy: Policy) -> float:
@@ -81,15 +131,6 @@ def _baselines(replay: Replay, policy: Policy, computed: float, incumbent: Calib
     return found
 
 
-def _contests(point: OperatingPoint) -> list[tuple[str, str]]:
-    contests = [
-        ("point.worse-than-uniform", "uniform"),
-        ("point.worse-than-fewer-steps", "fewer steps"),
-        ("incumbent.better", "incumbent"),
-    ]
-    return contests if point.threshold is None else [*contests, ("point.worse-than-identity", "identity")]
-
-
 def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array | None:
     """The incumbent's errors (R,) with at most as many computed steps; None where it says nothing about these runs."""
     head = replay.runs.traces[0].header
@@ -110,46 +151,41 @@ def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array
     return min(errors, key=lambda values: float(np.log(values).mean()), default=None)
 
 
-def _judge_errors(point: OperatingPoint, errors: Array, where: str) -> list[Finding]:
-    mean = float(errors.mean())
+def _judge_errors(trial: _Trial) -> list[Finding]:
+    mean = float(trial.errors.mean())
     findings = []
-    if point.error is not None:
-        off = abs(point.error.mean - mean) / max(mean, np.finfo(float).tiny)
+    if trial.point.error is not None:
+        stated = trial.point.error.mean
+        off = abs(stated - mean) / max(mean, np.finfo(float).tiny)
         good = RULES["point.misstated"].holds(off)
-        message = "" if good else f"the record states an error of {point.error.mean:.4g}, held-out runs give {mean:.4g}"
-        findings.append(Finding("point.misstated", good, where, off, message))
-    good = RULES["point.inaccurate"].holds(mean)
-    message = "" if good else f"a mean error of {mean:.3g}, at most {RULES['point.inaccurate'].limit:g} is let through"
-    return [*findings, Finding("point.inaccurate", good, where, mean, message)]
+        message = "" if good else f"the record states an error of {stated:.4g}, held-out runs give {mean:.4g}"
+        findings.append(Finding("point.misstated", good, trial.where, off, message))
+    rule = RULES["point.inaccurate"]
+    message = "" if rule.holds(mean) else f"a mean error of {mean:.3g}, at most {rule.limit:g} is let through"
+    return [*findings, Finding(rule.id, rule.holds(mean), trial.where, mean, message)]
 
 
-def _against(rule: str, errors: Array, baseline: Array, where: str) -> Finding:
-    ratio = float(np.exp(np.mean(np.log(errors) - np.log(baseline))))
+def _against(rule: str, trial: _Trial, baseline: str) -> Finding:
+    ratio = trial.ratio(baseline)
     good = RULES[rule].holds(ratio)
     message = "" if good else f"{ratio:.3g} times its error, at most {RULES[rule].limit:g} times is let through"
-    return Finding(rule, good, where, ratio, message)
+    return Finding(rule, good, trial.where, ratio, message)
 
 
-def _judge_agreement(found: float, where: str) -> Finding:
+def _judge_gate(replay: Replay, thresholds: Sequence[_Trial], bucket: Bucket) -> list[Finding]:
+    """The gate as a whole, over all its thresholds: each moves by whole steps, so a single one proves little."""
+    if not thresholds:
+        return []
+    where = f"{bucket.sequence_length} tokens, {len(thresholds)} thresholds"
     rule = RULES["gate.agreement"]
-    message = "" if rule.holds(found) else f"{found:.0%} of the steps, at least {rule.limit:.0%} are needed"
-    return Finding(rule.id, rule.holds(found), where, found, message)
-
-
-def _judged(
-    bucket: Bucket, point: OperatingPoint, errors: Array, computed: float, others: dict[str, Array], steps: int
-) -> Judged:
-    return Judged(
-        where=f"{bucket.sequence_length} tokens, {steps} steps",
-        gate=_gate(point),
-        filling=str(filling_of(point)),
-        computed=round(computed, 2),
-        speedup=round(steps / computed, 3),
-        error=float(errors.mean()),
-        p90=float(np.percentile(errors, 90)),
-        baselines={name: float(values.mean()) for name, values in others.items()},
-    )
-
-
-def _gate(point: OperatingPoint) -> str:
-    return "schedule" if point.threshold is None else "threshold"
+    share = float(np.mean([agreement(replay, trial.policy) for trial in thresholds]))
+    message = "" if rule.holds(share) else f"{share:.0%} of the steps, at least {rule.limit:.0%} are needed"
+    findings = [Finding(rule.id, rule.holds(share), where, share, message)]
+    if all("identity" in trial.baselines for trial in thresholds):
+        rule = RULES["gate.worse-than-identity"]
+        ratio = float(np.exp(np.mean([np.log(trial.ratio("identity")) for trial in thresholds])))
+        message = (
+            "" if rule.holds(ratio) else f"{ratio:.3g} times its error, at most {rule.limit:g} times is let through"
+        )
+        findings.append(Finding(rule.id, rule.holds(ratio), where, ratio, message))
+    return findings

@@ -88,13 +88,20 @@ class Planner:
             window: where reuse is allowed.
 
         Returns:
-            None when no threshold reaches the target within the window.
+            None when no threshold reaches the target within the window, or none that beats evenly spaced steps.
         """
         threshold = _threshold(predicted, window, computed)
         steps = decisions.drive(window.gate(threshold), predicted)
         if len(steps) > computed:
             return None
-        best = min(self.fillings, key=lambda f: float(typical(self._objective(f, 0).errors(steps))))
+
+        def value(filling: Filling, chosen: Schedule) -> float:
+            return float(typical(self._objective(filling, 0).errors(chosen)))
+
+        best = min(self.fillings, key=lambda filling: value(filling, steps))
+        # Evenly spaced steps need no calibration: a threshold that loses to them is not worth offering.
+        if value(best, steps) > value(best, schedule.uniform(self.runs.num_steps, len(steps))):
+            return None
         return Plan(best, steps, threshold)
 
     def _promising(self, computed: int) -> list[Filling]:

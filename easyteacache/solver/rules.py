@@ -74,11 +74,11 @@ TABLE: tuple[Rule, ...] = (
          "Half of the way from noise to sample is another sample, not a faster one.", 0.5),
     Rule("point.worse-than-uniform", "held-out error relative to evenly spaced steps filled the same way",
          "Evenly spaced steps need no calibration; geometric mean over runs, 5 % for the noise of few runs.", 1.05),
-    Rule("point.worse-than-identity", "held-out error relative to the same gate without a fit, p(x) = x",
-         "What no fit gives for nothing; geometric mean over runs, 10 % because both move by whole steps.", 1.1),
+    Rule("gate.worse-than-identity", "held-out error relative to the same gate without a fit, p(x) = x",
+         "What no fit gives for nothing; geometric mean over runs and thresholds, 10 % because both move by whole steps.", 1.1),
     Rule("point.worse-than-fewer-steps", "held-out error relative to sampling with as many Euler steps",
          "The trap of this field: a cache that loses to a smaller step count is no use; geometric mean over runs.", 1.0),
-    Rule("incumbent.better", "held-out error relative to the incumbent record at no fewer computed steps",
+    Rule("incumbent.better", "best held-out error at each number of computed steps, relative to the incumbent's at no more",
          "A record is replaced by a better one; geometric mean over runs, 5 % for the noise of few runs.", 1.05),
 )  # fmt: skip
 

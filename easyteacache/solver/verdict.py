@@ -139,10 +139,10 @@ class Report:
 def _point_table(points: Sequence[Judged]) -> Iterator[str]:
     names = list(dict.fromkeys(name for point in points for name in point.baselines))
     yield f"  {'steps':>5} {'speed':>6} {'gate':<9} {'error':>8} {'p90':>8}" + "".join(
-        f" {_abbreviated(n):>9}" for n in names
+        f" {_abbreviated(n):>8}" for n in names
     )
     for point in points:
-        others = "".join(f" {_number(point.baselines.get(name)):>9}" for name in names)
+        others = "".join(f" {_number(point.baselines.get(name)):>8}" for name in names)
         yield (
             f"  {point.computed:>5.4g} {point.speedup:>5.3g}x {point.gate:<9} "
             f"{_number(point.error):>8} {_number(point.p90):>8}{others}"
@@ -150,7 +150,7 @@ def _point_table(points: Sequence[Judged]) -> Iterator[str]:
 
 
 def _abbreviated(name: str) -> str:
-    return {"fewer steps": "fewer", "incumbent": "incumb."}.get(name, name)[:9]
+    return {"fewer steps": "fewer", "incumbent": "incumb."}.get(name, name)[:8]
 
 
 def _number(value: float | None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from easyteacache.trace import Trace, TraceHeader, TraceSet
@@ -29,7 +31,7 @@ def sigmas(steps: int, shift: float) -> Array:
     return np.asarray(shift * u / (1.0 + (shift - 1.0) * u))
 
 
-def make_run(
+def build_run(
     seed: int,
     *,
     steps: int = 20,
@@ -76,9 +78,19 @@ def make_run(
     return Made(_trace(header, levels, residuals, outputs, rng), residuals, outputs)
 
 
-def make_set(runs: int, **settings: object) -> TraceSet:
+def build_set(runs: int, **settings: object) -> TraceSet:
     """Runs with seeds 0, 1, …"""
-    return TraceSet(make_run(seed, **settings).trace for seed in range(runs))  # type: ignore[arg-type]
+    return TraceSet(build_run(seed, **settings).trace for seed in range(runs))  # type: ignore[arg-type]
+
+
+@pytest.fixture(name="make_run", scope="session")
+def _make_run() -> Callable[..., Made]:
+    return build_run
+
+
+@pytest.fixture(name="make_set", scope="session")
+def _make_set() -> Callable[..., TraceSet]:
+    return build_set
 
 
 def hash_of(text: str) -> int:
