@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import easyteacache
+
+PACKAGE = Path(easyteacache.__file__).parent
+
+
+def modules_with_all() -> list[str]:
+    """Every module that declares ``__all__``."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            found.append(".".join(parts).removesuffix(".__init__"))
+    return found
+
+
+@pytest.mark.parametrize("name", modules_with_all())
+def test_every_exported_name_exists(name: str) -> None:
+    module = importlib.import_module(name)
+    assert [export for export in module.__all__ if not hasattr(module, export)] == []
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_the_package_shows_its_public_names_and_nothing_else() -> None:
+    assert dir(easyteacache) == sorted(easyteacache.__all__)
+    for name in easyteacache.__all__:
+        assert getattr(easyteacache, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="TeaCach'"):
+        easyteacache.TeaCach  # noqa: B018
+
+
+def test_the_original_projects_import_works() -> None:
+    from EasyTeaCache import TeaCache
+
+    assert TeaCache is easyteacache.TeaCache
