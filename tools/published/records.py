@@ -170,11 +170,12 @@ def _provenance(fact: Fact) -> Provenance:
         license=None if fact["license"] in _UNSTATED_LICENCES else fact["license"],
         checkpoint=fact["hf_repo_id"],
         prompt_set=_UPSTREAM_PROMPTS if upstream else _PROMPTS.get(fact["id"]),
-        sources=tuple(_source(printed) for printed in fact["sources"]),
+        sources=tuple(source_of(printed) for printed in fact["sources"]),
     )
 
 
-def _source(printed: Fact) -> Source:
+def source_of(printed: Fact) -> Source:
+    """Where numbers are printed, with how the place was read."""
     remarks = [
         "a fork" if printed.get("fork") else None,
         f"read in release {printed['release'].removeprefix('PyPI ')}" if printed.get("release") else None,
