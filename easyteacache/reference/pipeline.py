@@ -120,12 +120,16 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Tokens entering the blocks: F · H/2 · W/2."""
         return num_frames * (height // PATCH) * (width // PATCH)
 
-    def check_inputs(self, *, num_frames: int, height: int, width: int) -> None:
-        """Refuse shapes the transformer cannot draw.
+    def check_inputs(self, *, num_frames: int, height: int, width: int, callback_inputs: Sequence[str] = ()) -> None:
+        """Refuse shapes the transformer cannot draw and tensors a callback cannot have.
 
         Raises:
-            ReferenceModelError: too many frames, or a height or width that is odd or below 16.
+            ReferenceModelError: too many frames, a height or width that is odd or below 16, or an unknown tensor name.
         """
+        unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
+        if unknown:
+            known = ", ".join(self._callback_tensor_inputs)
+            raise ReferenceModelError(f"expected callback tensors among {known}; found {', '.join(unknown)}")
         most = architecture_of(self.transformer).max_frames
         if not 1 <= num_frames <= most:
             raise ReferenceModelError(f"expected num_frames in 1..{most}, found {num_frames}")
@@ -147,13 +151,30 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         return prompts.embed_prompts(parsed).to(**like), prompts.embed_null(len(parsed)).to(**like)
 
     def prepare_latents(
-        self, shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None
+        self,
+        shape: tuple[int, ...],
+        *,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        seeds: Sequence[int] | None = None,
+        latents: Tensor | None = None,
     ) -> Tensor:
-        """Draw the initial noise; a list of generators gives each sample its own."""
+        """Return the initial noise of `shape`: the given `latents`, or drawn from one source of randomness.
+
+        Raises:
+            ReferenceModelError: more than one source, not one seed per sample, or latents of another shape.
+        """
+        if sum(source is not None for source in (generator, seeds, latents)) > 1:
+            raise ReferenceModelError("expected at most one of generator, seeds and latents, found several")
+        device = self._execution_device
+        if latents is not None:
+            if latents.shape != shape:
+                raise ReferenceModelError(f"expected latents of shape {shape}, found {tuple(latents.shape)}")
+            return latents.to(device)
+        if seeds is not None:
+            generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         if isinstance(generator, list) and len(generator) != shape[0]:
             raise ReferenceModelError(f"expected one generator or seed per prompt ({shape[0]}), found {len(generator)}")
-        noise = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
-        return cast(Tensor, noise)
+        return cast(Tensor, randn_tensor(shape, generator=generator, device=device, dtype=torch.float32))
 
     @torch.no_grad()
     def __call__(
@@ -193,18 +214,17 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
             callback_on_step_end_tensor_inputs: which of `latents`, `prompt_embeds`, `negative_prompt_embeds` it gets.
 
         Raises:
-            ReferenceModelError: a prompt, shape, or number of seeds that cannot be used.
+            ReferenceModelError: a prompt, shape, source of noise or callback tensor that cannot be used.
         """
-        self.check_inputs(num_frames=num_frames, height=height, width=width)
+        callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        self.check_inputs(num_frames=num_frames, height=height, width=width, callback_inputs=callback_inputs)
         self._guidance_scale, self._interrupt = guidance_scale, False
         cond, uncond = self.encode_prompt(prompt)
-        if seeds is not None:
-            generator = [torch.Generator(self._execution_device).manual_seed(seed) for seed in seeds]
-        if latents is None:
-            latents = self.prepare_latents((len(cond), 1, num_frames, height, width), generator)
+        shape = (len(cond), 1, num_frames, height, width)
+        latents = self.prepare_latents(shape, generator=generator, seeds=seeds, latents=latents)
         state = {"latents": latents, "prompt_embeds": cond, "negative_prompt_embeds": uncond}
         with self._shifted(shift):
-            self._denoise(state, num_inference_steps, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            self._denoise(state, num_inference_steps, callback=callback_on_step_end, callback_inputs=callback_inputs)
         frames = self._decode(state["latents"], output_type)
         self.maybe_free_model_hooks()
         return MovingDigitsOutput(frames=frames) if return_dict else (frames,)
@@ -213,6 +233,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         self,
         state: dict[str, Tensor],
         num_inference_steps: int,
+        *,
         callback: StepCallback | None,
         callback_inputs: Sequence[str],
     ) -> None:
@@ -224,21 +245,21 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
                 if self._interrupt:
                     break
                 self._current_timestep = timestep
-                velocity = self._guided_velocity(state, step, timestep)
+                velocity = self._guided_velocity(state, step=step, timestep=timestep)
                 state["latents"] = self.scheduler.step(velocity, timestep, state["latents"], return_dict=False)[0]
                 if callback is not None:
                     state.update(callback(self, step, timestep, {name: state[name] for name in callback_inputs}) or {})
                 progress.update()
         self._current_timestep = None
 
-    def _guided_velocity(self, state: dict[str, Tensor], step: int, timestep: Tensor) -> Tensor:
-        cond = self._velocity("cond", state, step, timestep)
+    def _guided_velocity(self, state: dict[str, Tensor], *, step: int, timestep: Tensor) -> Tensor:
+        cond = self._velocity(state, branch="cond", step=step, timestep=timestep)
         if not self.do_classifier_free_guidance:
             return cond
-        uncond = self._velocity("uncond", state, step, timestep)
+        uncond = self._velocity(state, branch="uncond", step=step, timestep=timestep)
         return uncond + self._guidance_scale * (cond - uncond)
 
-    def _velocity(self, branch: str, state: dict[str, Tensor], step: int, timestep: Tensor) -> Tensor:
+    def _velocity(self, state: dict[str, Tensor], *, branch: str, step: int, timestep: Tensor) -> Tensor:
         latents = state["latents"]
         text = state["prompt_embeds" if branch == "cond" else "negative_prompt_embeds"]
         with self._cache_context(branch, step):

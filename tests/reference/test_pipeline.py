@@ -134,6 +134,11 @@ def test_callback_may_interrupt(reference, recorder) -> None:
     assert recorder.branches == ["cond", "uncond"]
 
 
+def test_given_latents_are_the_initial_noise(reference) -> None:
+    noise = reference.prepare_latents((1, 1, 2, 16, 16), seeds=[7])
+    assert torch.equal(latents_of(reference, 4, latents=noise), latents_of(reference, 4, seeds=[7]))
+
+
 def test_shift_holds_for_one_call(reference) -> None:
     usual = latents_of(reference, 4, seeds=[1])
     assert not torch.allclose(latents_of(reference, 4, seeds=[1], shift=8.0), usual, atol=1e-3)
@@ -170,6 +175,9 @@ def test_output_types_show_the_same_video(reference) -> None:
         ({"height": 17}, "height even and at least 16, found 17"),
         ({"width": 8}, "width even and at least 16, found 8"),
         ({"seeds": [1, 2]}, r"one generator or seed per prompt \(1\), found 2"),
+        ({"seeds": [1], "latents": torch.zeros(1, 1, 4, 16, 16)}, "at most one of generator, seeds and latents"),
+        ({"latents": torch.zeros(1, 1, 4, 16, 18)}, r"shape \(1, 1, 4, 16, 16\), found \(1, 1, 4, 16, 18\)"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "among latents, .* found noise"),
     ],
 )
 def test_impossible_requests_are_refused(reference, arguments, complaint) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -126,3 +127,20 @@ def test_command_without_checkpoint_says_what_is_missing() -> None:
     result = CliRunner().invoke(load_tool().main, [])
     assert result.exit_code == 2
     assert "--checkpoint FILE is needed" in result.output
+
+
+def test_command_evaluates_the_packaged_model_at_chosen_shapes(monkeypatch) -> None:
+    tool = load_tool()
+    monkeypatch.setattr(tool.evaluation, "held_out_loss", functools.partial(tool.evaluation.held_out_loss, batches=1))
+    options = ["--evaluate", "--shape", "1x16x16", "--shape", "1x16x20", "--samples", "10", "--sampling-steps", "8"]
+    lines = CliRunner().invoke(tool.main, options, catch_exceptions=False).stdout.splitlines()
+    assert lines[0].startswith("held-out loss 0.")
+    assert [line.split()[:4] for line in lines[-2:]] == [["1", "16", "16", "64"], ["1", "16", "20", "80"]]
+    assert int(lines[-1].split("(")[1].split("/")[0]) >= 8
+
+
+@pytest.mark.parametrize("text", ["4x16", "4x16x16x1", "4xAx16", ""])
+def test_unreadable_shape_is_refused(text: str) -> None:
+    result = CliRunner().invoke(load_tool().main, ["--evaluate", "--shape", text])
+    assert result.exit_code == 2
+    assert "FRAMESxHEIGHTxWIDTH" in result.output
