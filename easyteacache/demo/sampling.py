@@ -101,10 +101,13 @@ def load(model_path: Path | None) -> MovingDigitsPipeline:
         return load_pipeline()
     from diffusers import WanTransformer3DModel
 
+    # diffusers takes what is no folder for a repository on the Hub.
+    if not (model_path / "config.json").is_file():
+        raise ReferenceModelError(f"{model_path}: expected a folder with a saved Wan transformer, found no config.json")
     try:
         transformer = WanTransformer3DModel.from_pretrained(model_path).float().eval()
     except (OSError, ValueError) as error:
-        raise ReferenceModelError(f"{model_path}: expected a folder with a saved Wan transformer: {error}") from error
+        raise ReferenceModelError(f"{model_path}: not a saved Wan transformer: {error}") from error
     return MovingDigitsPipeline.from_transformer(transformer)
 
 

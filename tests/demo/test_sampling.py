@@ -75,6 +75,14 @@ def test_a_saved_transformer_takes_the_place_of_the_packaged_one(pipe: MovingDig
     assert mine.dtype == torch.float32
 
 
-def test_a_folder_without_a_transformer_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ReferenceModelError, match="saved Wan transformer"):
+@pytest.mark.parametrize("name", ["absent/model", "empty"])
+def test_what_holds_no_transformer_is_an_error_and_never_looked_up_elsewhere(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReferenceModelError, match="found no config.json"):
+        sampling.load(tmp_path / name)
+
+
+def test_a_damaged_transformer_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "WanTransformer3DModel"}')
+    with pytest.raises(ReferenceModelError, match="not a saved Wan transformer"):
         sampling.load(tmp_path)
