@@ -106,7 +106,7 @@ class Recorder:
         self._shard: Shard | None = None
         self._branches: dict[str, _Branch] = {}
         self._shape: tuple[int, int, int] = (0, 0, 0)
-        self.local_length = 0
+        self.local_length = self._sequence_length = 0
         self._dtype = torch.float32
 
     @property
@@ -124,7 +124,15 @@ class Recorder:
         """Steps begun so far in ``branch``."""
         return len(self._branches[branch].timesteps) if branch in self._branches else 0
 
-    def begin(self, step: int, *, branch: str = "cond", timestep: float, block_input: Tensor) -> None:
+    def begin(
+        self,
+        step: int,
+        *,
+        branch: str = "cond",
+        timestep: float,
+        block_input: Tensor,
+        sequence_length: int | None = None,
+    ) -> None:
         """A step's blocks are about to run.
 
         Args:
@@ -132,6 +140,7 @@ class Recorder:
             branch: ``cond``, ``uncond``, …
             timestep: noise level handed to the model.
             block_input: ``(B, L, D)`` what enters the first block.
+            sequence_length: tokens of the generated stream on all processes, where that is not L.
 
         Raises:
             StepOrderError: the step is not the next one, or the last one never ended.
@@ -149,6 +158,7 @@ class Recorder:
             )
         if not self.local_length:
             self._prepare(block_input)
+            self._sequence_length = sequence_length or self._shape[1]
         state.timesteps.append(float(timestep))
         state.pending = self._project(block_input)
 
@@ -254,7 +264,7 @@ class Recorder:
             "branches": tuple(self._branches),
             "num_steps": steps,
             "batch_size": self._shape[0],
-            "sequence_length": self._shape[1],
+            "sequence_length": self._sequence_length,
             "guidance_scale": guidance_scale,
             "dtype": str(self._dtype).removeprefix("torch."),
             "prompt": prompt if publish_prompt else None,

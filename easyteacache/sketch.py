@@ -136,14 +136,15 @@ class TokenSketch:
         return (kept * math.sqrt(batch * whole.total / len(chosen))).flatten()
 
     def relative_error(self, rows: Tensor, *, shape: tuple[int, int, int]) -> float:
-        """Estimated from how unevenly the changes between neighbouring steps are spread over the sampled tokens."""
-        energy = rows.diff(dim=0).view(len(rows) - 1, -1, shape[2]).square().sum(2)
-        count = energy.shape[1]
+        """Estimated from how unevenly errors are spread over the sampled tokens; where a few tokens move, it is too low."""
+        count = rows.shape[1] // shape[2]
         if count < 2:
             return 1.0
         unseen = max(0.0, 1.0 - rows.shape[1] / math.prod(shape))
-        spread = energy.std(dim=1) / energy.mean(dim=1).clamp_min(torch.finfo(energy.dtype).tiny)
-        return float(0.5 * spread.median() * math.sqrt(unseen / count))
+        # First differences are what holding the residual gets wrong one step on, second ones what a linear forecast does.
+        orders = range(1, min(3, len(rows)))
+        spread = max(_unevenness(rows.diff(n=order, dim=0), count) for order in orders)
+        return 0.5 * spread * math.sqrt(unseen / count)
 
     def _tokens(self, batch: int, channels: int, whole: Shard) -> Tensor:
         key = (batch, channels, whole)
@@ -151,6 +152,13 @@ class TokenSketch:
             count = min(max(1, self.dimension // channels), batch * whole.total)
             self._chosen[key] = torch.from_numpy(_stratified(count, batch * whole.total, self.seed))
         return self._chosen[key]
+
+
+def _unevenness(errors: Tensor, tokens: int) -> float:
+    """Root mean square over rows of std / mean of the squared norms of their ``tokens`` equal parts."""
+    energy = errors.view(len(errors), tokens, -1).square().sum(2)
+    spread = energy.std(dim=1) / energy.mean(dim=1).clamp_min(torch.finfo(energy.dtype).tiny)
+    return float(spread.square().mean().sqrt())
 
 
 class Sample:

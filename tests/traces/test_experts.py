@@ -23,12 +23,12 @@ class TwoExperts(MovingDigitsPipeline):
 
     boundary = 700.0
 
-    def _velocity(self, branch, state, step, timestep):
+    def _velocity(self, *args, **kwargs):
         first = self.transformer
-        if timestep < self.boundary:
+        if self.current_timestep < self.boundary:
             self.transformer = self.low
         try:
-            return super()._velocity(branch, state, step, timestep)
+            return super()._velocity(*args, **kwargs)
         finally:
             self.transformer = first
 

@@ -15,7 +15,7 @@ from easyteacache.distance import relative_l1
 from easyteacache.errors import AttachError, SignalMismatch
 from easyteacache.integrations.recording import Job, RecordingSettings, record_run
 from easyteacache.integrations.recording.drive import resolved
-from easyteacache.integrations.recording.probe import Probe
+from easyteacache.integrations.recording.probe import Probe, as_tokens
 from easyteacache.integrations.recording.taps import tapped
 from easyteacache.recorder import Recorder
 
@@ -209,3 +209,27 @@ def test_auto_keeps_short_residuals_whole_and_sketches_long_ones():
             recorder.observe(step, timestep=1.0 - step, signals={}, block_input=x, block_output=x + 1 + step)
         sketch = recorder.finish(model_key="a/b", sigmas=[1.0, 0.5, 0.0]).header.sketch
         assert (sketch.kind if sketch else None) == kind
+
+
+def test_a_model_with_our_own_cache_attached_is_refused(small_pipeline):
+    from diffusers.hooks import HookRegistry, ModelHook
+
+    from easyteacache.integrations.diffusers.hooks import NAME
+
+    HookRegistry.check_if_exists_or_initialize(small_pipeline.transformer).register_hook(ModelHook(), NAME)
+    with pytest.raises(AttachError, match="detach it first"):
+        record_run(small_pipeline, JOB, SETTINGS)
+
+
+def test_a_compiled_model_is_refused(small_pipeline):
+    small_pipeline.transformer.blocks[0].compile()
+    with pytest.raises(AttachError, match="record before compiling"):
+        record_run(small_pipeline, JOB, SETTINGS)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 4, 8), (2, 5, 8)])
+def test_streams_of_other_shapes_become_tokens(shape):
+    tokens = as_tokens(torch.zeros(shape))
+    assert tokens.dim() == 3
+    assert tokens.shape[-1] == 8
+    assert tokens.numel() == torch.zeros(shape).numel()

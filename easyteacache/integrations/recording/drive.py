@@ -124,9 +124,6 @@ def _transformers(pipe: Any) -> dict[str, nn.Module]:
     present = {name: module for name, module in found.items() if module is not None}
     if not present:
         raise AttachError(f"{type(pipe).__name__} has no transformer; only diffusion transformers can be recorded")
-    for name, module in present.items():
-        if getattr(module, "is_cache_enabled", False):
-            raise AttachError(f"{name} has a cache enabled; call disable_cache() first, a recording needs full steps")
     return present
 
 

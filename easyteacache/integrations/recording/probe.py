@@ -21,11 +21,15 @@ class Probe:
         transformer: a diffusers transformer.
 
     Raises:
-        AttachError: no adapter covers its class.
+        AttachError: no adapter covers its class, or the adapter refuses this instance.
     """
 
     def __init__(self, transformer: nn.Module) -> None:
         self.adapter = adapter_for(transformer)
+        reason = self.adapter.refuses(transformer)
+        if reason is not None:
+            raise AttachError(reason)
+        self._transformer = transformer
         blocks = located(self.adapter, transformer)
         (self._first, self.head), (self._last, self.tail) = blocks[0], blocks[-1]
         self._stream = self.adapter.streams[0]
@@ -41,38 +45,31 @@ class Probe:
         return tuple(source for source in sources if isinstance(source, Output))
 
     def block_input(self, arguments: Arguments) -> Tensor:
-        """``(B, L, D)`` the generated stream entering the first block."""
-        stream = arguments.required(self._stream)
-        if self._first.joined is not None:
-            raise AttachError(
-                f"{self.adapter.transformer} joins its streams before the first block; such a model cannot be recorded yet"
-            )
-        return cast(Tensor, stream)
+        """The generated stream as the first block is given it."""
+        return cast(Tensor, arguments.required(self._stream))
 
-    def head_output(self, result: Any, length: int) -> Tensor:
-        """``(B, L, D)`` the generated stream after the first block; ``length`` tokens of it went in."""
-        return _stream_of(self._first, self._stream, result, length)
+    def head_output(self, result: Any, block_input: Tensor) -> Tensor:
+        """The generated stream after the first block, shaped like ``block_input``."""
+        return _own_part(self._first, self._stream, result, block_input)
 
-    def tail_output(self, result: Any, length: int) -> Tensor:
-        """``(B, L, D)`` the generated stream after the last block."""
-        return _stream_of(self._last, self._stream, result, length)
+    def tail_output(self, result: Any, block_input: Tensor) -> Tensor:
+        """The generated stream after the last block, shaped like ``block_input``."""
+        return _own_part(self._last, self._stream, result, block_input)
 
     def signal(self, name: Signal, arguments: Arguments, outputs: dict[Output, Any]) -> Tensor | None:
         """One signal as the first block begins; None for what is only known after it."""
         return extract(source_of(self.adapter, name), self.head, arguments, outputs)
 
-    def sequence_length(self, stream: Tensor, arguments: Mapping[str, Any]) -> int:
+    def sequence_length(self, block_input: Tensor, arguments: Mapping[str, Any]) -> int:
         """Tokens of the generated stream, from what enters the blocks and the transformer's own arguments."""
-        tokens = self.adapter.tokens
-        return int(stream.shape[1]) if tokens is None else tokens(stream, arguments)
+        return self.adapter.tokens(block_input, arguments, self._transformer)
 
 
-def _stream_of(blocks: Blocks, stream: str, result: Any, length: int) -> Tensor:
-    value = (
-        result if len(blocks.returns) == 1 and not isinstance(result, tuple) else result[blocks.returns.index(stream)]
-    )
-    if blocks.joined == "front":
-        value = value[:, :length]
-    elif blocks.joined == "back":
-        value = value[:, -length:]
-    return cast(Tensor, value)
+def as_tokens(stream: Tensor) -> Tensor:
+    """``(B, L, D)`` from that, from ``(B, T, H, W, D)``, or from a packed ``(L, D)``."""
+    return stream.unsqueeze(0) if stream.dim() == 2 else stream.flatten(1, -2)
+
+
+def _own_part(blocks: Blocks, stream: str, result: Any, block_input: Tensor) -> Tensor:
+    value = result[blocks.returns.index(stream)] if len(blocks.returns) > 1 else result
+    return blocks.layout.take(value, block_input)
