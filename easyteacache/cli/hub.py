@@ -21,7 +21,10 @@ TABLE = {
 }
 
 
-@click.group(cls=LazyGroup, table=TABLE, context_settings={"help_option_names": ["-h", "--help"]})
+SIBLING = ("easyteacache", "easyteacache.cli.main:main")
+
+
+@click.group(cls=LazyGroup, table=TABLE, sibling=SIBLING, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache-hub")
 def main() -> None:
     """Look up, check and share caching calibrations for diffusion transformers.

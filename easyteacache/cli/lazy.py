@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
@@ -41,15 +42,18 @@ class Failure(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group over a table of commands, name → ``LazyCommand``.
+    """A group over a table of commands, name → ``LazyCommand``; ``sibling`` is the other program and its group's target.
 
     Project errors and operating-system errors end as one line on stderr with exit code 1 (2 for wrong usage, as click does),
     Ctrl-C with exit code 130, a closed pipe silently. ``EASYTEACACHE_TRACEBACK=1`` lets errors through.
     """
 
-    def __init__(self, *args: Any, table: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, table: Mapping[str, LazyCommand], sibling: tuple[str, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.table = dict(sorted(table.items()))
+        self._sibling = sibling
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The table's names, sorted."""
@@ -59,10 +63,24 @@ class LazyGroup(click.Group):
         """Import the command ``cmd_name``; None when the table has no such line."""
         if cmd_name not in self.table:
             return None
-        module, _, attribute = self.table[cmd_name].target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return _load(self.table[cmd_name].target)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command named first; a name that is not in the table is answered with what may have been meant."""
+        if args and args[0] not in self.table and (hint := self._hint(args[0])):
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def _hint(self, name: str) -> str | None:
+        if self._sibling is not None:
+            program, target = self._sibling
+            other = _load(target)
+            if isinstance(other, LazyGroup) and name in other.table:
+                return f"It is a command of {program}: {program} {name}"
+        close = difflib.get_close_matches(name, self.table, n=1)
+        return f"Did you mean {close[0]!r}?" if close else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table's one-line summaries."""
@@ -102,6 +120,13 @@ class LazyGroup(click.Group):
             raise
         except OSError as error:
             raise Failure(text.plain(_reason(error))) from error
+
+
+def _load(target: str) -> click.Command:
+    module, _, attribute = target.partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command
 
 
 def _reason(error: OSError) -> str:

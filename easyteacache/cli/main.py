@@ -15,7 +15,10 @@ TABLE = {
 }
 
 
-@click.group(cls=LazyGroup, table=TABLE, context_settings={"help_option_names": ["-h", "--help"]})
+SIBLING = ("easyteacache-hub", "easyteacache.cli.hub:main")
+
+
+@click.group(cls=LazyGroup, table=TABLE, sibling=SIBLING, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache")
 def main() -> None:
     """Make caching calibrations for diffusion transformers, and see them work.

@@ -95,6 +95,21 @@ def test_wrong_usage_exits_2(group: LazyGroup) -> None:
     assert CliRunner().invoke(group, ["no-such-command"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("main", "typed", "hint"),
+    [
+        (hub, "lits", "Did you mean 'list'?"),
+        (program, "dmeo", "Did you mean 'demo'?"),
+        (program, "show", "It is a command of easyteacache-hub: easyteacache-hub show"),
+        (hub, "demo", "It is a command of easyteacache: easyteacache demo"),
+    ],
+)
+def test_a_command_that_is_not_there_is_answered_with_one_that_is(main: LazyGroup, typed: str, hint: str) -> None:
+    result = CliRunner().invoke(main, [typed])
+    assert result.exit_code == 2
+    assert f"No such command '{typed}'. {hint}" in result.stderr
+
+
 @pytest.mark.parametrize("main", [program, hub])
 def test_version_is_the_packages(main: LazyGroup) -> None:
     from easyteacache import __version__
