@@ -13,7 +13,7 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from easyteacache.index import IndexEntry
     from easyteacache.registry import Registry
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Line = tuple[str, str, IndexEntry]
 
 SIGNALS = click.Choice(get_args(Signal))
+METHODS = click.Choice(("teacache", "magcache"))
 STATUSES = click.Choice(get_args(Status))
 
 
@@ -29,6 +30,7 @@ STATUSES = click.Choice(get_args(Status))
 @click.option("--source", metavar="LAYER", help="Only this layer: local, pulled, bundled or a folder's path.")
 @click.option("--family", help="Only keys whose first name is this: wan2.1, flux.1 …")
 @click.option("--signal", type=SIGNALS, metavar="SIGNAL", help=f"Only this signal: {', '.join(SIGNALS.choices)}.")
+@click.option("--method", type=METHODS, metavar="METHOD", help=f"Only this method: {', '.join(METHODS.choices)}.")
 @click.option("--status", type=STATUSES, metavar="STATUS", help=f"Only this status: {', '.join(STATUSES.choices)}.")
 @registry_option
 @json_option
@@ -37,6 +39,7 @@ def list_records(
     source: str | None,
     family: str | None,
     signal: str | None,
+    method: str | None,
     status: str | None,
     registry: Path | None,
     as_json: bool,
@@ -58,7 +61,8 @@ def list_records(
       sequence_lengths, layer, aliases (each kind, value, borrowed)
     """
     reachable = _one_layer(open_registry(registry), source).entries()
-    lines = [line for line in reachable if _wanted(line, pattern, family=family, signal=signal, status=status)]
+    exact = {"family": family, "signal": signal, "method": method, "status": status}
+    lines = [line for line in reachable if _wanted(line, pattern, exact)]
     if as_json:
         text.echo_json({"records": [_content(line) for line in lines]})
     elif lines:
@@ -78,9 +82,9 @@ def _one_layer(registry: Registry, source: str | None) -> Registry:
     return type(registry)(layers)
 
 
-def _wanted(line: Line, pattern: str | None, **exact: str | None) -> bool:
+def _wanted(line: Line, pattern: str | None, exact: Mapping[str, str | None]) -> bool:
     key, _, entry = line
-    found = {"family": key.split("/")[0], "signal": entry.signal, "status": entry.status}
+    found = {"family": key.split("/")[0], "signal": entry.signal, "method": entry.method, "status": entry.status}
     if any(value is not None and found[name] != value for name, value in exact.items()):
         return False
     if pattern is None:
@@ -121,7 +125,8 @@ def _table(lines: Sequence[Line]) -> str:
         (
             key,
             entry.status,
-            entry.signal if entry.method == "teacache" else f"{entry.method} {entry.signal}",
+            # Other methods take no signal.
+            entry.signal if entry.method == "teacache" else entry.method,
             _range(entry.num_steps),
             _range(entry.sequence_lengths),
             *([layer] if several else []),

@@ -50,7 +50,8 @@ def show(key: str, registry: Path | None, as_json: bool) -> None:
 
 def _page(found: Found) -> Iterator[str]:
     record = found.calibration
-    yield click.style(record.model_key, bold=True) + f"  {record.title}"
+    yield click.style(record.model_key, bold=True)
+    yield text.paragraph(record.title)
     yield text.fields(_facts(found))
     yield text.heading("Buckets")
     yield _buckets(record)
@@ -74,7 +75,8 @@ def _facts(found: Found) -> Iterator[tuple[str, object]]:
     yield "method", f"{record.method}, for {record.modality}"
     yield "signal", record.signal + (f": {record.signal_source}" if record.signal_source else "")
     yield "predicts", record.fitted_output + (f": {record.fitted_output_source}" if record.fitted_output_source else "")
-    yield "applied as", {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}[record.rescale_post]
+    if record.method == "teacache":
+        yield "applied as", {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}[record.rescale_post]
     yield "branches", ", ".join(record.branches)
     yield (
         "also named",
@@ -196,9 +198,9 @@ def _remark(point: OperatingPoint) -> str | None:
 
 def _origin(record: Calibration) -> Iterator[str]:
     origin = record.provenance
-    yield text.fields(
-        (name.replace("_", " "), value) for name, value in origin if name not in ("sources", "traces") and value
-    )
+    told = [(name.replace("_", " "), value) for name, value in origin if name not in ("sources", "traces") and value]
+    if told:
+        yield text.fields(told)
     for source in origin.sources:
         yield text.paragraph(_source(source), indent="  ", bullet="- ")
     for trace in origin.traces:

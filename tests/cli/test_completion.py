@@ -43,7 +43,7 @@ def test_an_unknown_shell_is_wrong_usage(run_hub: Run) -> None:
 
 @pytest.mark.parametrize("command", ["show", "resolve"])
 def test_model_keys_complete_from_the_index(command: str) -> None:
-    assert words(hub, [command], "wan2.2") == ["wan2.2/ti2v-5b"]
+    assert words(hub, [command], "wan2.1/t2v-14b/no") == ["wan2.1/t2v-14b/no-retention"]
     assert len(words(hub, [command], "")) >= 60
 
 
@@ -68,8 +68,8 @@ def test_the_installed_program_answers_bash() -> None:
     environment = {
         **os.environ,
         "_EASYTEACACHE_HUB_COMPLETE": "bash_complete",
-        "COMP_WORDS": "easyteacache-hub show wan2.2/t",
+        "COMP_WORDS": "easyteacache-hub show wan2.1/t2v-14b/no",
         "COMP_CWORD": "2",
     }
     done = subprocess.run(["easyteacache-hub"], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout == "plain,wan2.2/ti2v-5b\n"
+    assert done.stdout == "plain,wan2.1/t2v-14b/no-retention\n"

@@ -60,6 +60,8 @@ def test_json_has_exactly_the_documented_keys(
         (["--family", "tiny"], ["tiny/video"]),
         (["--family", "tin"], []),
         (["--signal", "modulated_input"], ["other/image"]),
+        (["--method", "magcache"], []),
+        (["--method", "teacache"], ["other/image", "tiny/video"]),
         (["--status", "validated"], []),
     ],
 )
