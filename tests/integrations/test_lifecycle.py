@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers.hooks import FirstBlockCacheConfig
 from tiny_pipelines import flux, sample, wan
-from tiny_transformers import build
 from tiny_transformers import arguments as forward_arguments
+from tiny_transformers import build
 
 from easyteacache import TeaCache
 from easyteacache.errors import AttachError, SignalMismatch

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import AttachError
+from easyteacache.integrations.diffusers.layouts import ALONE, Layout, token_axes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from easyteacache.integrations.diffusers.arguments import Arguments
+    from easyteacache.integrations.diffusers.layouts import Tokens
 
     Extract = Callable[["nn.Module", Arguments], torch.Tensor]
-    Tokens = Callable[["torch.Tensor", Mapping[str, Any]], int]
+    Refuse = Callable[["nn.Module"], str | None]
     Embed = Callable[["nn.Module", "torch.Tensor", Mapping[str, Any]], torch.Tensor]
 
 
@@ -78,13 +80,13 @@ class Blocks:
         returns: the arguments that a block hands on, in the order it returns them; one name alone means that it returns a
             bare tensor. A name that starts with ``_`` is a returned value that is no argument; None stands for it when a
             block is skipped.
-        joined: the stream comes joined to another one: ``front`` when its tokens come first, ``back`` when they come last.
+        layout: where the generated stream lies in these blocks' tensors (``layouts``); by default it is all of them.
         optional: the list may be absent or empty.
     """
 
     path: str
     returns: tuple[str, ...] = ("hidden_states",)
-    joined: str | None = None
+    layout: Layout = ALONE
     optional: bool = False
 
 
@@ -96,14 +98,15 @@ class Adapter:
         transformer: name of the class.
         blocks: its block lists in the order they run.
         signals: where each signal that a calibration may ask for is found.
-        streams: arguments of the first block whose residual is cached: the streams that are generated and read after the blocks.
+        streams: arguments of the first block whose residual is cached: the streams that are generated and read after the
+            blocks. One that is None in a forward is left out.
         latent, timestep: the transformer's own arguments for the noisy sample and the noise level.
         conditioning: the transformer's own arguments that tell guidance branches apart where a pipeline sets no context.
-        tokens: sequence length of the generated stream from the first stream's tensor ``(B, L, D)`` and the transformer's
-            arguments; by default its middle axis.
+        tokens: sequence length of the generated stream, from the first stream's tensor, the transformer's arguments, and the
+            transformer; by default every axis between batch and channels.
         embeds: for a signal that follows from the noise level alone: ``(transformer, timesteps (N,), arguments) -> (N, …)``, so
             that a whole run's distances are known before step 0.
-        context: the class has ``cache_context`` (diffusers' ``CacheMixin``).
+        refuses: why an instance cannot be served, or None.
         note: what a user should know.
     """
 
@@ -114,22 +117,27 @@ class Adapter:
     latent: str = "hidden_states"
     timestep: str = "timestep"
     conditioning: tuple[str, ...] = ("encoder_hidden_states",)
-    tokens: Tokens | None = None
+    tokens: Tokens = token_axes
     embeds: Mapping[str, Embed] = field(default_factory=dict)
+    refuses: Refuse = lambda transformer: None
     note: str = ""
 
     def source(self, signal: str) -> Source | None:
         """Where ``signal`` is found; None when this class does not offer it."""
-        if signal == "first_block_residual":
-            return FirstBlock()
-        if signal == "hidden_states":
-            return self.signals.get(signal, Argument(self.streams[0]))
-        return self.signals.get(signal)
+        return self._offered().get(signal)
 
     @property
     def signal_names(self) -> tuple[str, ...]:
         """Every signal that can be taken from this class."""
-        return tuple(dict.fromkeys((*self.signals, "hidden_states", "first_block_residual")))
+        return tuple(self._offered())
+
+    def _offered(self) -> dict[str, Source]:
+        offered = {**self.signals}
+        offered.setdefault("hidden_states", Argument(self.streams[0]))
+        # The first list may run beside the stream (control hints) and give nothing of it back.
+        if set(self.streams) <= set(self.blocks[0].returns):
+            offered["first_block_residual"] = FirstBlock()
+        return offered
 
 
 _REGISTERED: dict[str, Adapter] = {}

@@ -38,6 +38,9 @@ def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str 
     adapter = adapter_for(module)
     _refuse_other_caches(module)
     source = _check_policy(cache, adapter)
+    reason = adapter.refuses(module)
+    if reason is not None:
+        raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
     blocks = located(adapter, module)
     _refuse_split_blocks(blocks[0][1])
     driver = Driver(cache, adapter, module, scheduler=scheduler, residual_device=residual_device)

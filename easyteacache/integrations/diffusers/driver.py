@@ -180,7 +180,7 @@ class Driver:
             self._resolve(forward, forward.tokens, forward.arguments.get(self.adapter.timestep))
             assert forward.state is not None
             forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
-        if forward.reuse:
+        if forward.skipping:
             forward.state.reuse(forward.signal, coordinate=forward.coordinate)
         elif forward.truth is not None:
             truth = forward.truth.detach()
@@ -198,22 +198,32 @@ class Driver:
         """The first block is about to run: remember its input, and decide unless that was done or has to wait."""
         forward = self.forward
         assert forward is not None
-        forward.heads = tuple(arguments.required(name) for name in self.adapter.streams)
-        forward.tokens = self._token_count(forward)
-        if not forward.wants_signal:
+        forward.heads = forwards.entering(arguments, self.adapter.streams)
+        forward.tokens = self.adapter.tokens(next(iter(forward.heads.values())), forward.arguments, self.transformer)
+        if forward.wants_signal:
+            source = signals.source_of(self.adapter, self.cache.policy.signal)
+            forward.signal = signals.extract(source, block, arguments, forward.collected)
+            if not isinstance(source, FirstBlock):
+                self.decide_late()
+        self._fill(forward)
+
+    def _fill(self, forward: Forward) -> None:
+        if not forward.reuse:
             return
-        source = signals.source_of(self.adapter, self.cache.policy.signal)
-        forward.signal = signals.extract(source, block, arguments, forward.collected)
-        if not isinstance(source, FirstBlock):
-            self.decide_late()
+        assert forward.forecast is not None
+        streams = {} if forward.of_output else forwards.added(forward.heads, forward.forecast)
+        # None: the model joins other tokens to its stream than at the step that was computed.
+        if streams is not None:
+            forward.streams, forward.skipping = streams, True
 
     def after_first(self, blocks: Blocks, output: Any) -> None:
         """The first block has run: its residual is the signal, where that is what was waited for."""
         forward = self.forward
         assert forward is not None
         if forward.wants_signal and forward.signal is None:
-            forward.signal = forwards.residuals(blocks, output, forward, self.adapter.streams)
+            forward.signal = forwards.residuals(blocks, output, forward.heads)
             self.decide_late()
+            self._fill(forward)
 
     @_outside_graphs(
         "this calibration's signal decides inside the model: compile the blocks (compile_repeated_blocks), or use a "
@@ -230,31 +240,23 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
-        if not forward.of_output:
-            forward.truth = forwards.residuals(blocks, output, forward, self.adapter.streams)
+        if forward.heads and not forward.of_output:
+            forward.truth = forwards.residuals(blocks, output, forward.heads)
 
     def fill(self, blocks: Blocks, arguments: Arguments) -> Any:
         """What the last block returns at a reused step."""
         forward = self.forward
         assert forward is not None
-        if forward.of_output:
-            return forwards.skipped(blocks, arguments)
-        return forwards.filled(blocks, arguments, forward, self.adapter.streams)
+        return forwards.filled(blocks, arguments, forward.streams)
 
     def output(self, output: Any) -> Any:
         """The transformer's output; at a reused step forecast, where outputs are what is forecast."""
         forward = self.forward
         if forward is None or not forward.of_output:
             return output
-        if not forward.reuse:
+        if not forward.skipping:
             forward.truth = forwards.sample_of(output)
             return output
         assert forward.forecast is not None
         sample = forwards.sample_of(output)
         return forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())
-
-    def _token_count(self, forward: Forward) -> int:
-        head = forward.heads[0]
-        if self.adapter.tokens is not None:
-            return self.adapter.tokens(head, forward.arguments)
-        return head.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,10 @@ class Forward:
         distance: the signal distance to the previous step where it is known without the signal.
         wants_signal: the signal's tensor has to be read.
         decided, reuse: whether it was decided yet, and how.
+        skipping: blocks are skipped: decided so, and the first block came by.
         of_output: the model's output is forecast instead of the blocks' residual.
         heads: the streams entering the first block, each ``(B, L, D)``.
+        streams: what they become at a reused step, before anything can change them in place.
         tokens: sequence length of the generated stream.
         forecast: what a reused step adds to ``heads``; several streams come flattened into one ``(B, N)``.
         truth: the same quantity as a computed step found it.
@@ -45,9 +47,11 @@ class Forward:
     wants_signal: bool = True
     decided: bool = False
     reuse: bool = False
+    skipping: bool = False
     of_output: bool = False
     signal: torch.Tensor | None = None
-    heads: tuple[torch.Tensor, ...] = ()
+    heads: dict[str, torch.Tensor] = field(default_factory=dict)
+    streams: dict[str, torch.Tensor] = field(default_factory=dict)
     tokens: int = 0
     forecast: torch.Tensor | None = None
     truth: torch.Tensor | None = None
@@ -56,62 +60,45 @@ class Forward:
 
 def skipped(blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
     """What a skipped block returns: its own arguments, in the layout of its list."""
-    values = tuple(None if name.startswith("_") else arguments[name] for name in blocks.returns)
+    values = tuple(arguments[name] for name in blocks.returns)
     return values if len(values) > 1 else values[0]
 
 
-def residuals(blocks: Blocks, output: Any, forward: Forward, streams: tuple[str, ...]) -> torch.Tensor:
-    """What the blocks added to each stream: last block's output − first block's input; several come as one ``(B, N)``."""
-    found = [
-        _own_tokens(blocks, _returned(blocks, output, name), head) - head
-        for name, head in zip(streams, forward.heads, strict=True)
-    ]
+def entering(arguments: Mapping[str, Any], streams: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The streams entering the first block; one that is None is left out."""
+    found = {name: arguments[name] for name in streams}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def residuals(blocks: Blocks, output: Any, heads: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What the blocks added to each stream: a block's output − the first one's input; several come as one ``(B, N)``."""
+    found = []
+    for name, head in heads.items():
+        value = output[blocks.returns.index(name)] if len(blocks.returns) > 1 else output
+        found.append(blocks.layout.take(value, head) - head)
     return found[0] if len(found) == 1 else torch.cat([residual.flatten(1) for residual in found], dim=1)
 
 
-def filled(blocks: Blocks, arguments: Mapping[str, Any], forward: Forward, streams: tuple[str, ...]) -> Any:
-    """What the last block returns at a reused step: each stream is head input + forecast residual."""
-    output = skipped(blocks, arguments)
-    assert forward.forecast is not None
-    forecast = forward.forecast.to(forward.heads[0].device, non_blocking=True)
-    start = 0
-    for name, head in zip(streams, forward.heads, strict=True):
-        part = forecast
-        if len(streams) > 1:
-            size = head[0].numel()
-            part = forecast[:, start : start + size].view_as(head)
-            start += size
-        value = (head + part).to(head.dtype)
-        output = _replaced(blocks, output, name, _joined(blocks, arguments[name], value))
-    return output
+def added(heads: Mapping[str, torch.Tensor], forecast: torch.Tensor) -> dict[str, torch.Tensor] | None:
+    """Each stream + its forecast residual, new tensors; None when the residual is of another shape."""
+    first, *others = heads.values()
+    forecast = forecast.to(first.device, non_blocking=True)
+    if not others:
+        return {name: head + forecast for name, head in heads.items()} if forecast.shape == first.shape else None
+    sizes = [head[0].numel() for head in heads.values()]
+    if forecast.shape != (first.shape[0], sum(sizes)):
+        return None
+    parts = torch.split(forecast, sizes, dim=1)
+    return {name: head + part.view_as(head) for (name, head), part in zip(heads.items(), parts, strict=True)}
 
 
-def _returned(blocks: Blocks, output: Any, name: str) -> torch.Tensor:
-    return output[blocks.returns.index(name)] if len(blocks.returns) > 1 else output  # type: ignore[no-any-return]
-
-
-def _replaced(blocks: Blocks, output: Any, name: str, value: torch.Tensor) -> Any:
-    if len(blocks.returns) == 1:
-        return value
-    where = blocks.returns.index(name)
-    return (*output[:where], value, *output[where + 1 :])
-
-
-def _own_tokens(blocks: Blocks, value: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
-    """The generated stream's tokens of a tensor that may hold another stream's too."""
-    if blocks.joined is None:
-        return value
-    count = head.shape[1]
-    return value[:, :count] if blocks.joined == "front" else value[:, value.shape[1] - count :]
-
-
-def _joined(blocks: Blocks, whole: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    if blocks.joined is None:
-        return own
-    count = own.shape[1]
-    if blocks.joined == "front":
-        return torch.cat((own, whole[:, count:]), dim=1)
-    return torch.cat((whole[:, : whole.shape[1] - count], own), dim=1)
+def filled(blocks: Blocks, arguments: Mapping[str, Any], streams: Mapping[str, torch.Tensor]) -> Any:
+    """What the last block returns at a reused step, its streams overwritten."""
+    values = [
+        blocks.layout.put(arguments[name], streams[name]) if name in streams else arguments[name]
+        for name in blocks.returns
+    ]
+    return tuple(values) if len(values) > 1 else values[0]
 
 
 def sample_of(output: Any) -> torch.Tensor:

@@ -94,7 +94,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         arguments = Arguments(type(module), args, kwargs)
         if self._first:
             return self._run_first(call, module, arguments, args, kwargs)
-        if not forward.reuse:
+        if not forward.skipping:
             output = call(*args, **kwargs)
             if self._last:
                 self._driver.leave(self._blocks, output)
@@ -107,7 +107,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         forward = self._driver.forward
         assert forward is not None
         self._driver.enter(module, arguments)
-        if forward.reuse:
+        if forward.skipping:
             return skipped(self._blocks, arguments)
         output = call(*args, **kwargs)
         self._driver.after_first(self._blocks, output)
