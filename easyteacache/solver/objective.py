@@ -1,9 +1,14 @@
 """Predicted error of the final sample of a plan, without the model.
 
-Step j's error e_j = Σ_k w_k r_k − r_j enters the sample as Δσ_j e_j and travels through the rest of the run. To first order the
-final error is Σ_j g_j Δσ_j e_j: linear in the residuals, so its norm is one quadratic form in the run's Gram matrix. Errors of
-neighbouring steps point the same way and add up, those of distant ones hardly do; both limits are forms in the same matrix and
-``COHERENCE`` is the share of the first.
+Step j's error e_j = Σ_k w_k r_k − r_j enters the sample as Δσ_j e_j and travels through the rest of the run. What happens to it on
+the way follows from the model's Jacobian, which no trace holds; but for a velocity v = (x − x̂)/σ it lies between two cases:
+
+* where the sample is undecided, an error grows by g_j until the end: the final error is ‖Σ_j g_j Δσ_j e_j‖, one quadratic form in
+  the run's Gram matrix, because everything is linear in the residuals;
+* where the model is certain of x̂, δv = δx/σ pulls errors back, as long as outputs are computed. A forecast made of outputs that were
+  computed on a disturbed state feeds the disturbance back instead, the more the further it extrapolates.
+
+Both are exact for their case and cost no model; the prediction is their root of squares.
 """
 
 from __future__ import annotations
@@ -14,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from easyteacache.solver.filling import Anchors, Filling, Rows
+from easyteacache.solver.filling import Anchors, Filling, Rows, reused_steps
 from easyteacache.solver.runs import Runs
 
 Array = NDArray[np.float64]
-COHERENCE = 0.5
+# Share of the norm of the summed errors; the rest goes to the sum of their norms, because errors made long apart are met by
+# different Jacobians and cannot be relied on to cancel.
+COHERENCE = 0.9
 SMALLEST = 1e-12
 
 
@@ -49,17 +56,37 @@ class Objective:
         self.runs, self.filling = runs, filling
         self.rows = rows or Rows(filling, runs)
         self._gram = runs.gram(filling.applied_to)
-        transfer = runs.transfer if filling.applied_to == "residual" else np.ones(runs.num_steps)
-        self._factors = gains * runs.step_sizes * transfer
+        self._transfer = runs.transfer if filling.applied_to == "residual" else np.ones(runs.num_steps)
+        self._factors = gains * runs.step_sizes * self._transfer
         self._segments: dict[tuple[Anchors, int], Segment] = {}
         self._nothing = Segment(np.zeros(runs.num_steps), np.zeros(len(runs)))
 
     def errors(self, schedule: Sequence[int]) -> Array:
         """Predicted error of the final sample relative to how far the sampler moved the noise, (R,)."""
-        return np.asarray(self.errors_of([self.segments(schedule)])[0])
+        growing = self.errors_of([self.segments(schedule)])[0]
+        return np.asarray(np.hypot(growing, self.fed_back(schedule)))
+
+    def fed_back(self, schedule: Sequence[int]) -> Array:
+        """The second case, (R,): errors that every computed step pulls back and every forecast may feed back."""
+        computed, steps = frozenset(schedule), self.runs.num_steps
+        pull = 1.0 / self.runs.sigmas[:-1]
+        # Row j: the disturbance of the state before step j, in units of the residuals.
+        disturbed = np.zeros((steps + 1, steps))
+        rows = {step: self.rows.row(anchors, step) for anchors, step in reused_steps(schedule, steps, self.rows.history)}
+        for step in range(steps):
+            if step in computed:
+                change = pull[step] * disturbed[step]
+            else:
+                row = rows[step]
+                change = (row.weights[:-1] * pull[row.steps[:-1]]) @ disturbed[row.steps[:-1]]
+                change[row.steps] += self._transfer[step] * row.weights
+            disturbed[step + 1] = disturbed[step] + self.runs.step_sizes[step] * change
+        end = disturbed[-1]
+        squared = np.einsum("i,rij,j->r", end, self._gram, end)
+        return np.asarray(np.sqrt(np.maximum(squared, 0.0)) / self.runs.displacement)
 
     def errors_of(self, plans: Sequence[Sequence[Segment]]) -> Array:
-        """``errors`` of K plans given as their segments, (K, R)."""
+        """The first case, of K plans given as their segments, (K, R)."""
         directions = np.stack([np.sum([s.direction for s in plan], axis=0) for plan in plans])
         squares = np.stack([np.sum([s.squares for s in plan], axis=0) for plan in plans])
         return self.combine(directions, squares)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-EARLY_GAIN = 3.0
+EARLY_GAIN = 2.5
 
 
 def gains(sigmas: Array, *, early: float = EARLY_GAIN) -> Array:

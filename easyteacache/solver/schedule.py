@@ -66,7 +66,8 @@ def improve(objective: Objective, schedule: Schedule, *, tick: Callable[[], None
 
     A move takes a computed step up to ``REACH`` places along, or one of the ``SPARE`` that are missed least to anywhere.
     """
-    current, best = list(schedule), float(typical(objective.errors(schedule)))
+    current = list(schedule)
+    best = float(values(objective, current, [current])[0])
     for _ in range(MOST_SWEEPS):
         tick()
         moves = _neighbours(objective, current)
@@ -97,7 +98,10 @@ def _without_each(schedule: list[int]) -> list[list[int]]:
 
 
 def values(objective: Objective, base: Sequence[int], moves: Sequence[Sequence[int]]) -> Array:
-    """The search objective of ``moves``, each close to ``base``: only the segments that differ are added up again."""
+    """The search objective of ``moves``, each close to ``base``: only the segments that differ are added up again.
+
+    It is the first case of ``objective`` alone, which adds up over segments; whoever chooses between results takes both.
+    """
     reference = _keyed(objective, base)
     direction, squares = np.zeros(objective.runs.num_steps), np.zeros(len(objective.runs))
     for key in reference:

@@ -109,6 +109,7 @@ def solve(
         judged_on = Runs.stack(heldout.group(*setting).runs)
         plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket, progress)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
+        progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     return Solution(_record(traces, chosen, fits[chosen], buckets, options, labels), fits, chosen)
 
 

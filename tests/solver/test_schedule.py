@@ -26,6 +26,11 @@ def value(found: Objective, plan: tuple[int, ...]) -> float:
     return float(typical(found.errors(plan)))
 
 
+def searched_value(found: Objective, plan: tuple[int, ...]) -> float:
+    """What the local search itself minimises."""
+    return float(typical(found.errors_of([found.segments(plan)]))[0])
+
+
 @pytest.mark.parametrize("computed", [1, 2, 7, 19, 20])
 def test_constructions_compute_as_many_steps_as_asked_from_step_zero(computed: int) -> None:
     table = np.linspace(1.0, 5.0, 19)
@@ -46,7 +51,7 @@ def test_value_of_moves_is_that_of_the_whole_schedules(make_set: MakeSet, fillin
     found = objective(Runs.stack(make_set(4).runs), filling)
     base = [0, 2, 5, 6, 11, 15]
     moves = [[0, 3, 5, 6, 11, 15], [0, 2, 5, 6, 15, 19], [0, 1, 2, 5, 6, 11], base]
-    assert schedule.values(found, base, moves) == pytest.approx([value(found, tuple(move)) for move in moves])
+    assert schedule.values(found, base, moves) == pytest.approx([searched_value(found, tuple(move)) for move in moves])
 
 
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
@@ -63,16 +68,16 @@ def test_local_search_never_makes_a_schedule_worse(make_set: MakeSet, filling: F
         start = schedule.uniform(20, count)
         better = schedule.improve(found, start)
         assert len(better) == count
-        assert value(found, better) <= value(found, start)
+        assert searched_value(found, better) <= searched_value(found, start)
 
 
 @pytest.mark.parametrize("filling", FILLINGS[:3], ids=str)
 def test_search_comes_within_five_percent_of_the_best_of_all_schedules(make_set: MakeSet, filling: Filling) -> None:
     found = objective(Runs.stack(make_set(4, steps=14).runs), filling)
     everything = [(0, *rest) for rest in itertools.combinations(range(1, 14), 5)]
-    best = min(value(found, plan) for plan in everything)
+    best = min(searched_value(found, plan) for plan in everything)
     searched = schedule.improve(found, schedule.eliminate(found, 6)[6])
-    assert value(found, searched) <= best + np.log(1.05)
+    assert searched_value(found, searched) <= best + np.log(1.05)
 
 
 @pytest.mark.parametrize("speedup", [1.25, 1.5, 2.0, 3.0, 4.0, 5.0])

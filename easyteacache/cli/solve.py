@@ -1,0 +1,225 @@
+"""`easyteacache solve`: traces in, a calibration out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easyteacache.cli import text
+from easyteacache.cli.parameters import MODEL_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from easyteacache.calibration import Calibration
+    from easyteacache.solver.fit import BucketFit
+    from easyteacache.solver.solve import Progress, Solution
+    from easyteacache.trace import TraceSet
+
+
+@click.command("solve")
+@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
+)
+@click.option("--model-key", type=MODEL_KEY, help="Key of the record.  [that of the traces]")
+@click.option("--part", metavar="NAME", help="Solve the runs of this expert only, such as high-noise.")
+@click.option("--signal", metavar="NAME", help="Fit this signal.  [the one held-out runs speak for]")
+@click.option(
+    "--method",
+    type=click.Choice(["monotone", "teacache", "auto"]),
+    default="monotone",
+    show_default=True,
+    help="Form of the curve: non-decreasing polynomial; the paper's plain degree 4; or the better of both kinds.",
+)
+@click.option("--order", type=click.IntRange(1, 8), help="Fix the polynomial's order.  [chosen by cross-validation]")
+@click.option("--robust", is_flag=True, help="Huber weights: runs that went wrong count less.")
+@click.option("--title", help="The model's name as people write it.  [the key]")
+@click.option(
+    "--modality",
+    type=click.Choice(["image", "video", "audio", "video-audio", "multimodal"]),
+    help="What the model generates.  [image or video, by the frames of the traces]",
+)
+@click.option("--license", metavar="SPDX", help="Licence of the numbers, such as CC0-1.0.")
+@click.option("--author", help="Who stands for the numbers.")
+@click.option("--date", metavar="YYYY-MM-DD", help="Date of the fit.  [day of the last recording]")
+@click.option("--note", "notes", multiple=True, help="What a user should know; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the keys listed above as JSON.")
+def solve(traces: tuple[Path, ...], out: Path, part: str | None, as_json: bool, **choices: Any) -> None:
+    """Solve a calibration from TRACES, files or folders that `easyteacache record` wrote.
+
+    Fits a curve and a sigma profile per sequence length, step count and shift, searches schedules and thresholds for speed-ups of
+    1.25 to 5, and states the error of each on runs it kept aside. The record is a draft until `easyteacache validate --write`
+    has judged it. The same traces and options always give the same file.
+
+    \b
+    Examples:
+      easyteacache solve traces --out my-model.json
+      easyteacache solve a.safetensors b.safetensors --out my.json \\
+          --model-key wan2.1/t2v-1.3b --license CC0-1.0
+      easyteacache solve traces --out plain.json --method teacache
+
+    \b
+    JSON: file, model_key, revision, signal, explains, signals (each bucket,
+      signal, order, r2, heldout_r2, ceiling), points (each bucket, gate,
+      forecaster, computed_steps, speedup, error, p90)
+    """
+    from easyteacache import calibration as records
+    from easyteacache.solver.options import FitOptions
+    from easyteacache.solver.solve import Labels
+    from easyteacache.solver.solve import solve as solve_traces
+    from easyteacache.trace import TraceSet
+
+    runs = TraceSet.load(*traces)
+    runs = runs if part is None else runs.part(part)
+    if not len(runs):
+        raise click.UsageError(
+            f"no runs{'' if part is None else f' of the expert {part!r}'} in {', '.join(map(str, traces))}"
+        )
+    previous = records.load(out) if out.exists() else None
+    signal = choices.pop("signal")
+    options = FitOptions(choices.pop("method"), choices.pop("order"), choices.pop("robust"))
+    with _Bar(len(runs.settings()), hidden=as_json) as progress:
+        solution = solve_traces(runs, signal=signal, options=options, labels=Labels(**choices), progress=progress)
+    record = _next_revision(solution.calibration, previous)
+    records.save(record, out)
+    if as_json:
+        text.echo_json(_summary(solution, record, out))
+        return
+    click.echo("\n".join(_page(solution, record, runs)))
+    click.echo(f"\nWrote {out}. Judge it next:\n  easyteacache validate {out} --traces {' '.join(map(str, traces))}")
+    if not solution.explains:
+        click.echo(text.paragraph(f"Warning: {record.notes[-1]}"), err=True)
+
+
+class _Bar:
+    """A progress bar on stderr that grows with every stage the solver reports."""
+
+    def __init__(self, buckets: int, *, hidden: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=buckets, unit="bucket", disable=True if hidden else None, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def _tell(self, message: str) -> None:
+        if message.startswith("solved"):
+            self._bar.update()
+        elif message:
+            self._bar.set_description(message)
+        else:
+            self._bar.refresh()
+
+
+def _next_revision(record: Calibration, previous: Calibration | None) -> Calibration:
+    """The record as the next revision of the file it replaces; the same one when nothing changed."""
+    if previous is None or previous.model_key != record.model_key:
+        return record
+    same = record.model_copy(update={"revision": previous.revision, "status": previous.status})
+    if same == previous:
+        return previous
+    return record.model_copy(update={"revision": previous.revision + 1})
+
+
+def _page(solution: Solution, record: Calibration, runs: TraceSet) -> Iterator[str]:
+    yield click.style(record.model_key, bold=True) + f"  revision {record.revision}, {record.status}, {len(runs)} runs"
+    yield text.heading("Signals, R² on runs left out; the chosen one is marked")
+    columns = [
+        text.Column(""),
+        text.Column("SIGNAL"),
+        text.Column("LENGTH", align="right"),
+        text.Column("STEPS", align="right"),
+        text.Column("SHIFT", align="right"),
+        text.Column("ORDER", align="right"),
+        text.Column("R²", align="right"),
+        text.Column("ANY CURVE", align="right"),
+    ]
+    yield text.table(columns, list(_signal_rows(solution, record)), indent="  ")
+    yield text.heading("Operating points, error of the final sample on held-out runs")
+    columns = [
+        text.Column("LENGTH", align="right"),
+        text.Column("STEPS", align="right"),
+        text.Column("SPEED-UP", align="right"),
+        text.Column("GATE"),
+        text.Column("ERROR", align="right"),
+        text.Column("P90", align="right"),
+        text.Column("FILLED BY"),
+    ]
+    yield text.table(columns, list(_point_rows(record)), indent="  ")
+
+
+def _signal_rows(solution: Solution, record: Calibration) -> Iterator[tuple[object, ...]]:
+    for signal, fits in solution.fits.items():
+        for bucket, fitted in zip(record.buckets, fits, strict=True):
+            yield (
+                "*" if signal == solution.signal else "",
+                signal,
+                bucket.sequence_length,
+                bucket.num_steps,
+                None if bucket.shift is None else f"{bucket.shift:g}",
+                fitted.chosen.order,
+                _r2(fitted),
+                f"{fitted.ceiling:.3f}",
+            )
+
+
+def _r2(fitted: BucketFit) -> str | None:
+    value = fitted.quality.heldout_r2
+    return None if value is None else f"{value:.3f}"
+
+
+def _point_rows(record: Calibration) -> Iterator[tuple[object, ...]]:
+    for bucket in record.buckets:
+        for point in bucket.operating_points:
+            yield (
+                bucket.sequence_length,
+                f"{point.computed_steps}/{bucket.num_steps}",
+                f"{point.speedup:.3g}x",
+                "schedule" if point.threshold is None else text.number(point.threshold),
+                text.number(None if point.error is None else point.error.mean, 3),
+                text.number(None if point.error is None else point.error.p90, 3),
+                f"{point.forecaster} of {point.applied_to}",
+            )
+
+
+def _summary(solution: Solution, record: Calibration, out: Path) -> dict[str, Any]:
+    signals = [
+        {
+            "bucket": bucket.setting,
+            "signal": signal,
+            "order": fitted.chosen.order,
+            "r2": fitted.quality.r2,
+            "heldout_r2": fitted.quality.heldout_r2,
+            "ceiling": fitted.ceiling,
+        }
+        for signal, fits in solution.fits.items()
+        for bucket, fitted in zip(record.buckets, fits, strict=True)
+    ]
+    points = [
+        {
+            "bucket": bucket.setting,
+            "gate": "schedule" if point.threshold is None else "threshold",
+            "forecaster": point.forecaster,
+            "computed_steps": point.computed_steps,
+            "speedup": point.speedup,
+            "error": None if point.error is None else point.error.mean,
+            "p90": None if point.error is None else point.error.p90,
+        }
+        for bucket in record.buckets
+        for point in bucket.operating_points
+    ]
+    return {
+        "file": str(out),
+        "model_key": record.model_key,
+        "revision": record.revision,
+        "signal": solution.signal,
+        "explains": solution.explains,
+        "signals": signals,
+        "points": points,
+    }
