@@ -17,6 +17,7 @@ TABLE = {
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
     ),
     "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
+    "verify": LazyCommand("easyteacache.cli.verify:verify", "Check every record and the index of a registry folder."),
     "where": LazyCommand("easyteacache.cli.where:where", "Show the registry layers and their folders."),
 }
 

@@ -1,0 +1,22 @@
+"""What a registry folder, a lock or a submission is refused for beyond what concerns one record: rule id → meaning.
+
+The rules of one record's file are ``schema.MEANINGS``, those of its accuracy ``solver.rules``; ids are the same in every tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "registry.folder": "The registry is a folder.",
+        "registry.name": "Every `.json` file of the folder has the path of a model key, and none is a symbolic link.",
+        "registry.alias": "No alias is used by two records or is the key of another record.",
+        "index.missing": "The folder has an index.json.",
+        "index.unlisted": "Every record is listed in the index.",
+        "index.gone": "Every record that the index lists is there.",
+        "index.sha256": "Every record has the content whose hash the index lists.",
+        "index.stale": "The index says about every record what the record says.",
+    }
+)

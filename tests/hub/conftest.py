@@ -1,0 +1,82 @@
+"""Registry folders, homes and programs for the tests of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from easyteacache import index
+from easyteacache.calibration import Calibration, save
+from easyteacache.cli.hub import main as hub
+
+Program = Callable[..., Result]
+
+
+def build_record(key: str = "tiny/video", **changes: Any) -> Calibration:
+    """A draft with one bucket, fitted on x in [0.1, 0.5]."""
+    bucket = {
+        "sequence_length": 100,
+        "num_steps": 20,
+        "shift": 3.0,
+        "coefficients": [2.0, 0.0],
+        "domain": [0.1, 0.5],
+        "operating_points": [
+            {
+                "threshold": 0.1,
+                "computed_steps": 14,
+                "speedup": 1.42857,
+                "error": {"mean": 0.02},
+                "evidence": "replayed",
+            },
+            {"threshold": 0.3, "computed_steps": 8, "speedup": 2.5, "error": {"mean": 0.08}, "evidence": "replayed"},
+        ],
+    }
+    content = {
+        "schema_version": 1,
+        "model_key": key,
+        "revision": 1,
+        "status": "draft",
+        "title": "A tiny video model",
+        "modality": "video",
+        "method": "teacache",
+        "signal": "timestep_projection",
+        "buckets": [bucket],
+        "provenance": {"license": "CC0-1.0", "author": "A tester"},
+    }
+    return Calibration.from_mapping(content | changes)
+
+
+def build_folder(folder: Path, *records: Calibration) -> Path:
+    """A registry folder of ``records`` with its index."""
+    for record in records:
+        save(record, folder / f"{record.model_key}.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    index.write(folder, index.build(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the layers, the lock file, the terminal or the tokens of the machine it runs on."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path / "home"))
+    for name in (
+        "EASYTEACACHE_REGISTRY",
+        "EASYTEACACHE_LOCK",
+        "EASYTEACACHE_TRACEBACK",
+        "NO_COLOR",
+        "COLUMNS",
+        "HF_TOKEN",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run_hub() -> Program:
+    """``run_hub("verify", folder)`` runs `easyteacache-hub verify FOLDER` in this process."""
+    return lambda *arguments, **options: CliRunner().invoke(hub, [*map(str, arguments)], **options)
