@@ -21,7 +21,7 @@ def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
 
 def record(rank: int, world: int, kind: str) -> Recorder:
     size = TOKENS // world
-    shard = Shard(rank * size, TOKENS) if world > 1 else None
+    shard = Shard.even(rank, world) if world > 1 else None
     sketch = None if kind == "exact" else kind
     recorder = Recorder(
         signals=("timestep_projection", "hidden_states"),

@@ -246,3 +246,12 @@ def test_half_precision_residuals_have_exact_products(run):
     trace = record(Recorder(), {"cond": steps})
     np.testing.assert_allclose(trace.grams["cond"], rows @ rows.T, rtol=1e-12)
     assert trace.header.dtype == "bfloat16"
+
+
+def test_contradictory_arguments_are_refused():
+    with pytest.raises(ValueError, match="1 or more"):
+        Recorder(dimension=0)
+    with pytest.raises(ValueError, match="both reduce and shard"):
+        Recorder(reduce=lambda tensor: tensor)
+    with pytest.raises(InvalidSignal, match="batch, tokens, channels"):
+        Recorder().begin(0, timestep=1.0, block_input=torch.zeros(4, 8))
