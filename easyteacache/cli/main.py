@@ -9,8 +9,12 @@ from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
     "completion": LazyCommand("easyteacache.cli.completion:main_completion", "Print the completion script of a shell."),
+    "export": LazyCommand("easyteacache.cli.export:export", "Write a calibration in another engine's format."),
+    "import": LazyCommand("easyteacache.cli.import_:import_", "Read another engine's file as a draft calibration."),
     "record": LazyCommand("easyteacache.cli.record:record", "Run a model in full and store a trace of every run."),
     "traces": LazyCommand("easyteacache.cli.traces:traces", "Look at trace files, check them, join them."),
+    "solve": LazyCommand("easyteacache.cli.solve:solve", "Solve a calibration from traces."),
+    "validate": LazyCommand("easyteacache.cli.validate:validate", "Judge a calibration on runs it was not fitted to."),
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
 }
 
