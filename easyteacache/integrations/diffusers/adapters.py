@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from easyteacache.integrations.diffusers.arguments import Arguments
     from easyteacache.integrations.diffusers.layouts import Tokens
 
-    Extract = Callable[["nn.Module", Arguments], torch.Tensor]
+    Extract = Callable[["nn.Module", Mapping[str, Any]], torch.Tensor]
     Refuse = Callable[["nn.Module"], str | None]
     Embed = Callable[["nn.Module", "torch.Tensor", Mapping[str, Any]], torch.Tensor]
 

@@ -11,10 +11,19 @@ from easyteacache.errors import AttachError
 
 
 @functools.cache
+def parameter_names(kind: type) -> tuple[str, ...]:
+    """The names of a class's ``forward``, without ``self``: hooks replace an instance's ``forward``, never the class's."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
+
+
+@functools.cache
 def _positions(kind: type) -> dict[str, int]:
-    # The class's own signature: hooks replace an instance's `forward`, never the class's.
-    names = list(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
-    return {name: position for position, name in enumerate(names)}
+    return {name: position for position, name in enumerate(parameter_names(kind))}
+
+
+def bound(names: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name as a plain dictionary, which ``torch.compile`` can trace."""
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 class Arguments(Mapping[str, Any]):

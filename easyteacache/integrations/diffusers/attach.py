@@ -11,6 +11,7 @@ from torch import nn
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import signals
 from easyteacache.integrations.diffusers.adapters import Adapter, adapter_for, located
+from easyteacache.integrations.diffusers.compiled import step_around
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.hooks import NAME, Installed
 
@@ -46,9 +47,11 @@ def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str 
     driver = Driver(cache, adapter, module, scheduler=scheduler, residual_device=residual_device)
     watching = None if source is None else signals.watch(source, module, driver.collect)
     installed = Installed(driver, blocks, [] if watching is None else [watching])
+    step_back = step_around(driver, transformer)
 
     def detach() -> None:
         driver.end_run()
+        step_back()
         installed.remove()
 
     return detach

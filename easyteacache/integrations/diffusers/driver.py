@@ -11,7 +11,6 @@ from easyteacache.distance import Reduce
 from easyteacache.integrations.diffusers import forward as forwards
 from easyteacache.integrations.diffusers import plan, signals
 from easyteacache.integrations.diffusers.adapters import Adapter, Blocks, FirstBlock, Output
-from easyteacache.integrations.diffusers.arguments import Arguments
 from easyteacache.integrations.diffusers.branches import Branches
 from easyteacache.integrations.diffusers.clock import Clock, Context
 from easyteacache.integrations.diffusers.forward import Forward
@@ -194,7 +193,7 @@ class Driver:
         if self.forward is not None:
             self.forward.collected[source] = value
 
-    def enter(self, block: nn.Module, arguments: Arguments) -> None:
+    def enter(self, block: nn.Module, arguments: Mapping[str, Any]) -> None:
         """The first block is about to run: remember its input, and decide unless that was done or has to wait."""
         forward = self.forward
         assert forward is not None
@@ -243,7 +242,7 @@ class Driver:
         if forward.heads and not forward.of_output:
             forward.truth = forwards.residuals(blocks, output, forward.heads)
 
-    def fill(self, blocks: Blocks, arguments: Arguments) -> Any:
+    def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
         """What the last block returns at a reused step."""
         forward = self.forward
         assert forward is not None

@@ -15,7 +15,7 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
 from easyteacache.integrations.diffusers.adapters import Blocks
-from easyteacache.integrations.diffusers.arguments import Arguments
+from easyteacache.integrations.diffusers.arguments import Arguments, bound, parameter_names
 from easyteacache.integrations.diffusers.clock import Context
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.forward import skipped
@@ -79,6 +79,12 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         super().__init__()
         self._driver, self._blocks, self._first, self._last = driver, blocks, first, last
         self._inside = False
+        self._names: tuple[str, ...] = ()
+
+    def initialize_hook(self, module: nn.Module) -> nn.Module:
+        """Learn the names of the block's arguments."""
+        self._names = parameter_names(type(module))
+        return module
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The block's forward."""
@@ -91,7 +97,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         forward = self._driver.forward
         if forward is None:
             return call(*args, **kwargs)
-        arguments = Arguments(type(module), args, kwargs)
+        arguments = bound(self._names, args, kwargs)
         if self._first:
             return self._run_first(call, module, arguments, args, kwargs)
         if not forward.skipping:
@@ -102,7 +108,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         return self._driver.fill(self._blocks, arguments) if self._last else skipped(self._blocks, arguments)
 
     def _run_first(
-        self, call: Call, module: nn.Module, arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, call: Call, module: nn.Module, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         forward = self._driver.forward
         assert forward is not None

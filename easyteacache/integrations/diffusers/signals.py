@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import SignalMismatch
@@ -11,8 +11,6 @@ from easyteacache.integrations.diffusers.adapters import Adapter, Argument, Comp
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from easyteacache.integrations.diffusers.arguments import Arguments
 
 # What the original project's files call it: the time projection handed to the blocks.
 SEED_SIGNAL = "t_mod"
@@ -41,7 +39,9 @@ def source_of(adapter: Adapter, signal: str) -> Source:
     return source
 
 
-def extract(source: Source, block: nn.Module, arguments: Arguments, outputs: dict[Output, Any]) -> torch.Tensor | None:
+def extract(
+    source: Source, block: nn.Module, arguments: Mapping[str, Any], outputs: dict[Output, Any]
+) -> torch.Tensor | None:
     """The signal at this step, or None when it is only known after the first block (``FirstBlock``).
 
     Args:
@@ -51,7 +51,7 @@ def extract(source: Source, block: nn.Module, arguments: Arguments, outputs: dic
         outputs: what ``watch`` has collected in this forward.
     """
     if isinstance(source, Argument):
-        value = arguments.required(source.name)
+        value = arguments[source.name]
         return value if source.pick is None else source.pick(value)  # type: ignore[no-any-return]
     if isinstance(source, Output):
         if source not in outputs:
