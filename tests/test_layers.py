@@ -39,19 +39,22 @@ LAYERS = {
     "solver": Layer("solver solver.*", "facts records registry runtime", "numpy scipy"),
     "hub": Layer("hub hub.*", "facts records registry runtime", "pydantic jsonschema huggingface_hub filelock"),
     "integrations": Layer(
-        "integrations integrations.*", "facts records registry runtime recorder", "torch diffusers numpy tqdm"
+        "integrations integrations.diffusers* integrations.recording*",
+        "facts records registry runtime recorder",
+        "torch diffusers numpy tqdm",
     ),
+    "export": Layer("integrations.export integrations.export.*", "facts records registry identify runtime", ""),
     "reference": Layer("reference reference.*", "facts records registry runtime", "torch diffusers numpy safetensors"),
     "demo": Layer("demo demo.* quality", "facts records registry runtime reference", "numpy"),
     "cli": Layer(
         "cli cli.* __main__",
-        "facts records registry identify runtime recorder solver hub integrations reference demo",
+        "facts records registry identify runtime recorder solver hub integrations export reference demo",
         "click",
     ),
     "front": Layer("__init__", "facts", ""),  # everything else by name, on first use
 }
 # What a command needs it imports in its body, so that the other commands do not pay for it.
-CLI_AT_IMPORT = "facts records registry cli"
+CLI_AT_IMPORT = "facts records registry export cli"
 # Calls downwards that are wanted: sugar on an upper object for a lower layer, imported inside the method.
 WANTED = {("teacache", "integrations.diffusers.attach")}
 
