@@ -171,18 +171,19 @@ def test_a_change_from_all_zeros_computes_and_none_at_all_reuses(make_cache: Mak
 
 def test_nothing_that_is_kept_holds_an_autograd_graph(make_cache: Make) -> None:
     weight = torch.ones(4, requires_grad=True)
-    cache = make_cache(threshold=9.0, forecaster="quadratic", first_skip_step=3)
+    cache = make_cache(threshold=9.0, forecaster="quadratic", max_consecutive_skips=2)
     saved = []
     for step in range(4):
         # The graph of a product holds on to its factors.
-        factor = LATENT + 1
-        saved.append(weakref.ref(factor))
-        latent = factor * weight
-        signal = ONE * weight
-        output = cache.update(signal, latent) if cache.check(step, signal) else latent * 2
-        if step < 3:
+        factor, other = LATENT + 1, ONE + 1
+        saved += [weakref.ref(factor), weakref.ref(other)]
+        latent, signal = factor * weight, other * weight
+        if cache.check(step, signal):
+            output = cache.update(signal, latent)
+        else:
+            output = latent * 2
             cache.store_truth(step, signal, latent, output)
-        del factor, latent, signal, output
+        del factor, other, latent, signal, output
     gc.collect()
     assert all(factor() is None for factor in saved)
     held = cache._run.known("default")
@@ -199,7 +200,7 @@ def test_a_reused_step_lets_gradients_through_its_input(make_cache: Make) -> Non
 
 @pytest.mark.parametrize("modes", list(itertools.product([torch.no_grad, torch.inference_mode, nullcontext], repeat=3)))
 def test_modes_may_change_from_step_to_step(make_cache: Make, modes: Any) -> None:
-    cache = make_cache(threshold=9.0, forecaster="linear", max_consecutive_skips=1)
+    cache = make_cache(threshold=9.0, forecaster="linear", max_consecutive_skips=2)
     weight = torch.ones(4, requires_grad=True)
     reused = []
     for step, mode in enumerate([*modes, *modes, *modes]):
@@ -210,7 +211,7 @@ def test_modes_may_change_from_step_to_step(make_cache: Make, modes: Any) -> Non
                 assert torch.allclose(cache.update(signal, latent), 3 * latent)
             else:
                 cache.store_truth(step, signal, latent, 3 * latent)
-    assert reused == [1, 3, 5, 7]
+    assert reused == [1, 2, 4, 5, 7, 8]
 
 
 def test_update_returns_a_new_tensor_and_leaves_its_input_alone(make_cache: Make) -> None:
