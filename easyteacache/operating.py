@@ -48,6 +48,7 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     """
     if setting.threshold is not None:
         return Choice(threshold=setting.threshold)
+    offers = [(_applicable(points, setting), weight) for points, weight in offers]
     chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
     if setting.speedup is None and setting.max_error is None:
         notes.append(
@@ -59,6 +60,12 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
         )
     return chosen
+
+
+def _applicable(points: tuple[OperatingPoint, ...], setting: Setting) -> tuple[OperatingPoint, ...]:
+    """Those that forecast what the caller can forecast; all of them where there is none, so that the caller can say so."""
+    fitting = tuple(point for point in points if setting.applied_to in (None, point.applied_to))
+    return fitting or points
 
 
 def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:

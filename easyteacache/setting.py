@@ -22,6 +22,8 @@ class Setting:
         max_error: error of the final sample not to exceed (relative L2).
         min_skip_step, max_skip_step, max_consecutive_skips, forecaster: override the record's. A negative ``max_skip_step``
             counts from the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
+        applied_to: only operating points that forecast the block-stack ``residual`` or the model's ``output``; None: either.
+            The three verbs see the block stack alone and set it.
 
     Raises:
         ValueError: a number is out of range or not a number, or two of threshold, speedup and max_error are given.
@@ -37,6 +39,7 @@ class Setting:
     max_skip_step: int | None = None
     max_consecutive_skips: int | None = None
     forecaster: str | None = None
+    applied_to: str | None = None
 
     def __post_init__(self) -> None:
         asked = [name for name in ("threshold", "speedup", "max_error") if getattr(self, name) is not None]

@@ -26,6 +26,7 @@ from easyteacache.setting import Setting
 if TYPE_CHECKING:
     import torch
 
+    from easyteacache.branch import BranchState
     from easyteacache.registry import Registry
     from easyteacache.seed_file import TeaCacheConfig
 
@@ -220,14 +221,12 @@ class TeaCache(DrivenCache):
         """
         if not self.driven:
             return False
-        state = self.branch_state(
-            branch, arguments.step_index(step), sequence_length=arguments.token_count(sequence_length)
-        )
-        arguments.require_residual(state.policy)
+        step = arguments.step_index(step)
+        state = self._verb_state(branch, step, arguments.token_count(sequence_length))
         if t_mod is not None or not arguments.optional_signal(state.policy, sigma):
             t_mod = arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
-        return state.check(arguments.step_index(step), t_mod, sigma=sigma)
+        return state.check(step, t_mod, sigma=sigma)
 
     def update(
         self,
@@ -305,9 +304,18 @@ class TeaCache(DrivenCache):
         assert self._run is not None
         state = self._run.known(branch)
         if state is None or state.pending != step:
-            state = self.branch_state(branch, step, sequence_length=length)
-        arguments.require_residual(state.policy)
+            state = self._verb_state(branch, step, length)
         state.store_truth(step, t_mod, input_latent, output_latent, coordinate=arguments.coordinate(state, timestep))
+
+    def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
+        """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
+        state = self.branch_state(branch, step, sequence_length=length)
+        if state.policy.applied_to != "residual" and self._run is not None:
+            self._setting = dataclasses.replace(self._setting, applied_to="residual")
+            self._run.use(self._setting)
+            state = self.branch_state(branch, step, sequence_length=length)
+            arguments.require_residual(state.policy)
+        return state
 
     # Settings and state ----------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ def fit_buckets(
 
 
 def make_plans(runs: Runs, fitted: BucketFit, progress: Progress = lambda _: None) -> list[Plan]:
-    """A fixed schedule and a threshold per target speed-up, the most cautious first.
+    """A fixed schedule and a threshold per target speed-up, the most cautious first; for both kinds of caller.
 
     Args:
         runs: calibration runs of the bucket.
@@ -154,11 +154,16 @@ def make_plans(runs: Runs, fitted: BucketFit, progress: Progress = lambda _: Non
         progress: told now and then.
     """
     planner = Planner(runs, tick=lambda: progress(""))
+    # A caller that sees the block stack only cannot forecast the model's output: it gets a plan of its own.
+    inner = Planner(runs, tuple(f for f in planner.fillings if f.applied_to == "residual"), tick=lambda: progress(""))
     predicted = next(iter(from_profile(runs.traces[0], fitted.profile.curve()).values()))
     found: list[Plan | None] = []
     for computed in sorted({computed_steps(runs.num_steps, target) for target in SPEEDUPS}, reverse=True):
         progress(f"planning {computed} of {runs.num_steps} steps")
-        found += [planner.scheduled(computed), planner.thresholded(computed, predicted, Window())]
+        best = [planner.scheduled(computed), planner.thresholded(computed, predicted, Window())]
+        found += best
+        if any(plan is not None and plan.filling.applied_to != "residual" for plan in best):
+            found += [inner.scheduled(computed), inner.thresholded(computed, predicted, Window())]
     return [plan for plan in found if plan is not None]
 
 
