@@ -16,6 +16,7 @@ TABLE = {
     "resolve": LazyCommand(
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
     ),
+    "serve": LazyCommand("easyteacache.cli.serve:serve", "Serve a folder of repositories to pull from and push to."),
     "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
     "verify": LazyCommand("easyteacache.cli.verify:verify", "Check every record and the index of a registry folder."),
     "where": LazyCommand("easyteacache.cli.where:where", "Show the registry layers and their folders."),

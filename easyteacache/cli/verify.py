@@ -45,7 +45,7 @@ def verify(paths: tuple[Path, ...], strict: bool, as_json: bool) -> None:
     found: list[tuple[Path, Checked]] = []
     for path in chosen:
         with tqdm(unit="record", desc=str(path), leave=False, disable=True if as_json else None) as bar:
-            found.append((path, folder.check(path, lambda _: bar.update())))  # noqa: B023 - called before the next bar
+            found.append((path, folder.check(path, lambda _: bar.update())))
     passed = [not (checked.findings if strict else checked.errors) for _, checked in found]
     if as_json:
         text.echo_json({"folders": [_content(*one, ok) for one, ok in zip(found, passed, strict=True)]})

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+# The client reads these when it is first imported, the command line imports it late.
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="easyteacache-tests-")
+os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +19,8 @@ from click.testing import CliRunner, Result
 from easyteacache import index
 from easyteacache.calibration import Calibration, save
 from easyteacache.cli.hub import main as hub
+
+from .hub_process import HubProcess
 
 Program = Callable[..., Result]
 
@@ -80,3 +89,17 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_hub() -> Program:
     """``run_hub("verify", folder)`` runs `easyteacache-hub verify FOLDER` in this process."""
     return lambda *arguments, **options: CliRunner().invoke(hub, [*map(str, arguments)], **options)
+
+
+@pytest.fixture(scope="session")
+def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    """A hub that all tests of this process share; each makes repositories of its own."""
+    server = HubProcess(tmp_path_factory.mktemp("hub")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def repository(hub_process: HubProcess) -> str:
+    """A new, empty repository."""
+    return hub_process.new_repository()
