@@ -13,13 +13,14 @@ from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
 from easyteacache.calibration import Calibration, Signal
 from easyteacache.errors import InvalidTrace
 from easyteacache.provenance import Conditions, Provenance
-from easyteacache.solver import fit
+from easyteacache.solver import baselines, fit
 from easyteacache.solver.decisions import Window, from_profile
 from easyteacache.solver.fit import BucketFit
 from easyteacache.solver.objective import Objective
 from easyteacache.solver.options import FitOptions
 from easyteacache.solver.plan import SPEEDUPS, Plan, Planner, computed_steps
 from easyteacache.solver.propagation import gains
+from easyteacache.solver.replay import Replay
 from easyteacache.solver.rules import require_runs
 from easyteacache.solver.runs import Runs
 from easyteacache.trace import Trace, TraceSet
@@ -27,6 +28,9 @@ from easyteacache.trace import Trace, TraceSet
 TOOL = "easyteacache solve"
 Progress = Callable[[str], None]
 AnyValue = TypeVar("AnyValue")
+# Relative to evenly spaced steps, and to sampling with fewer steps: with some room, so that held-out runs agree.
+LEAST_GAIN_ON_EVEN = 0.98
+LEAST_GAIN_ON_FEWER = 0.85
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,22 @@ def make_plans(runs: Runs, fitted: BucketFit, progress: Progress = lambda _: Non
         found += best
         if any(plan is not None and plan.filling.applied_to != "residual" for plan in best):
             found += [inner.scheduled(computed), inner.thresholded(computed, predicted, Window())]
-    return [plan for plan in found if plan is not None]
+    return _worth_offering([plan for plan in found if plan is not None], Replay(runs))
+
+
+def _worth_offering(plans: Sequence[Plan], replay: Replay) -> list[Plan]:
+    """Plans that clearly beat, on the calibration runs, what needs no calibration: nobody should be offered another."""
+    kept = []
+    for plan in plans:
+        errors = np.log(baselines.fixed(replay, plan.computed, plan.filling))
+        computed = len(plan.computed)
+        even = np.log(baselines.uniform(replay, computed, plan.filling))
+        fewer = np.log(baselines.fewer_steps(replay, computed))
+        if np.mean(errors - even) <= np.log(LEAST_GAIN_ON_EVEN) and np.mean(errors - fewer) <= np.log(
+            LEAST_GAIN_ON_FEWER
+        ):
+            kept.append(plan)
+    return kept
 
 
 def _point(plan: Plan, heldout: Runs) -> OperatingPoint:
