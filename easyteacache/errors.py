@@ -188,6 +188,21 @@ class UnreachableTarget(EasyTeaCacheError, ValueError):
     """No operating point of the calibration reaches the speed-up or error that was asked for."""
 
 
+class ExportRefused(EasyTeaCacheError, ValueError):
+    """An engine would compute something else from these numbers than what they were calibrated for.
+
+    Attributes:
+        engine: the engine's name.
+        rules: the rules that are broken, as ``--allow`` takes them.
+        reasons: one sentence for each.
+    """
+
+    def __init__(self, engine: str, rules: Sequence[str], reasons: Sequence[str], advice: str = "") -> None:
+        self.engine, self.rules, self.reasons = engine, tuple(rules), tuple(reasons)
+        listed = " ".join(f"[{rule}] {reason}" for rule, reason in zip(rules, reasons, strict=True))
+        super().__init__(f"not exported to {engine}: {listed}" + (f" {advice}" if advice else ""))
+
+
 class StepOrderError(EasyTeaCacheError, RuntimeError):
     """The verbs were called in an order that has no meaning, for example ``update`` without an admitting ``check``."""
 

@@ -1,0 +1,103 @@
+"""What an engine does with coefficients: the declarative half of every exporter."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Literal
+
+Post = Literal["none", "abs"]
+Window = Literal["given", "retention", "first", "ends", "start", "user", "fraction", "mask"]
+Suffix = Literal["json", "py", "yaml"]
+
+# What each kind of window means, for messages and documentation.
+WINDOWS: dict[Window, str] = {
+    "given": "both ends are parameters, in steps",
+    "retention": "5 first steps computed in retention mode; otherwise the first and the last step",
+    "first": "only step 0 is always computed",
+    "ends": "the first and the last step are always computed",
+    "start": "the number of first steps is a parameter; the last step is always computed",
+    "user": "set by the user outside this file, as a share of the run",
+    "fraction": "the share of first steps that are computed is a parameter",
+    "mask": "every step is marked",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an engine's format and semantics were read."""
+
+    repository: str
+    path: str
+    commit: str
+
+    def __str__(self) -> str:
+        return f"{self.repository}, {self.path} at {self.commit[:12]}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Models that an engine can run with a cache, and what it measures for them.
+
+    Attributes:
+        keys: pattern over model keys, ``*`` matches any number of names.
+        signals: what the engine measures; where there are several, its format says which.
+        name: what the engine calls the model in the file, None when it does not name it there.
+        post: what it does to p(x).
+    """
+
+    keys: str
+    signals: frozenset[str]
+    name: str | None = None
+    post: Post = "none"
+
+    def matches(self, key: str) -> bool:
+        """Whether ``key`` is one of these models; a record of a checkpoint's other set counts as its checkpoint."""
+        return fnmatch.fnmatchcase(key, self.keys)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine's format.
+
+    Attributes:
+        name: as ``--to`` and ``--from`` take it.
+        title: the engine's name as people write it.
+        module: name of its format module in ``formats``.
+        suffix: ending of its files.
+        sources: where format and semantics were read.
+        summary: what it does with the numbers, one sentence.
+        models: what it can run; None: anything.
+        methods: caching methods whose records it can use.
+        window: how it limits reuse.
+        coefficients: exact number of coefficients it takes, None for any.
+        takes_threshold: False where the threshold is set elsewhere.
+        takes_limit: whether it limits steps reused in a row.
+        together: what one file holds beside the record itself: ``set`` for a checkpoint's other set, ``expert`` for the other expert.
+        list_per_branch: whether each branch has ratios of its own.
+        plan: what decides: a threshold, a schedule, or either.
+        evaluates_as_recorded: True for formats that carry domain and ``rescale_post`` along instead of evaluating p.
+        reads: whether its files carry enough to import.
+    """
+
+    name: str
+    title: str
+    module: str
+    suffix: Suffix
+    sources: tuple[Source, ...]
+    summary: str
+    models: tuple[Model, ...] | None = None
+    methods: tuple[str, ...] = ("teacache",)
+    window: Window = "given"
+    coefficients: int | None = None
+    takes_threshold: bool = True
+    takes_limit: bool = False
+    together: tuple[str, ...] = ()
+    list_per_branch: bool = True
+    plan: Literal["threshold", "schedule", "either"] = "threshold"
+    evaluates_as_recorded: bool = False
+    reads: bool = True
+
+    def model_for(self, key: str) -> Model | None:
+        """The engine's own entry for ``key``; None when it has none, or runs anything."""
+        return next((model for model in self.models or () if model.matches(key)), None)

@@ -1,0 +1,74 @@
+"""The original project's cache.json: nested keys → sequence length → ``meta_data``.
+
+Evaluated on ``t_mod``, the timestep projection, as p(x); threshold and window are arguments of its constructor
+(oneflyingfish/EasyTeacache). This project's own reading of the file, which also knows a domain, is ``easyteacache.seed_file``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache import json_text, seed_file
+from easyteacache.integrations.export import parsed as files
+from easyteacache.integrations.export.differences import Difference
+from easyteacache.integrations.export.engine import Model
+from easyteacache.integrations.export.numbers import Numbers
+from easyteacache.integrations.export.parsed import Parsed
+from easyteacache.integrations.export.spelling import ORIGIN, origin
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """The whole file, with the key's names as its nested keys."""
+    assert numbers.coefficients is not None
+    quality = numbers.bucket.quality
+    fit = seed_file.TeaCacheConfig(
+        complexity=len(numbers.coefficients) - 1,
+        coefficients=numbers.coefficients,
+        fit_length=numbers.sequence_length or 0,
+        calibration_size=-1 if quality is None else quality.points,
+        domain=numbers.domain,
+    )
+    content: dict[str, Any] = {str(fit.fit_length): {seed_file.META: fit.to_meta()}}
+    for name in reversed(numbers.record.model_key.split("/")):
+        content = {name: content}
+    return json_text.spell(content | {ORIGIN: origin(numbers, remarks)})
+
+
+def differences(numbers: Numbers) -> Iterator[Difference]:
+    """Fits are filed under a sequence length."""
+    if numbers.sequence_length is None:
+        yield Difference("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
+
+
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """Every fit of a file, at any depth."""
+    content = files.json_object(text, where)
+    own = files.origin_in(content).get("model_key")
+    found = list(_fits({name: child for name, child in content.items() if name != ORIGIN}, (), where))
+    if not found:
+        raise files.refuse(where, f"holds no {seed_file.META}")
+    for names, meta in found:
+        # With a domain the number is this project's own; the original writes none and its length names the last level.
+        keys = names[:-1] if names and names[-1].isdigit() else names
+        domain = meta.get("domain")
+        yield Parsed(
+            label="/".join(names) if len(found) > 1 else None,
+            coefficients=files.numbers(meta.get("coefficients"), "coefficients", where),
+            sequence_length=files.whole(meta, "fit_length", where) or None,
+            domain=None if domain is None else files.pair(domain, "domain", where),
+            signal="timestep_projection",
+            post="none",
+            model_key=own or "/".join(keys).lower() or None,
+        )
+
+
+def _fits(node: Any, names: tuple[str, ...], where: str) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not isinstance(node, dict):
+        return
+    meta = node.get(seed_file.META)
+    if isinstance(meta, dict):
+        yield names, meta
+    for name, child in node.items():
+        if name != seed_file.META:
+            yield from _fits(child, (*names, name), where)

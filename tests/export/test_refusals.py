@@ -1,0 +1,165 @@
+"""An engine that would compute something else gets nothing, or is told in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from easyteacache.calibration import Calibration
+from easyteacache.errors import EasyTeaCacheError, ExportRefused
+from easyteacache.integrations.export import ENGINES, export
+from easyteacache.registry import Registry
+from easyteacache.setting import Setting
+
+Make = Callable[..., Registry]
+Record = Callable[..., Calibration]
+
+
+def refused(registry: Registry, key: str, engine: str, setting: Setting | None = None, **options: Any) -> ExportRefused:
+    with pytest.raises(ExportRefused) as caught:
+        export(registry, key, engine, setting, **options)
+    return caught.value
+
+
+def test_an_engine_that_measures_another_signal_is_refused(bundled: Registry) -> None:
+    error = refused(bundled, "flux.1/dev", "tensorrt-llm", Setting(num_steps=28))
+    assert error.rules == ("signal",)
+    assert "modulated_input" in str(error)
+    assert "timestep_embedding" in str(error)
+    assert isinstance(error, EasyTeaCacheError)
+
+
+def test_a_model_the_engine_does_not_cache_is_refused(bundled: Registry) -> None:
+    assert "model" in refused(bundled, "mochi-1/preview", "nunchaku", Setting(num_steps=64, threshold=0.1)).rules
+
+
+def test_abs_on_a_polynomial_that_goes_negative_is_refused_with_both_values(bundled: Registry) -> None:
+    error = refused(bundled, "wan2.1/t2v-14b/no-retention", "tensorrt-llm")
+    assert error.rules == ("abs",)
+    assert "-13.02" in str(error)
+    assert "13.02" in str(error)
+    assert "--refit" in str(error)
+
+
+def test_abs_on_a_polynomial_that_stays_positive_changes_nothing(bundled: Registry) -> None:
+    assert export(bundled, "flux.1/dev", "vllm-omni", Setting(num_steps=28)).numbers.threshold == 0.25
+
+
+def test_a_record_that_means_abs_is_refused_where_the_engine_takes_p_as_it_is(
+    make_registry: Make, record: Record
+) -> None:
+    registry = make_registry(
+        record("flux.1/dev", rescale_post="abs", bucket={"domain": None, "coefficients": [1.0, -0.1]})
+    )
+    assert refused(registry, "flux.1/dev", "xdit").rules == ("abs",)
+
+
+def test_a_domain_floors_p_at_0_so_that_a_negative_p_within_it_is_refused(make_registry: Make, record: Record) -> None:
+    registry = make_registry(record("flux.1/dev", bucket={"coefficients": [1.0, -0.2]}))
+    assert "max(p(x), 0)" in str(refused(registry, "flux.1/dev", "xdit"))
+
+
+def test_a_permission_turns_a_refusal_into_a_remark_in_the_file(bundled: Registry) -> None:
+    exported = export(bundled, "wan2.1/t2v-14b/no-retention", "tensorrt-llm", allow={"abs"})
+    assert any("|p(x)|" in remark for remark in exported.remarks)
+    assert "# remark: " in exported.text
+
+
+def test_more_coefficients_than_the_engine_takes_are_refused_for_good(make_registry: Make, record: Record) -> None:
+    registry = make_registry(record("flux.1/dev", bucket={"coefficients": [1.0, 0.0, 0.0, 0.0, 0.1, 0.01]}))
+    error = refused(registry, "flux.1/dev", "vllm-omni", allow={"abs", "window"})
+    assert error.rules == ("order",)
+    assert "--refit --traces" in str(error)
+    assert "--allow" not in str(error)
+
+
+def test_a_window_that_the_engine_cannot_keep_is_refused(make_registry: Make, record: Record) -> None:
+    registry = make_registry(record("flux.1/dev", bucket={"min_skip_step": 5}))
+    error = refused(registry, "flux.1/dev", "vllm-omni")
+    assert error.rules == ("window",)
+    assert "5 steps outside" in str(error)
+
+
+def test_one_step_more_at_the_end_is_told_and_not_refused(bundled: Registry) -> None:
+    (remark,) = export(bundled, "flux.1/dev", "vllm-omni", Setting(num_steps=28)).remarks
+    assert remark == "The record allows reuse in steps 1 to 26; vLLM-Omni may also reuse 1 step outside."
+
+
+def test_a_record_without_a_threshold_names_the_option(bundled: Registry) -> None:
+    error = refused(bundled, "kandinsky-5/lite-t2i-sft-hd/magcache", "diffusers")
+    assert error.rules == ("threshold",)
+    assert "threshold=" in str(error)
+
+
+def test_a_speedup_that_is_not_calibrated_is_refused(bundled: Registry) -> None:
+    assert refused(bundled, "wan2.1/t2v-14b", "sglang", Setting(speedup=9.0)).rules == ("threshold",)
+
+
+def test_a_schedule_is_refused_where_a_threshold_is_expected_and_the_other_way_round(
+    make_registry: Make, record: Record
+) -> None:
+    schedule = [{"schedule": [0, 1, 3, 19], "evidence": "replayed"}]
+    registry = make_registry(
+        record("flux.1/dev", bucket={"operating_points": schedule}),
+        record("wan2.1/t2v-14b", signal="timestep_projection"),
+    )
+    assert "plan" in refused(registry, "flux.1/dev", "xdit").rules
+    assert refused(registry, "wan2.1/t2v-14b", "cache-dit").rules == ("plan",)
+
+
+def test_numbers_of_another_step_count_are_refused_without_a_sigma_profile(make_registry: Make, record: Record) -> None:
+    registry = make_registry(record("flux.1/dev"))
+    assert refused(registry, "flux.1/dev", "xdit", Setting(num_steps=50)).rules == ("steps",)
+
+
+def test_an_unknown_signal_is_refused(make_registry: Make, record: Record) -> None:
+    assert refused(make_registry(record("flux.1/dev", signal="unknown")), "flux.1/dev", "xdit").rules == ("signal",)
+
+
+def test_a_forecaster_that_the_engine_does_not_have_is_told(make_registry: Make, record: Record) -> None:
+    points = [{"threshold": 0.3, "evidence": "replayed", "forecaster": "linear"}]
+    exported = export(make_registry(record("flux.1/dev", bucket={"operating_points": points})), "flux.1/dev", "xdit")
+    assert any("forecaster linear" in remark for remark in exported.remarks)
+
+
+def test_what_lies_outside_the_domain_is_told_with_values(make_registry: Make, record: Record) -> None:
+    exported = export(make_registry(record("flux.1/dev")), "flux.1/dev", "xdit")
+    assert any("p(0) = 0.01 instead of 0.05" in remark for remark in exported.remarks)
+
+
+def test_nunchaku_is_refused_for_coefficients_that_are_not_its_own(make_registry: Make, record: Record) -> None:
+    assert "method" in refused(make_registry(record("flux.1/dev")), "flux.1/dev", "nunchaku").rules
+
+
+def test_branches_that_differ_too_much_for_one_list_are_refused(make_registry: Make, record: Record) -> None:
+    ratios = [{"branch": "cond", "ratios": [1.0, 0.9]}, {"branch": "uncond", "ratios": [1.0, 0.7]}]
+    bucket = {"num_steps": 2, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
+    registry = make_registry(record("any/model", method="magcache", signal="unknown", bucket=bucket))
+    assert refused(registry, "any/model", "diffusers").rules == ("signal",)
+    assert any("28" in remark for remark in export(registry, "any/model", "diffusers", allow={"signal"}).remarks)
+
+
+def test_an_engine_without_magcache_refuses_ratios(bundled: Registry) -> None:
+    assert refused(bundled, "flux.1/dev/magcache", "sglang").rules == ("method",)
+
+
+def test_two_buckets_are_blended_exactly_where_both_hold(make_registry: Make, record: Record) -> None:
+    lower, upper = (
+        record("flux.1/dev"),
+        record("flux.1/dev", bucket={"sequence_length": 1600, "coefficients": [0.8, 0.03]}),
+    )
+    buckets = [bucket.model_dump(mode="json") for each in (lower, upper) for bucket in each.buckets]
+    registry = make_registry(Calibration.from_mapping(lower.model_dump(mode="json") | {"buckets": buckets}))
+    exported = export(registry, "flux.1/dev", "json", Setting(sequence_length=800))
+    assert exported.numbers.coefficients == pytest.approx((0.6, 0.02))
+    assert exported.numbers.domain == (0.1, 0.5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_engine_is_handed_a_yanked_record(engine: str, make_registry: Make, record: Record) -> None:
+    retirement = {"date": "2026-01-01", "reason": "Wrong."}
+    registry = make_registry(record("flux.1/dev", status="yanked", retirement=retirement))
+    with pytest.raises(EasyTeaCacheError, match="yanked"):
+        export(registry, "flux.1/dev", engine)
