@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 from easyteacache.policy import Policy, resolve
 from easyteacache.registry import Found
 from easyteacache.setting import Setting
-from easyteacache.window import given_window
+from easyteacache.window import from_end
 
 
 class PolicySource(Protocol):
@@ -60,17 +60,15 @@ class FixedPolicy:
         return self._policy
 
     def with_setting(self, setting: Setting) -> FixedPolicy:
-        """The given policy with the window and threshold of ``setting``."""
-        policy, notes = self._policy, list(self._policy.notes)
-        window = given_window(setting, notes, num_steps=setting.num_steps or policy.num_steps)
-        limit = window.max_consecutive_skips
-        changed = dataclasses.replace(
-            policy,
-            threshold=policy.threshold if setting.threshold is None else setting.threshold,
-            schedule=None,
-            first_skip_step=window.first,
-            last_skip_step=window.last,
-            max_consecutive_skips=policy.max_consecutive_skips if limit is None else limit,
-            notes=tuple(notes),
-        )
-        return FixedPolicy(changed)
+        """The given policy with what ``setting`` says of threshold and window; another threshold replaces its schedule."""
+        policy = self._policy
+        changes: dict[str, Any] = {}
+        if setting.threshold is not None:
+            changes |= {"threshold": setting.threshold, "schedule": None}
+        if setting.min_skip_step is not None:
+            changes["first_skip_step"] = setting.min_skip_step
+        if setting.max_skip_step is not None:
+            changes["last_skip_step"] = from_end(setting.max_skip_step, setting.num_steps or policy.num_steps)
+        if setting.max_consecutive_skips is not None:
+            changes["max_consecutive_skips"] = setting.max_consecutive_skips
+        return FixedPolicy(dataclasses.replace(policy, **changes))

@@ -171,8 +171,8 @@ def test_two_forwards_a_step_without_branches_are_an_error(make: Make) -> None:
     record(cache, sizes(2))
     with pytest.raises(StepOrderError, match="branch='uncond'"):
         cache.store_truth(1, torch.ones(4), LATENT, LATENT, 8)
+    cache.store_truth(2, torch.ones(4), LATENT, LATENT, 8)
     with pytest.raises(StepOrderError, match="step 1 came after step 2"):
-        cache.store_truth(2, torch.ones(4), LATENT, LATENT, 8)
         cache.store_truth(1, torch.ones(4), LATENT, LATENT, 8)
 
 
