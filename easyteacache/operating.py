@@ -64,8 +64,9 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
 
 def _applicable(points: tuple[OperatingPoint, ...], setting: Setting) -> tuple[OperatingPoint, ...]:
     """Those that forecast what the caller can forecast; all of them where there is none, so that the caller can say so."""
-    fitting = tuple(point for point in points if setting.applied_to in (None, point.applied_to))
-    return fitting or points
+    if not setting.block_stack_only:
+        return points
+    return tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step") or points
 
 
 def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:

@@ -22,8 +22,8 @@ class Setting:
         max_error: error of the final sample not to exceed (relative L2).
         min_skip_step, max_skip_step, max_consecutive_skips, forecaster: override the record's. A negative ``max_skip_step``
             counts from the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
-        applied_to: only operating points that forecast the block-stack ``residual`` or the model's ``output``; None: either.
-            The three verbs see the block stack alone and set it.
+        block_stack_only: prefer operating points that need nothing but the block stack, that is, forecast its residual along the
+            steps; set for the three verbs, which see no output and need not be told the time.
 
     Raises:
         ValueError: a number is out of range or not a number, or two of threshold, speedup and max_error are given.
@@ -39,7 +39,7 @@ class Setting:
     max_skip_step: int | None = None
     max_consecutive_skips: int | None = None
     forecaster: str | None = None
-    applied_to: str | None = None
+    block_stack_only: bool = False
 
     def __post_init__(self) -> None:
         asked = [name for name in ("threshold", "speedup", "max_error") if getattr(self, name) is not None]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from easyteacache.branch import BranchState
+    from easyteacache.integrations.diffusers.parts import ExpertCaches
     from easyteacache.registry import Registry
     from easyteacache.seed_file import TeaCacheConfig
 
@@ -131,12 +132,7 @@ class TeaCache(DrivenCache):
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
-        from easyteacache.registry import Registry
-
-        if registry is None:
-            registry = Registry.default()
-        elif not isinstance(registry, Registry):
-            registry = Registry.from_folder(registry)
+        registry = _registry(registry)
         setting = Setting(
             sequence_length=sequence_length,
             num_steps=num_steps,
@@ -155,6 +151,39 @@ class TeaCache(DrivenCache):
                 "unknown", "whatever t_mod holds", f"The sources of {key!r} do not say which signal it is."
             )
         return cls._from_source(Resolver(found, setting, allow_yanked=allow_yanked), setting)
+
+    @classmethod
+    def for_pipeline(
+        cls,
+        pipe: Any,
+        *,
+        registry: Registry | str | os.PathLike[str] | None = None,
+        allow_borrowed: bool = False,
+        **wishes: Any,
+    ) -> TeaCache | ExpertCaches:
+        """A cache for a diffusers pipeline, by the record that its checkpoint's exact name leads to; ``attach`` it next.
+
+        Args:
+            pipe: the pipeline; its Hub repository id, or its transformer's configuration, is looked up as a typed alias.
+            registry: a folder or ``Registry`` to use instead of the default layers.
+            allow_borrowed: accept numbers that were fitted to another model.
+            **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes.
+
+        Returns:
+            The cache; for a pipeline with two experts one cache each, attached together.
+
+        Raises:
+            UnknownModelKey: no record has this name; the error names the nearest keys.
+            AmbiguousModelKey: several have it.
+            AttachError: the pipeline has no transformer, or the numbers are borrowed.
+        """
+        from easyteacache.integrations.diffusers.keys import keys_for
+        from easyteacache.integrations.diffusers.parts import ExpertCaches
+
+        layers = _registry(registry)
+        keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
+        caches = {part: cls.from_registry(key, registry=layers, **wishes) for part, key in keys.items()}
+        return caches["transformer"] if list(caches) == ["transformer"] else ExpertCaches(caches)
 
     @classmethod
     def from_policy(cls, policy: Policy) -> TeaCache:
@@ -310,11 +339,12 @@ class TeaCache(DrivenCache):
     def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
         state = self.branch_state(branch, step, sequence_length=length)
-        if state.policy.applied_to != "residual" and self._run is not None:
-            self._setting = dataclasses.replace(self._setting, applied_to="residual")
+        wider = state.policy.applied_to != "residual" or state.policy.coordinate != "step"
+        if wider and not self._setting.block_stack_only and self._run is not None:
+            self._setting = dataclasses.replace(self._setting, block_stack_only=True)
             self._run.use(self._setting)
             state = self.branch_state(branch, step, sequence_length=length)
-            arguments.require_residual(state.policy)
+        arguments.require_residual(state.policy)
         return state
 
     # Settings and state ----------------------------------------------------------------------------------------------
@@ -409,3 +439,11 @@ class TeaCache(DrivenCache):
             yield self
         finally:
             self.detach()
+
+
+def _registry(given: Registry | str | os.PathLike[str] | None) -> Registry:
+    from easyteacache.registry import Registry
+
+    if given is None:
+        return Registry.default()
+    return given if isinstance(given, Registry) else Registry.from_folder(given)
