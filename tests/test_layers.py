@@ -27,9 +27,9 @@ LAYERS = {
     "facts": Layer("_version errors model_key rescale json_text atomic", "", ""),
     "records": Layer("provenance reading bucket calibration trace trace_*", "facts", "pydantic numpy safetensors"),
     "registry": Layer(
-        "bundled index registry setting selection window operating policy resolver", "facts records", "pydantic"
+        "bundled index lock_file registry setting selection window operating policy resolver", "facts records", "pydantic"
     ),
-    "identify": Layer("identify known agreement model_names nearby_names number_lists", "facts records registry", ""),
+    "identify": Layer("identify known agreement model_names nearby_names number_lists audit audit_*", "facts records registry", ""),
     "runtime": Layer(
         "gate forecast distance branch statistics arguments run_state driven seed_file seed_mode teacache",
         "facts records registry",
@@ -56,7 +56,7 @@ LAYERS = {
 # What a command needs it imports in its body, so that the other commands do not pay for it.
 CLI_AT_IMPORT = "facts records registry export cli"
 # Calls downwards that are wanted: sugar on an upper object for a lower layer, imported inside the method.
-WANTED = {("teacache", "integrations.diffusers.attach")}
+WANTED = {("teacache", f"integrations.diffusers.{name}") for name in ("attach", "keys", "parts")}
 
 
 class Import(NamedTuple):

@@ -15,17 +15,22 @@ from easyteacache.integrations.diffusers.adapters import (
     register_adapter,
 )
 from easyteacache.integrations.diffusers.attach import attach
+from easyteacache.integrations.diffusers.keys import configuration_name, keys_for
+from easyteacache.integrations.diffusers.parts import ExpertCaches
 
 __all__ = [
     "Adapter",
     "Argument",
     "Blocks",
     "Computed",
+    "ExpertCaches",
     "FirstBlock",
     "Output",
     "adapter_for",
     "adapters",
     "attach",
+    "configuration_name",
+    "keys_for",
     "located",
     "register_adapter",
 ]

@@ -11,7 +11,7 @@ from easyteacache.errors import AttachError
 
 
 @functools.cache
-def parameter_names(kind: type) -> tuple[str, ...]:
+def parameter_names(kind: Any) -> tuple[str, ...]:
     """The names of a class's ``forward``, without ``self``: hooks replace an instance's ``forward``, never the class's."""
     return tuple(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import signals
-from easyteacache.integrations.diffusers.adapters import Adapter, adapter_for, located
+from easyteacache.integrations.diffusers import parallel, signals
+from easyteacache.integrations.diffusers.adapters import Adapter, Source, adapter_for, located
 from easyteacache.integrations.diffusers.compiled import step_around
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.hooks import NAME, Installed
+from easyteacache.integrations.diffusers.parts import is_pipeline, parts_of
 
 if TYPE_CHECKING:
     from easyteacache.teacache import TeaCache
 
+Detach = Callable[[], None]
 
-def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str | None = None) -> Callable[[], None]:
+
+def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str | None = None) -> Detach:
     """Attach ``cache`` to a diffusers pipeline (better: its scheduler tells step count and noise levels) or to a transformer.
 
     Args:
@@ -34,17 +37,78 @@ def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str 
         AttachError: the class has no adapter, a cache is active already, or the state of the model does not allow it.
         SignalMismatch: the calibration's signal cannot be taken from this class.
     """
-    transformer, scheduler = _parts(target)
-    module = _unwrapped(transformer)
+    if isinstance(target, nn.Module):
+        return _attach(cache, target, None, residual_device)[1]
+    if not is_pipeline(target):
+        raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
+    transformers = list(parts_of(target).values())
+    if len(transformers) > 1:
+        raise AttachError(
+            f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
+            "TeaCache.for_pipeline(pipe), which finds both, or ExpertCaches with one cache each"
+        )
+    return _attach(cache, transformers[0], lambda: target.scheduler, residual_device)[1]
+
+
+def attach_parts(
+    caches: Mapping[str, TeaCache], pipe: Any, *, residual_device: torch.device | str | None = None
+) -> Detach:
+    """Attach one cache to each expert of a pipeline; raises as ``attach`` does, with nothing attached then."""
+    transformers = parts_of(pipe)
+    if set(transformers) != set(caches):
+        raise AttachError(
+            f"{type(pipe).__name__} has {' and '.join(transformers)}, the caches are for {' and '.join(caches)}"
+        )
+    done: list[tuple[Driver, Detach]] = []
+
+    def detach() -> None:
+        for _, undo in done:
+            undo()
+
+    try:
+        for name, transformer in transformers.items():
+            done.append(_attach(caches[name], transformer, lambda: pipe.scheduler, residual_device))
+    except Exception:
+        detach()
+        raise
+    drivers = [driver for driver, _ in done]
+    for driver in drivers:
+        driver.on_run = _ending([other for other in drivers if other is not driver])
+    return detach
+
+
+def _ending(others: Sequence[Driver]) -> Callable[[], None]:
+    def end() -> None:
+        for other in others:
+            other.end_run()
+
+    return end
+
+
+def _attach(
+    cache: TeaCache,
+    transformer: Any,
+    scheduler: Callable[[], Any] | None,
+    residual_device: torch.device | str | None,
+) -> tuple[Driver, Detach]:
+    # What `torch.compile` returned holds the model itself.
+    module = getattr(transformer, "_orig_mod", transformer)
     adapter = adapter_for(module)
     _refuse_other_caches(module)
-    source = _check_policy(cache, adapter)
+    source = _source(cache, adapter)
     reason = adapter.refuses(module)
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
     blocks = located(adapter, module)
-    _refuse_split_blocks(blocks[0][1])
-    driver = Driver(cache, adapter, module, scheduler=scheduler, residual_device=residual_device)
+    parallel.refuse_split_blocks(blocks[0][1])
+    driver = Driver(
+        cache,
+        adapter,
+        module,
+        scheduler=scheduler,
+        residual_device=residual_device,
+        reduction=lambda: parallel.reduction(module),
+    )
     watching = None if source is None else signals.watch(source, module, driver.collect)
     installed = Installed(driver, blocks, [] if watching is None else [watching])
     step_back = step_around(driver, transformer)
@@ -54,34 +118,10 @@ def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str 
         step_back()
         installed.remove()
 
-    return detach
+    return driver, detach
 
 
-def _parts(target: Any) -> tuple[Any, Callable[[], Any] | None]:
-    """The transformer, and what gives the pipeline's scheduler."""
-    if hasattr(target, "scheduler") and not isinstance(target, nn.Module):
-        transformer = getattr(target, "transformer", None)
-        if transformer is None:
-            raise AttachError(
-                f"{type(target).__name__} has no transformer: the cache skips the blocks of a diffusion transformer, "
-                "so a U-Net pipeline cannot use it"
-            )
-        if getattr(target, "transformer_2", None) is not None:
-            raise AttachError(
-                f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
-                "TeaCache.for_pipeline(pipe), which finds both"
-            )
-        return transformer, lambda: target.scheduler
-    if isinstance(target, nn.Module):
-        return target, None
-    raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    return getattr(module, "_orig_mod", module)
-
-
-def _check_policy(cache: TeaCache, adapter: Adapter) -> Any:
+def _source(cache: TeaCache, adapter: Adapter) -> Source | None:
     """Where the calibration's signal is found in this class; None when no signal is needed."""
     if cache.solving:
         raise AttachError(
@@ -104,13 +144,4 @@ def _refuse_other_caches(module: nn.Module) -> None:
         raise AttachError(
             f"this {type(module).__name__} has {type(module._cache_config).__name__} enabled, and two caches would reuse each "
             "other's output: call transformer.disable_cache() first"
-        )
-
-
-def _refuse_split_blocks(head: nn.Module) -> None:
-    registry = getattr(head, "_diffusers_hook", None)
-    if registry is not None and any(name.startswith("cp_input") for name in registry.hooks):
-        raise AttachError(
-            "context parallelism was enabled before the cache was attached, and splits this model's sequence at its first "
-            "block: attach the cache first, then call enable_parallelism()"
         )

@@ -54,6 +54,13 @@ class Clock:
         """The pipeline's scheduler, or None."""
         return None if self._scheduler_of is None else self._scheduler_of()
 
+    @property
+    def shift(self) -> float | None:
+        """The scheduler's fixed flow-matching time shift; None where it has none, or one that depends on the resolution."""
+        config = getattr(self.scheduler, "config", None) or {}
+        shift = config.get("shift") if self._live and not config.get("use_dynamic_shifting") else None
+        return float(shift) if isinstance(shift, (int, float)) and shift > 0 else None
+
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
         if self.step < 0 or getattr(self.scheduler, "timesteps", None) is not self._timesteps:

@@ -9,7 +9,7 @@ import torch
 
 from easyteacache.distance import Reduce
 from easyteacache.integrations.diffusers import forward as forwards
-from easyteacache.integrations.diffusers import plan, signals
+from easyteacache.integrations.diffusers import layouts, parallel, plan, signals
 from easyteacache.integrations.diffusers.adapters import Adapter, Blocks, FirstBlock, Output
 from easyteacache.integrations.diffusers.branches import Branches
 from easyteacache.integrations.diffusers.clock import Clock, Context
@@ -63,7 +63,7 @@ class Driver:
         self.compiled_whole = False
         #: Called when a run begins, so that a pipeline's other expert lets go of its tensors.
         self.on_run: Callable[[], None] = lambda: None
-        self._reduction = reduction
+        self._reduction, self._shared = reduction, False
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
@@ -111,9 +111,16 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
-        self.cache.reduce = self._reduction()
-        self.cache.begin_run(num_steps=self.clock.num_steps)
+        self._share(timestep)
+        self.cache.begin_run(num_steps=self.clock.num_steps, shift=self.clock.shift)
         self.on_run()
+
+    def _share(self, timestep: torch.Tensor | None) -> None:
+        """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
+        whole = plan.of_timestep(self.cache.policy.signal) and (timestep is None or timestep.ndim <= 1)
+        reduce = None if whole else self._reduction()
+        if reduce is not None or self._shared:
+            self.cache.reduce, self._shared = reduce, reduce is not None
 
     def end_run(self) -> None:
         """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
@@ -175,8 +182,11 @@ class Driver:
         if forward is None or not forward.decided:
             return
         if forward.state is None:
-            self._tokens[forward.branch] = forward.tokens
-            self._resolve(forward, forward.tokens, forward.arguments.get(self.adapter.timestep))
+            if not forward.heads:
+                return
+            tokens = self._whole_length(forward)
+            self._tokens[forward.branch] = tokens
+            self._resolve(forward, tokens, forward.arguments.get(self.adapter.timestep))
             assert forward.state is not None
             forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
         if forward.skipping:
@@ -185,6 +195,12 @@ class Driver:
             truth = forward.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
             forward.state.store_residual(forward.step, forward.signal, truth, coordinate=forward.coordinate)
+
+    def _whole_length(self, forward: Forward) -> int:
+        if self.adapter.tokens not in (layouts.token_axes, layouts.rows):
+            # Counted from the transformer's arguments, which are split only after it was called.
+            return forward.tokens
+        return parallel.whole_length(self.transformer, forward.tokens, next(iter(forward.heads.values())).device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 

@@ -83,7 +83,8 @@ class BlockHook(ModelHook):  # type: ignore[misc]
 
     def initialize_hook(self, module: nn.Module) -> nn.Module:
         """Learn the names of the block's arguments."""
-        self._names = parameter_names(type(module))
+        kind: Any = type(module)
+        self._names = parameter_names(kind)
         return module
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:

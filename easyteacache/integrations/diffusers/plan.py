@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from easyteacache.calibration import TIMESTEP_SIGNALS
 from easyteacache.integrations.diffusers.adapters import Adapter
 from easyteacache.integrations.diffusers.clock import Clock
 from easyteacache.integrations.diffusers.signals import SEED_SIGNAL
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def of_timestep(signal: str) -> bool:
+    """Does the signal follow from the noise level alone?"""
+    return signal == SEED_SIGNAL or signal in TIMESTEP_SIGNALS
 
 
 def plannable(adapter: Adapter, signal: str, clock: Clock, timestep: torch.Tensor | None) -> bool:

@@ -1,0 +1,200 @@
+"""The record for a pipeline by exact names; two experts with a calibration and a state each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipelines import flow_matching, flux, sample, t5, tokenizer, wan, wan_transformer, wan_vae
+
+from easyteacache import TeaCache, index
+from easyteacache.calibration import Calibration, save
+from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
+from easyteacache.integrations.diffusers import ExpertCaches, configuration_name
+from easyteacache.registry import Registry
+
+STEPS = 8
+
+
+def record(key: str, aliases: list[dict[str, Any]], *, schedule: list[int]) -> Calibration:
+    return Calibration.from_mapping(
+        {
+            "schema_version": 1,
+            "model_key": key,
+            "revision": 1,
+            "status": "draft",
+            "title": key,
+            "modality": "video",
+            "method": "teacache",
+            "signal": "timestep_projection",
+            "aliases": aliases,
+            "buckets": [
+                {
+                    "num_steps": STEPS,
+                    "min_skip_step": 1,
+                    "max_skip_step": -1,
+                    "coefficients": [1.0, 0.0],
+                    "operating_points": [{"schedule": schedule, "speedup": 2.0, "evidence": "replayed"}],
+                }
+            ],
+            "provenance": {},
+        }
+    )
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """``registry(record, …)``: a registry of these records."""
+
+    def make(*records: Calibration) -> Registry:
+        for one in records:
+            path = tmp_path / f"{one.model_key}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(one, path)
+        index.write(tmp_path, index.build(tmp_path))
+        return Registry.from_folder(tmp_path)
+
+    return make
+
+
+def named(pipe: Any, path: str) -> Any:
+    """The pipeline as if it had been loaded from ``path``."""
+    pipe.register_to_config(_name_or_path=path)
+    return pipe
+
+
+def alias(value: str, kind: str = "hub_repository", **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "value": value, **more}
+
+
+@pytest.mark.parametrize(
+    "path", ["Owner/Model-Diffusers", "/home/me/hub/models--Owner--Model-Diffusers/snapshots/0abc"]
+)
+def test_the_repository_id_leads_to_the_record(path, registry):
+    layers = registry(record("test/one", [alias("Owner/Model-Diffusers")], schedule=[0, 2, 4, 6]))
+    pipe = named(wan(), path)
+    cache = TeaCache.for_pipeline(pipe, speedup=2.0, registry=layers)
+    with cache.attached(pipe):
+        sample(pipe, "wan", steps=STEPS)
+    assert cache.policy.model_key == "test/one"
+    assert cache.statistics()["cond"].pattern == "█·█·█·█·"
+
+
+def test_the_configuration_of_the_transformer_leads_to_the_record(registry):
+    pipe = wan()
+    name = configuration_name(pipe.transformer)
+    layers = registry(record("test/one", [alias(name, "transformer_class")], schedule=[0]))
+    assert TeaCache.for_pipeline(pipe, registry=layers).policy.model_key == "test/one"
+    assert configuration_name(flux().transformer) != name
+
+
+def test_an_unknown_checkpoint_is_an_error_with_candidates(registry):
+    layers = registry(record("test/one", [alias("Owner/Model-1.3B")], schedule=[0]))
+    with pytest.raises(UnknownModelKey) as error:
+        TeaCache.for_pipeline(named(wan(), "Owner/Model-14B"), registry=layers)
+    assert "Owner/Model-1.3B" in error.value.suggestions
+
+
+def test_a_name_of_two_records_is_an_error(registry):
+    layers = registry(*(record(key, [alias("Owner/Model")], schedule=[0]) for key in ("test/one", "test/two")))
+    with pytest.raises(AmbiguousModelKey):
+        TeaCache.for_pipeline(named(wan(), "Owner/Model"), registry=layers)
+
+
+def test_borrowed_numbers_are_refused_unless_asked_for(registry):
+    layers = registry(record("test/one", [alias("Owner/Other", borrowed=True)], schedule=[0]))
+    pipe = named(wan(), "Owner/Other")
+    with pytest.raises(AttachError, match="fitted to another model"):
+        TeaCache.for_pipeline(pipe, registry=layers)
+    assert TeaCache.for_pipeline(pipe, registry=layers, allow_borrowed=True).policy.model_key == "test/one"
+
+
+def test_the_bundled_registry_knows_the_checkpoint_that_everybody_uses():
+    pipe = named(wan(), "Wan-AI/Wan2.1-T2V-14B-Diffusers")
+    cache = TeaCache.for_pipeline(pipe, threshold=0.2)
+    assert cache.policy.model_key == "wan2.1/t2v-14b"
+    with cache.attached(pipe):
+        sample(pipe, "wan", steps=STEPS)
+    assert cache.policy.num_steps == STEPS
+
+
+# Two experts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experts():
+    """Wan2.2's two experts; the first has the earlier, noisier steps."""
+    import diffusers
+
+    second = wan_transformer()
+    with torch.no_grad():
+        second.proj_out.weight.mul_(1.1)
+    pipe = diffusers.WanPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=wan_vae(),
+        scheduler=flow_matching(),
+        transformer=wan_transformer(),
+        transformer_2=second,
+        boundary_ratio=0.8,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_two_experts_have_a_calibration_and_a_state_each(experts, registry):
+    both = [alias("Owner/Model-A14B")]
+    layers = registry(
+        record("test/a14b/high-noise", both, schedule=[0, 2, 4, 6]),
+        record("test/a14b/low-noise", both, schedule=[0, 6]),
+    )
+    plain = sample(experts, "wan", steps=STEPS)
+    caches = TeaCache.for_pipeline(named(experts, "Owner/Model-A14B"), registry=layers)
+    assert isinstance(caches, ExpertCaches)
+    with caches.attached(experts):
+        first = sample(experts, "wan", steps=STEPS)
+        seen = {name: [step.step for step in run.steps] for name, run in caches.statistics().items()}
+        high, low = seen["transformer/cond"], seen["transformer_2/cond"]
+        assert high + low == list(range(STEPS))
+        # The sampler's own step index goes on; the second expert has nothing to reuse at its first step.
+        runs = caches.statistics()
+        assert runs["transformer/cond"].hits == tuple(step for step in high if step % 2)
+        assert runs["transformer_2/cond"].hits == tuple(step for step in low if step not in (low[0], 6))
+        assert {name: policy.model_key for name, policy in caches.policies.items()} == {
+            "transformer": "test/a14b/high-noise",
+            "transformer_2": "test/a14b/low-noise",
+        }
+        assert caches.nbytes == 0
+        assert torch.equal(sample(experts, "wan", steps=STEPS), first)
+    assert not torch.equal(first, plain)
+    assert torch.equal(sample(experts, "wan", steps=STEPS), plain)
+
+
+def test_switching_to_the_other_expert_lets_go_of_the_first_ones_tensors(experts, make_cache):
+    caches = ExpertCaches({name: make_cache(schedule=(0,)) for name in ("transformer", "transformer_2")})
+    held = []
+    with caches.attached(experts):
+        experts.transformer_2.register_forward_hook(lambda *_: held.append(caches.caches["transformer"].nbytes))
+        sample(experts, "wan", steps=STEPS)
+    assert held
+    assert not any(held)
+
+
+def test_one_cache_for_two_experts_is_refused(experts, make_cache):
+    with pytest.raises(AttachError, match=r"TeaCache\.for_pipeline"):
+        make_cache(schedule=(0,)).attach(experts)
+
+
+def test_caches_for_other_parts_than_the_pipeline_has_are_refused(make_cache):
+    caches = ExpertCaches({name: make_cache(schedule=(0,)) for name in ("transformer", "transformer_2")})
+    with pytest.raises(AttachError, match="the caches are for transformer and transformer_2"):
+        caches.attach(wan())
+
+
+def test_a_failed_attach_leaves_neither_expert_hooked(experts, make_cache):
+    broken = make_cache(signal="unknown", threshold=0.1)
+    caches = ExpertCaches({"transformer": make_cache(schedule=(0,)), "transformer_2": broken})
+    with pytest.raises(ValueError):
+        caches.attach(experts)
+    assert not experts.transformer._forward_pre_hooks
