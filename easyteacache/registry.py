@@ -2,7 +2,8 @@
 
 Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` → the local layer (what `easyteacache solve`
 saved on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
-and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers.
+and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers. Where a lock is
+in force (``lock_file``), the first layer that holds the locked content wins.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easyteacache import bundled, index, json_text, model_key, reading
+from easyteacache import bundled, index, json_text, lock_file, model_key, reading
 from easyteacache.calibration import Calibration
 from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
 from easyteacache.index import Index, IndexEntry
+from easyteacache.lock_file import LockFile
 
 ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
 ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
@@ -116,10 +118,16 @@ class Found:
 
 
 class Registry(Mapping[str, Calibration]):
-    """An immutable mapping model key → calibration over layers, the first layer first."""
+    """An immutable mapping model key → calibration over layers, the first layer first.
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    Args:
+        layers: the layers.
+        lock: file that pins what a lookup may find; None: no limits.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, lock: Path | None = None) -> None:
         self._layers = tuple(layers)
+        self._lock = lock
 
     @classmethod
     def default(cls) -> Registry:
@@ -131,8 +139,9 @@ class Registry(Mapping[str, Calibration]):
         ]
         for layer in layers:
             _require_folder(layer.folder, f"{ENVIRONMENT_FOLDERS} names")
-        layers += [Layer(name, home() / name) for name in ("local", "pulled") if (home() / name).is_dir()]
-        return cls([*layers, Layer("bundled", bundled.registry())])
+        # Resolved once: a pull may point the folder elsewhere while this registry is read.
+        layers += [Layer(name, (home() / name).resolve()) for name in ("local", "pulled") if (home() / name).is_dir()]
+        return cls([*layers, Layer("bundled", bundled.registry())], lock=lock_file.in_force())
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Registry:
@@ -152,7 +161,7 @@ class Registry(Mapping[str, Calibration]):
 
     def with_layer(self, layer: Layer) -> Registry:
         """A new registry that searches ``layer`` before all others."""
-        return Registry([layer, *self._layers])
+        return Registry([layer, *self._layers], lock=self._lock)
 
     def __getitem__(self, key: str) -> Calibration:
         return self.find(key).calibration
@@ -187,12 +196,13 @@ class Registry(Mapping[str, Calibration]):
             InvalidModelKey: ``key`` is neither spelled like a key nor an alias.
             UnknownModelKey: no layer holds it; the error names the nearest keys.
             AmbiguousModelKey: it is an alias of several records.
-            InvalidCalibration: the record's file is damaged.
+            InvalidCalibration: the record's file is damaged, or a lock is in force that no layer's content meets.
         """
         if not isinstance(key, str):
             raise InvalidModelKey(key, f"a {type(key).__name__}, not text")
         holder = self._holder(key)
         if holder is not None:
+            holder = self._locked_holder(key) or holder
             return Found(holder.load(key), holder.name, key, self._shadow_notes(key, holder))
         for layer in self._layers:
             if key in layer.aliases:
@@ -208,6 +218,27 @@ class Registry(Mapping[str, Calibration]):
         """The first layer that holds ``key``."""
         return next((layer for layer in self._layers if key in layer.index.records), None)
 
+    @functools.cached_property
+    def lock(self) -> LockFile | None:
+        """The lock in force, None without one."""
+        return None if self._lock is None else lock_file.read(self._lock)
+
+    def _locked_holder(self, key: str) -> Layer | None:
+        """The first layer that holds the locked content of ``key``; None without a lock."""
+        if self.lock is None:
+            return None
+        where = os.fspath(self._lock or "")
+        wanted = lock_file.pinned(self.lock, key, where)
+        for layer in self._layers:
+            if key in layer.index.records and layer.index.records[key].sha256 == wanted.sha256:
+                return layer
+        raise InvalidCalibration(
+            where,
+            f"pins {key!r} to revision {wanted.revision} ({wanted.sha256[:12]}…), which no layer holds; "
+            "get it with `easyteacache-hub pull --locked`",
+            rule="lock.sha256",
+        )
+
     def _by_alias(self, asked: str, layer: Layer) -> Found:
         keys = layer.aliases[asked]
         if len(keys) > 1:
@@ -218,7 +249,7 @@ class Registry(Mapping[str, Calibration]):
         if alias.borrowed:
             note += " These numbers are borrowed: they were fitted to another model."
         # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
-        holder = self._holder(key) or layer
+        holder = self._locked_holder(key) or self._holder(key) or layer
         return Found(holder.load(key), holder.name, asked, (note, *self._shadow_notes(key, holder)))
 
     def _shadow_notes(self, key: str, holder: Layer) -> tuple[str, ...]:

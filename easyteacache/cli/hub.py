@@ -8,11 +8,14 @@ from easyteacache._version import __version__
 from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
+    "audit": LazyCommand("easyteacache.cli.audit:audit", "Find borrowed, mistyped and misused coefficients in a tree."),
     "completion": LazyCommand("easyteacache.cli.completion:hub_completion", "Print the completion script of a shell."),
     "identify": LazyCommand(
         "easyteacache.cli.identify:identify", "Name the calibration that a list of numbers belongs to."
     ),
     "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
+    "lock": LazyCommand("easyteacache.cli.lock:lock", "Write down which calibrations a project runs with."),
+    "pull": LazyCommand("easyteacache.cli.pull:pull", "Bring calibrations from a hub to this machine."),
     "resolve": LazyCommand(
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
     ),

@@ -18,5 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "index.gone": "Every record that the index lists is there.",
         "index.sha256": "Every record has the content whose hash the index lists.",
         "index.stale": "The index says about every record what the record says.",
+        "lock.unlisted": "Where a lock is in force, it lists every record that is looked up.",
+        "lock.sha256": "Some layer holds the content that the lock pins.",
     }
 )

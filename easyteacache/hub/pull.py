@@ -1,0 +1,278 @@
+"""Copy records down from a hub: chosen by the index, pinned to one commit, checked before anybody can see them."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from easyteacache import index, json_text, model_key, reading
+from easyteacache.calibration import Calibration
+from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
+from easyteacache.hub import schema
+from easyteacache.hub.remote import PUBLIC, MissingFile, Remote
+from easyteacache.hub.schema import Finding
+from easyteacache.hub.store import Arrival, Snapshot, Store
+from easyteacache.index import Index, IndexEntry
+from easyteacache.lock_file import LockedRecord, LockFile
+
+CONNECTIONS = 8
+State = Literal["new", "changed", "unchanged", "refused"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one record.
+
+    Attributes:
+        key: its model key.
+        state: ``refused`` records were not installed.
+        before, after: revision on this disk and at the hub, None where there is none.
+        findings: why it was refused.
+    """
+
+    key: str
+    state: State
+    before: int | None
+    after: int
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did, or with ``dry_run`` would do.
+
+    Attributes:
+        repository: where from.
+        commit: the pinned commit; None when a lock named one for each record.
+        outcomes: one per record, sorted by key.
+    """
+
+    repository: str
+    commit: str | None
+    outcomes: tuple[Outcome, ...] = field(default=())
+
+    @property
+    def refused(self) -> tuple[Outcome, ...]:
+        """The records that did not land."""
+        return tuple(outcome for outcome in self.outcomes if outcome.state == "refused")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One record to fetch: its entry's hash and path, and the commit that has it."""
+
+    key: str
+    sha256: str
+    revision: int
+    commit: str
+
+
+def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
+    """The commit of a revision and its index.
+
+    Raises:
+        HubError: the hub has none.
+        InvalidCalibration: it breaks its format.
+    """
+    if not remote.offline and remote.size(index.FILE_NAME, revision or "main") > index.MAX_INDEX_BYTES:
+        raise HubError(remote.repository, f"{index.FILE_NAME} is larger than {index.MAX_INDEX_BYTES} bytes")
+    commit, path = remote.pin(index.FILE_NAME, revision)
+    if not _COMMIT.fullmatch(commit):
+        raise HubError(remote.repository, f"the hub names the commit {json_text.shown(commit)}, which is none")
+    data = reading.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
+    return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
+
+
+def choose(found: Index, keys: Iterable[str]) -> dict[str, IndexEntry]:
+    """The entries that keys, exact aliases and globs mean; no keys: all.
+
+    Raises:
+        UnknownModelKey: nothing is called so, with the nearest names.
+    """
+    wanted = list(keys)
+    if not wanted:
+        return dict(found.records)
+    aliases = {alias.value: key for key, entry in found.records.items() for alias in entry.aliases}
+    chosen: dict[str, IndexEntry] = {}
+    for name in wanted:
+        matching = [name] if name in found.records else [aliases[name]] if name in aliases else []
+        if not matching and any(character in name for character in "*?["):
+            matching = [key for key in found.records if fnmatch.fnmatchcase(key, name)]
+        if not matching:
+            near = model_key.nearest(name, [*found.records, *aliases])
+            raise UnknownModelKey(name, suggestions=near, layers=["the hub's index"])
+        chosen |= {key: found.records[key] for key in matching}
+    return chosen
+
+
+def pull(
+    remote: Remote,
+    keys: Iterable[str] = (),
+    *,
+    revision: str | None = None,
+    store: Store | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Pulled:
+    """Bring records to this disk.
+
+    Args:
+        remote: where from.
+        keys: model keys, exact aliases or globs; none means every record.
+        revision: branch, tag or commit; None: main.
+        store: the pulled layer; None: this machine's.
+        dry_run: say what would happen, fetch and write nothing but the index.
+        progress: told (done, total) records.
+
+    Raises:
+        HubError: the hub cannot be used.
+        InvalidCalibration: its index breaks the format.
+        UnknownModelKey: a key is not there.
+    """
+    store = store or Store()
+    commit, found = read_index(remote, revision)
+    entries = choose(found, keys)
+    wanted = [_Wanted(key, entry.sha256, entry.revision, commit) for key, entry in sorted(entries.items())]
+    return Pulled(remote.repository, commit, _bring(remote, wanted, store, dry_run, progress))
+
+
+def pull_locked(
+    remote_of: Callable[[LockedRecord], Remote],
+    lock: LockFile,
+    *,
+    store: Store | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> list[Pulled]:
+    """Bring exactly the content that a lock names, repository by repository; entries without one are left out.
+
+    Args:
+        remote_of: the hub of a locked record.
+        lock: what is wanted.
+        store, dry_run, progress: as for ``pull``.
+    """
+    store = store or Store()
+    places: dict[tuple[str | None, str], list[_Wanted]] = {}
+    for key, one in sorted(lock.records.items()):
+        if one.repository and one.commit:
+            wanted = _Wanted(key, one.sha256, one.revision, one.commit)
+            places.setdefault((one.endpoint, one.repository), []).append(wanted)
+    done = []
+    for group in places.values():
+        remote = remote_of(lock.records[group[0].key])
+        done.append(Pulled(remote.repository, None, _bring(remote, group, store, dry_run, progress)))
+    return done
+
+
+def _bring(
+    remote: Remote, wanted: list[_Wanted], store: Store, dry_run: bool, progress: Callable[[int, int], object]
+) -> tuple[Outcome, ...]:
+    before = store.current()
+    missing = [one for one in wanted if not _has(before, one)]
+    outcomes = {one.key: _outcome(one, before, "unchanged") for one in wanted}
+    outcomes |= {one.key: _outcome(one, before, _state(before, one)) for one in missing}
+    if not dry_run and missing:
+        _fits(remote, missing)
+        arrivals: dict[str, Arrival] = {}
+        for one, arrival, findings in _fetch_all(remote, missing, store, progress):
+            if arrival is None:
+                outcomes[one.key] = _outcome(one, before, "refused", findings)
+            else:
+                arrivals[one.key] = arrival
+        store.install(arrivals)
+    return tuple(outcomes[key] for key in sorted(outcomes))
+
+
+def _has(before: Snapshot, one: _Wanted) -> bool:
+    entry = before.index.records.get(one.key)
+    return entry is not None and entry.sha256 == one.sha256
+
+
+def _state(before: Snapshot, one: _Wanted) -> State:
+    return "changed" if one.key in before.index.records else "new"
+
+
+def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Finding, ...] = ()) -> Outcome:
+    known = before.index.records.get(one.key)
+    return Outcome(one.key, state, known.revision if known else None, one.revision, findings)
+
+
+def _fits(remote: Remote, wanted: list[_Wanted]) -> None:
+    """Refuse files that are too large before a byte of them is asked for."""
+    if remote.offline:
+        return
+    by_commit: dict[str, list[str]] = {}
+    for one in wanted:
+        by_commit.setdefault(one.commit, []).append(model_key.path_of(one.key).as_posix())
+    for commit, paths in by_commit.items():
+        for path, stored in remote.stored(paths, commit).items():
+            if stored.size > json_text.MAX_BYTES:
+                raise HubError(
+                    remote.repository, f"{path} has {stored.size} bytes; a record has at most {json_text.MAX_BYTES}"
+                )
+
+
+def _fetch_all(
+    remote: Remote, wanted: list[_Wanted], store: Store, progress: Callable[[int, int], object]
+) -> Iterator[tuple[_Wanted, Arrival | None, tuple[Finding, ...]]]:
+    pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(wanted)))
+    try:
+        results = pool.map(lambda one: _fetch(remote, one, store), wanted)
+        for number, (one, (arrival, findings)) in enumerate(zip(wanted, results, strict=True), start=1):
+            progress(number, len(wanted))
+            yield one, arrival, findings
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fetch(remote: Remote, one: _Wanted, store: Store) -> tuple[Arrival | None, tuple[Finding, ...]]:
+    """One record, checked: what the index promised, well-formed, consistent, filed under its own key."""
+    where = model_key.path_of(one.key).as_posix()
+    try:
+        data = _content(remote, where, one.commit, one.sha256)
+    except InvalidCalibration as error:
+        return None, (Finding(error.rule, where, "", error.reason),)
+    except MissingFile as error:
+        return None, (Finding("index.gone", where, "", error.reason),)
+    findings = list(_judged(data, where, one))
+    if findings:
+        store.set_aside(one.key, data, "\n".join(map(str, findings)))
+        return None, tuple(findings)
+    endpoint = None if remote.endpoint == PUBLIC else remote.endpoint
+    record = Calibration.from_json(data, where=where)
+    origin = LockedRecord(
+        sha256=one.sha256, revision=record.revision, repository=remote.repository, commit=one.commit, endpoint=endpoint
+    )
+    return Arrival(record, data, origin), ()
+
+
+def _content(remote: Remote, path: str, commit: str, sha256: str) -> bytes:
+    """The file from the cache or the hub; a damaged copy in the cache is fetched once more."""
+    data = b""
+    for force in (False, True):
+        local = remote.download(path, commit, force=force)
+        data = reading.read_file(local, rules="record", max_bytes=json_text.MAX_BYTES)
+        if hashlib.sha256(data).hexdigest() == sha256:
+            break
+    return data
+
+
+def _judged(data: bytes, where: str, one: _Wanted) -> Iterator[Finding]:
+    found = hashlib.sha256(data).hexdigest()
+    if found != one.sha256:
+        message = f"its sha256 is {found[:12]}…, the index promises {one.sha256[:12]}…"
+        yield Finding("index.sha256", where, "", message)
+        return
+    errors = [finding for finding in schema.check_record(data, where) if finding.severity == "error"]
+    yield from errors
+    if errors:
+        return
+    key = Calibration.from_json(data, where=where).model_key
+    if key != one.key:
+        yield Finding("record.path", where, "/model_key", f"model_key is {key!r}, its path says {one.key!r}")

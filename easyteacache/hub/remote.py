@@ -1,0 +1,343 @@
+"""The one place that talks to a hub: huggingface_hub in, this project's errors out, retries where retrying is right.
+
+The endpoint and the token are passed explicitly. The login saved on this machine is only ever sent to the hub it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from huggingface_hub import constants, errors
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+from easyteacache import json_text
+from easyteacache.errors import HubError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+ENVIRONMENT_TOKEN = "EASYTEACACHE_TOKEN"
+ENVIRONMENT_REPOSITORY = "EASYTEACACHE_REPOSITORY"
+PUBLIC = "https://huggingface.co"
+DATASET = "dataset"
+RETRIES = 4
+LONGEST_WAIT_SECONDS = 60.0
+PATHS_A_REQUEST = 500
+
+Value = TypeVar("Value")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+class MissingFile(HubError):
+    """The hub has the repository and the revision, but not this file."""
+
+
+class StaleParent(HubError):
+    """The branch moved between reading it and committing to it."""
+
+
+def token_for(endpoint: str) -> str | None:
+    """The token for a hub: ``$EASYTEACACHE_TOKEN``, else the login saved for the hub that huggingface_hub itself uses."""
+    from huggingface_hub import get_token
+
+    own = os.environ.get(ENVIRONMENT_TOKEN)
+    if own:
+        return own
+    return get_token() if endpoint.rstrip("/") in (PUBLIC, constants.ENDPOINT.rstrip("/")) else None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a repository: its size in bytes and git object id (or LFS hash)."""
+
+    size: int
+    oid: str
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """An open pull request."""
+
+    number: int
+    title: str
+    author: str
+    url: str
+
+    @property
+    def branch(self) -> str:
+        """The revision its commits go to."""
+        return f"refs/pr/{self.number}"
+
+
+class Remote:
+    """One dataset repository on one hub.
+
+    Args:
+        repository: ``owner/name``.
+        endpoint: the hub's address; None: ``$HF_ENDPOINT``, else the public hub.
+        token: None: see ``token_for``.
+        offline: answer from the cache of earlier downloads only.
+        wait: sleeps before a retry; tests pass their own.
+
+    Raises:
+        HubError: ``repository`` is no ``owner/name``.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        *,
+        endpoint: str | None = None,
+        token: str | None = None,
+        offline: bool = False,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        if not _NAME.fullmatch(repository) or ".." in repository or "--" in repository:
+            raise HubError(json_text.shown(repository), "not a repository name; expected owner/name")
+        self.repository = repository
+        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.offline = offline
+        self._token: str | bool = token or token_for(self.endpoint) or False
+        self._wait = wait
+
+    def __repr__(self) -> str:
+        return f"Remote({self.repository!r}, endpoint={self.endpoint!r})"
+
+    @property
+    def api(self) -> HfApi:
+        """The client, with this hub's address and token."""
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self.endpoint, token=self._token, library_name="easyteacache")
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def pin(self, file: str, revision: str | None) -> tuple[str, Path]:
+        """Download ``file`` at a branch, tag or commit; returns the commit it was read from and the local copy.
+
+        Raises:
+            HubError: it cannot be had; the reason says what to do.
+        """
+        wanted = revision or "main"
+        if not self.offline:
+            # The download itself would quietly answer from the cache when the hub cannot be reached.
+            self.size(file, wanted)
+        path = self.download(file, wanted)
+        parts = path.parts[len(path.parts) - len(Path(file).parts) - 1 :]
+        return parts[0], path
+
+    def size(self, file: str, revision: str) -> int:
+        """Bytes of one file, asked of the hub.
+
+        Raises:
+            HubError: as ``pin``.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        options = {"repo_type": DATASET, "revision": revision, "endpoint": self.endpoint}
+        url = hf_hub_url(self.repository, file, **options)
+        found = self.attempt(lambda: get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint))
+        return found.size or 0
+
+    def download(self, file: str, revision: str, *, force: bool = False) -> Path:
+        """The local copy of one file, downloaded unless the cache has it.
+
+        Raises:
+            HubError: as ``pin``.
+        """
+        from huggingface_hub import hf_hub_download
+
+        return Path(
+            self.attempt(
+                lambda: hf_hub_download(
+                    self.repository,
+                    file,
+                    repo_type=DATASET,
+                    revision=revision,
+                    endpoint=self.endpoint,
+                    token=self._token,
+                    local_files_only=self.offline,
+                    force_download=force and not self.offline,
+                    library_name="easyteacache",
+                )
+            )
+        )
+
+    def stored(self, files: Sequence[str], revision: str) -> dict[str, Stored]:
+        """What the hub knows of files; those that do not exist are left out."""
+        from huggingface_hub.hf_api import RepoFile
+
+        found: dict[str, Stored] = {}
+        for start in range(0, len(files), PATHS_A_REQUEST):
+            some = list(files[start : start + PATHS_A_REQUEST])
+            for item in self.attempt(
+                lambda some=some: self.api.get_paths_info(  # type: ignore[misc]
+                    self.repository, some, repo_type=DATASET, revision=revision
+                )
+            ):
+                if isinstance(item, RepoFile):
+                    found[item.path] = Stored(item.size, item.lfs.sha256 if item.lfs else item.blob_id)
+        return found
+
+    def commit_of(self, revision: str) -> str:
+        """The commit a branch points at now."""
+        info = self.attempt(
+            lambda: self.api.list_repo_refs(self.repository, repo_type=DATASET, include_pull_requests=True)
+        )
+        everything = [*info.branches, *info.tags, *(info.pull_requests or [])]
+        for one in everything:
+            if revision in (one.name, one.ref):
+                return str(one.target_commit)
+        raise HubError(self.repository, f"there is no revision {json_text.shown(revision)}")
+
+    def log(self, revision: str | None = None) -> list[Any]:
+        """Commits of a branch, newest first; each with ``commit_id``, ``title``, ``authors``, ``created_at``."""
+        return self.attempt(lambda: self.api.list_repo_commits(self.repository, repo_type=DATASET, revision=revision))
+
+    # Proposing --------------------------------------------------------------------------------------------------------
+
+    def whoami(self) -> str:
+        """Name of the account the token belongs to.
+
+        Raises:
+            HubError: there is no token, or the hub does not know it.
+        """
+        if self._token is False:
+            raise HubError(
+                self.repository,
+                f"no token for {self.endpoint}: run `hf auth login` for the public hub, or set {ENVIRONMENT_TOKEN}",
+            )
+        return str(self.attempt(lambda: self.api.whoami())["name"])
+
+    def open_requests(self, author: str) -> Iterator[OpenRequest]:
+        """Open pull requests of ``author``, newest first."""
+        found = self.attempt(
+            lambda: list(
+                self.api.get_repo_discussions(
+                    self.repository,
+                    repo_type=DATASET,
+                    author=author,
+                    discussion_type="pull_request",
+                    discussion_status="open",
+                )
+            )
+        )
+        yield from (
+            OpenRequest(one.num, one.title, one.author, one.url)
+            for one in found
+            if one.is_pull_request and one.author == author
+        )
+
+    def commit(self, files: dict[str, bytes], *, title: str, description: str, parent: str, branch: str | None) -> str:
+        """One commit: on ``branch``, or as a new pull request when that is None; returns the request's or commit's URL.
+
+        Not repeated here: whether a commit whose answer was lost arrived, only the caller can find out.
+
+        Raises:
+            StaleParent: ``branch`` is no longer at ``parent``.
+            HubError: anything else.
+        """
+        from huggingface_hub import CommitOperationAdd
+
+        operations = [CommitOperationAdd(path, data) for path, data in sorted(files.items())]
+        try:
+            done = self.api.create_commit(
+                self.repository,
+                operations,
+                commit_message=title,
+                commit_description=description,
+                repo_type=DATASET,
+                revision=branch,
+                create_pr=branch is None,
+                parent_commit=parent,
+            )
+        except Exception as error:
+            raise self.translated(error) from error
+        return str(done.pr_url or done.commit_url)
+
+    # Failing ----------------------------------------------------------------------------------------------------------
+
+    def attempt(self, call: Callable[[], Value]) -> Value:
+        """Call, and again after a pause while the hub is busy or cannot be reached.
+
+        Raises:
+            HubError: what went wrong in the end.
+        """
+        for attempt in range(RETRIES):
+            try:
+                return call()
+            except Exception as error:
+                pause = _pause(error, attempt)
+                if pause is None or attempt == RETRIES - 1 or self.offline:
+                    raise self.translated(error) from error
+                self._wait(pause)
+        raise AssertionError("unreachable")
+
+    def translated(self, error: Exception) -> HubError:
+        """The error as this project raises it, with what to do and without the request."""
+        if isinstance(error, HubError):
+            return error
+        kind = StaleParent if _status(error) == 412 else HubError
+        if isinstance(error, errors.RemoteEntryNotFoundError):
+            kind = MissingFile
+        return kind(self.repository, self._reason(error))
+
+    def _reason(self, error: Exception) -> str:
+        status, at = _status(error), f"at {self.endpoint}"
+        if isinstance(error, errors.GatedRepoError):
+            return f"access is restricted {at}: ask its owners, and set a token of an account that has access"
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return f"there is no such dataset repository {at}, or it is private and your token does not open it"
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"there is no such revision {at}"
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            if self.offline:
+                return "not in the cache of earlier downloads: pull once without --offline"
+            return f"{self.endpoint} cannot be reached; --offline uses what was downloaded before"
+        if isinstance(error, errors.RemoteEntryNotFoundError):
+            return f"the file does not exist {at}: is this a registry, and this the right revision?"
+        if status in (401, 403):
+            return f"your token does not allow this {at} ({_said(error)})"
+        if status == 412:
+            return "the branch moved meanwhile: try again"
+        if status == 429:
+            return f"too many requests {at}: wait a few minutes and try again"
+        if status is not None:
+            return f"{at} answered {status}: {_said(error)}"
+        if isinstance(error, HTTPError | ConnectionError):
+            return (
+                f"{self.endpoint} cannot be reached ({type(error).__name__}); --offline uses what was downloaded before"
+            )
+        return f"the hub's answer {at} makes no sense ({type(error).__name__}: {_line(error)})"
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _said(error: Exception) -> str:
+    return json_text.shown(str(getattr(error, "server_message", None) or "no reason given"), 200)
+
+
+def _line(error: Exception) -> str:
+    return json_text.shown(str(error).strip().partition("\n")[0], 120)
+
+
+def _pause(error: Exception, attempt: int) -> float | None:
+    """Seconds to wait before the next attempt, or None when another one would end the same."""
+    status = _status(error)
+    if status is None:
+        lost = isinstance(error, HTTPError | ConnectionError | errors.LocalEntryNotFoundError)
+        return 0.5 * 2**attempt if lost and not isinstance(error, errors.OfflineModeIsEnabled) else None
+    if status != 429 and status < 500:
+        return None
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdigit() else float(2**attempt)

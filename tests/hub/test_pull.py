@@ -1,0 +1,328 @@
+"""`easyteacache-hub pull` against a served hub: what lands, what does not, and what a reader sees meanwhile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyteacache import index, lock_file
+from easyteacache.calibration import save
+from easyteacache.errors import InvalidCalibration
+from easyteacache.hub.store import Store
+from easyteacache.registry import Registry
+
+from .conftest import Program, build_folder, build_record
+from .hub_process import HubProcess
+
+Pull = Callable[..., Any]
+BASE = [build_record(), build_record("tiny/other"), build_record("far/image", title="Far")]
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, hub_process: HubProcess, repository: str) -> Path:
+    folder = build_folder(tmp_path / "upstream", *BASE)
+    hub_process.publish(repository, folder)
+    return folder
+
+
+@pytest.fixture
+def pull(run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    monkeypatch.setenv("EASYTEACACHE_REPOSITORY", repository)
+    return lambda *arguments: run_hub("pull", *arguments, "--endpoint", hub_process.endpoint)
+
+
+def states(result: Any) -> dict[str, str]:
+    return {one["key"]: one["state"] for one in json.loads(result.stdout)["pulls"][0]["records"]}
+
+
+def pulled_keys() -> list[str]:
+    return sorted(Store().current().index.records)
+
+
+def test_only_what_was_asked_for_arrives(pull: Pull, upstream: Path, run_hub: Program) -> None:
+    result = pull("tiny/video", "--json")
+    assert result.exit_code == 0, result.output
+    assert states(result) == {"tiny/video": "new"}
+    assert pulled_keys() == ["tiny/video"]
+    assert Registry.default().find("tiny/video").layer == "pulled"
+    listed = json.loads(run_hub("list", "--source", "pulled", "--json").stdout)
+    assert [one["key"] for one in listed["records"]] == ["tiny/video"]
+
+
+def test_a_second_pull_adds_and_a_third_changes_nothing(pull: Pull, upstream: Path) -> None:
+    pull("tiny/video")
+    assert states(pull("tiny/*", "--json")) == {"tiny/other": "new", "tiny/video": "unchanged"}
+    assert states(pull("--json")) == {"far/image": "new", "tiny/other": "unchanged", "tiny/video": "unchanged"}
+    before = Store().link.resolve()
+    assert set(states(pull("--json")).values()) == {"unchanged"}
+    assert Store().link.resolve() == before
+
+
+def test_every_record_says_which_commit_it_came_from(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    first = hub_process.api().repo_info(repository, repo_type="dataset").sha
+    pull("tiny/video")
+    build_folder(upstream, build_record(revision=2))
+    second = hub_process.publish(repository, upstream)
+    pull("far/image")
+    origins = Store().current().origins.records
+    assert (origins["tiny/video"].commit, origins["far/image"].commit) == (first, second)
+    assert origins["tiny/video"].repository == repository
+    assert states(pull("tiny/video", "--revision", first, "--json")) == {"tiny/video": "unchanged"}
+    assert states(pull("tiny/video", "--json")) == {"tiny/video": "changed"}
+
+
+def test_a_dry_run_installs_nothing(pull: Pull, upstream: Path) -> None:
+    result = pull("--dry-run")
+    assert "Nothing was installed" in result.output
+    assert pulled_keys() == []
+    assert not Store().home.exists()
+
+
+def plant_hash(folder: Path) -> str:
+    save(build_record("tiny/other", title="Changed after it was listed"), folder / "tiny" / "other.json")
+    return "index.sha256"
+
+
+def relist(folder: Path, key: str, data: bytes) -> None:
+    """List ``data`` under ``key`` as a hub would that checks nothing."""
+    import hashlib
+
+    (folder / f"{key}.json").write_bytes(data)
+    content = json.loads((folder / index.FILE_NAME).read_text())
+    content["records"][key]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / index.FILE_NAME).write_text(json.dumps(content))
+
+
+def plant_schema(folder: Path) -> str:
+    data = (folder / "tiny" / "other.json").read_bytes()
+    relist(folder, "tiny/other", data.replace(b'"draft"', b'"excellent"'))
+    return "record.schema"
+
+
+def plant_nan(folder: Path) -> str:
+    data = (folder / "tiny" / "other.json").read_bytes()
+    relist(folder, "tiny/other", data.replace(b"2.0,", b"NaN,"))
+    return "record.json"
+
+
+def plant_wrong_key(folder: Path) -> str:
+    relist(folder, "tiny/other", (folder / "tiny" / "video.json").read_bytes())
+    return "record.path"
+
+
+def plant_invariant(folder: Path) -> str:
+    data = (folder / "tiny" / "other.json").read_bytes()
+    relist(folder, "tiny/other", data.replace(b'"status": "draft"', b'"status": "yanked"'))
+    return "record.invariant"
+
+
+def plant_gone(folder: Path) -> str:
+    (folder / "tiny" / "other.json").unlink()
+    return "index.gone"
+
+
+@pytest.mark.parametrize("plant", [plant_hash, plant_schema, plant_nan, plant_wrong_key, plant_invariant, plant_gone])
+def test_a_bad_file_is_kept_aside_while_the_good_ones_land(
+    plant: Callable[[Path], str], pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    rule = plant(upstream)
+    hub_process.publish(repository, upstream)
+    result = pull("--json")
+    assert result.exit_code == 1
+    assert states(result) == {"far/image": "new", "tiny/other": "refused", "tiny/video": "new"}
+    assert f"[{rule}]" in result.stdout
+    assert pulled_keys() == ["far/image", "tiny/video"]
+    if rule != "index.gone":
+        assert rule in (Store().quarantine / "tiny--other.txt").read_text()
+    assert "tiny/other" not in Registry.default()
+
+
+def test_a_bad_new_revision_leaves_the_old_one_in_use(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    pull("tiny/other")
+    plant_schema(upstream)
+    hub_process.publish(repository, upstream)
+    assert pull("tiny/other").exit_code == 1
+    assert Registry.default()["tiny/other"].title == BASE[1].title
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "not complete, valid JSON"),
+        (b"[" * 100_000, "nested deeper"),
+        (b'{"index_version": 9, "records": {}}', "index_version is 9"),
+        (b'{"index_version": 1, "records": {"../../x": {}}}', "records"),
+    ],
+)
+def test_a_bad_index_brings_nothing(
+    content: bytes, reason: str, pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    (upstream / index.FILE_NAME).write_bytes(content)
+    hub_process.publish(repository, upstream)
+    result = pull()
+    assert result.exit_code == 1
+    assert reason in result.output
+    assert not Store().home.exists()
+
+
+def test_an_index_cannot_name_a_file_outside_its_folder(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    text = (upstream / index.FILE_NAME).read_text()
+    (upstream / index.FILE_NAME).write_text(text.replace('"tiny/other.json"', '"../../tokens.json"'))
+    hub_process.publish(repository, upstream)
+    result = pull()
+    assert result.exit_code == 1
+    assert "is listed under '../../tokens.json'" in result.output
+
+
+def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pull("tiny/video").exit_code == 0
+    shutil.rmtree(Store().home)
+    assert states(pull("tiny/video", "--offline", "--json")) == {"tiny/video": "new"}
+    result = pull("far/image", "--offline")
+    assert result.exit_code == 1
+    assert "pull once without --offline" in result.output
+    assert pulled_keys() == ["tiny/video"]
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path, repository: str) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    pull("tiny/video")
+    shutil.rmtree(Store().home)
+    (cached,) = (Path(HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}").rglob("tiny/video.json")
+    cached.resolve().write_text("damaged")
+    assert states(pull("tiny/video", "--json")) == {"tiny/video": "new"}
+
+
+def test_an_unknown_key_names_the_nearest(pull: Pull, upstream: Path) -> None:
+    result = pull("tiny/vidoe")
+    assert result.exit_code == 1
+    assert "Did you mean 'tiny/video'" in result.output
+
+
+def test_what_the_hub_lacks_is_said_plainly(pull: Pull, upstream: Path, repository: str) -> None:
+    assert "no such revision" in pull("--revision", "absent").output
+    assert "no such dataset repository" in pull("--repo", "team/absent").output
+    assert "expected owner/name" in pull("--repo", "a/b/c").output
+
+
+def test_a_repository_that_is_no_registry_is_said_to_be_none(pull: Pull, repository: str) -> None:
+    result = pull()
+    assert result.exit_code == 1
+    assert "is this a registry" in result.output
+
+
+def test_a_hub_that_is_not_there_is_said_to_be_unreachable(run_hub: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easyteacache.hub.remote.RETRIES", 1)
+    result = run_hub("pull", "--repo", "team/x", "--endpoint", "http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+
+
+def test_a_folder_that_pull_did_not_make_is_left_alone(pull: Pull, upstream: Path) -> None:
+    build_folder(Store().link, build_record("own/record"))
+    result = pull("tiny/video")
+    assert result.exit_code == 1
+    assert "move it away" in result.output
+    assert pulled_keys() == ["own/record"]
+    assert not list(Store().snapshots.iterdir())
+
+
+def test_a_reader_of_the_old_snapshot_goes_on_reading_it(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    pull()
+    reader = Registry.default()
+    assert "far/image" in reader
+    build_folder(upstream, build_record("far/image", title="Newer", revision=2))
+    hub_process.publish(repository, upstream)
+    pull()
+    assert reader["far/image"].title == "Far"
+    assert Registry.default()["far/image"].title == "Newer"
+
+
+def test_the_login_of_the_public_hub_is_not_sent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from easyteacache.hub.remote import PUBLIC, token_for
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert token_for(PUBLIC) == "hf_secret"
+    assert token_for("http://elsewhere") is None
+    monkeypatch.setenv("EASYTEACACHE_TOKEN", "own")
+    assert token_for("http://elsewhere") == "own"
+
+
+# The lock ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_makes_every_lookup_find_that_content_or_fail(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str, run_hub: Program
+) -> None:
+    pull()
+    assert run_hub("lock", "tiny/video").exit_code == 0
+    assert Registry.default()["tiny/video"].revision == 1
+    build_folder(upstream, build_record(revision=2))
+    hub_process.publish(repository, upstream)
+    pull()
+    with pytest.raises(InvalidCalibration, match="pull --locked") as failure:
+        Registry.default().find("tiny/video")
+    assert failure.value.rule == "lock.sha256"
+    assert run_hub("lock", "--check").exit_code == 1
+    assert run_hub("pull", "--locked").exit_code == 0
+    assert Registry.default()["tiny/video"].revision == 1
+    assert run_hub("lock", "--check").exit_code == 0
+
+
+def test_a_lock_prefers_the_layer_that_holds_its_content(
+    pull: Pull, upstream: Path, run_hub: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull()
+    run_hub("lock", "tiny/video")
+    build_folder(Store().home / "local", build_record(revision=7))
+    assert Registry.default().find("tiny/video").layer == "pulled"
+    monkeypatch.setenv("EASYTEACACHE_LOCK", "")
+    assert Registry.default().find("tiny/video").layer == "local"
+
+
+def test_a_key_that_the_lock_does_not_list_is_refused(pull: Pull, upstream: Path, run_hub: Program) -> None:
+    pull()
+    run_hub("lock", "tiny/video")
+    with pytest.raises(InvalidCalibration, match="lock far/image") as failure:
+        Registry.default().find("far/image")
+    assert failure.value.rule == "lock.unlisted"
+    assert run_hub("lock", "far/image").exit_code == 0
+    assert Registry.default()["far/image"].title == "Far"
+
+
+def test_a_bundled_record_can_be_locked_by_its_content(run_hub: Program) -> None:
+    assert run_hub("lock", "wan2.1/t2v-14b").exit_code == 0
+    (one,) = lock_file.read(lock_file.FILE_NAME).records.values()
+    assert one.repository is None
+    assert Registry.default().find("wan2.1/t2v-14b").layer == "bundled"
+
+
+def test_from_registry_obeys_the_lock(pull: Pull, upstream: Path, run_hub: Program) -> None:
+    from easyteacache import TeaCache
+
+    pull()
+    run_hub("lock", "tiny/video")
+    TeaCache.from_registry("tiny/video", sequence_length=100, num_steps=20)
+    with pytest.raises(InvalidCalibration, match="does not list"):
+        TeaCache.from_registry("far/image", sequence_length=100, num_steps=20)
+
+
+def test_a_damaged_lock_is_an_error_not_an_empty_lock(run_hub: Program) -> None:
+    Path(lock_file.FILE_NAME).write_text('{"lock_version": 1, "records": {"tiny/video": {}}}')
+    with pytest.raises(InvalidCalibration, match="sha256: missing"):
+        Registry.default().find("wan2.1/t2v-14b")
+    assert run_hub("lock", "--check").exit_code == 1
