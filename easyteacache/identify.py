@@ -150,11 +150,11 @@ def identify_path(
     """
     root = Path(path)
     if not root.is_dir():
-        yield from identify_text(_read(root), known, filename=str(root))
+        yield from identify_text(read_source(root), known, filename=str(root))
         return
-    for file in _files(root):
+    for file in source_files(root):
         try:
-            text = _read(file)
+            text = read_source(file)
         except (OSError, ValueError) as error:
             if skipped is not None:
                 skipped(str(file), str(error))
@@ -162,7 +162,8 @@ def identify_path(
         yield from identify_text(text, known, filename=str(file))
 
 
-def _files(root: Path) -> Iterator[Path]:
+def source_files(root: Path) -> Iterator[Path]:
+    """Every source and configuration file below a folder, sorted; hidden folders and links are not followed."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         for name in sorted(names):
@@ -171,7 +172,13 @@ def _files(root: Path) -> Iterator[Path]:
                 yield file
 
 
-def _read(file: Path) -> str:
+def read_source(file: Path) -> str:
+    """A file as text, whatever its encoding.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large or not text.
+    """
     size = file.stat().st_size
     if size > MAX_FILE_BYTES:
         raise ValueError(f"{file}: {size} bytes, at most {MAX_FILE_BYTES} are read")

@@ -22,6 +22,7 @@ EXAMPLES = [
     errors.NotEnoughTraces(sequence_length=1560, runs=3, needed=8),
     errors.ValidationFailed("message", report={"rule": "x"}),
     errors.UnreachableTarget("message"),
+    errors.ExportRefused("SGLang", ["signal"], ["Another signal."], "Allow it."),
     errors.StepOrderError("message"),
     errors.AttachError("message"),
     errors.ReferenceModelError("message"),

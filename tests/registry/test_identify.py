@@ -21,7 +21,7 @@ RECORDS = [
     for path in sorted((ROOT / "registry").rglob("*.json"))
     if path != ROOT / "registry" / "index.json"
     for record in [calibration.load(path)]
-    if record.status == "published"
+    if (record.status, record.method) == ("published", "teacache")
 ]
 FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
 WAN_480P = (257151.496, -35422.9917, 1402.86849, -13.5890334, 0.132517977)
