@@ -38,6 +38,7 @@ class Fitted:
         predict: x (N,) → p(x) (N,), clamped and floored as the runtime does it.
         coefficients: highest degree first, None where the form is no polynomial.
         domain: [x_min, x_max] of the pairs; None: evaluated wherever asked, as the paper does.
+        rounding: largest error of the stored coefficients relative to max p, from writing the fit in powers of x.
     """
 
     form: str
@@ -45,6 +46,7 @@ class Fitted:
     predict: Callable[[Array], Array] = field(repr=False)
     coefficients: tuple[float, ...] | None = None
     domain: tuple[float, float] | None = None
+    rounding: float = 0.0
 
     def curve(self) -> Polynomial:
         """The runtime's object for these coefficients."""
@@ -58,7 +60,9 @@ def monotone(points: Points, order: int, *, robust: bool = False) -> Fitted:
     merged = _merge(points)
     design = bernstein.increasing_basis(_unit(merged.x, domain), order)
     increments = _robustly(lambda weights: _nnls(design, merged.y, weights), design, merged, robust)
-    return _stored("monotone", order, bernstein.to_coefficients(np.cumsum(increments), domain), domain)
+    control = np.cumsum(increments)
+    coefficients = bernstein.to_coefficients(control, domain)
+    return _stored("monotone", order, coefficients, domain, bernstein.rounding_error(coefficients, control, domain))
 
 
 def chebyshev(points: Points, order: int, *, robust: bool = False) -> Fitted:
@@ -150,8 +154,10 @@ def _robustly(solve: Callable[[Array], Array], design: Array, merged: _Merged, r
     return found
 
 
-def _stored(form: str, order: int, coefficients: tuple[float, ...], domain: tuple[float, float]) -> Fitted:
+def _stored(
+    form: str, order: int, coefficients: tuple[float, ...], domain: tuple[float, float], rounding: float = 0.0
+) -> Fitted:
     def predict(x: Array) -> Array:
         return np.asarray(np.maximum(np.polyval(np.asarray(coefficients), np.clip(x, *domain)), 0.0))
 
-    return Fitted(form, order, predict, coefficients, domain)
+    return Fitted(form, order, predict, coefficients, domain, rounding)

@@ -25,6 +25,7 @@ from easyteacache.trace import Trace
 Method = Literal["monotone", "teacache", "auto"]
 ORDERS = (1, 2, 3, 4, 5)
 FEWEST_RUNS = 2
+MOST_ROUNDING = 1e-9
 # Below this share of explained variance even the best non-decreasing curve is no use: the signal is wrong for the model.
 USEFUL_R2 = 0.1
 # A signal known before the run starts is preferred unless another explains this much more (needs no tensor, no device wait).
@@ -160,7 +161,9 @@ def _candidates(points: Points, method: Method, order: int | None, robust: bool)
 
 def _choose(candidates: Sequence[Candidate], method: Method) -> Candidate:
     forms = {"monotone": ("monotone",), "teacache": ("teacache",), "auto": ("monotone", "chebyshev")}[method]
-    usable = [c for c in candidates if c.fitted.form in forms]
+    wanted = [c for c in candidates if c.fitted.form in forms]
+    # A narrow domain far from 0 cancels digits when a high order is written in powers of x.
+    usable = [c for c in wanted if c.fitted.rounding <= MOST_ROUNDING] or wanted[:1]
     best = min(usable, key=lambda c: c.score)
     # The lowest order that is not worse than the best by more than noise: a higher one has to earn its place.
     good = [c for c in usable if c.score - best.score <= c.noise_against(best)]

@@ -72,7 +72,9 @@ class Objective:
         pull = 1.0 / self.runs.sigmas[:-1]
         # Row j: the disturbance of the state before step j, in units of the residuals.
         disturbed = np.zeros((steps + 1, steps))
-        rows = {step: self.rows.row(anchors, step) for anchors, step in reused_steps(schedule, steps, self.rows.history)}
+        rows = {
+            step: self.rows.row(anchors, step) for anchors, step in reused_steps(schedule, steps, self.rows.history)
+        }
         for step in range(steps):
             if step in computed:
                 change = pull[step] * disturbed[step]

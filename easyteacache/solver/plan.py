@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from easyteacache.solver import decisions, schedule
 from easyteacache.solver.decisions import Window
-from easyteacache.solver.filling import Filling, Rows
+from easyteacache.solver.filling import Filling, Rows, Target
 from easyteacache.solver.objective import Objective, typical
 from easyteacache.solver.propagation import gains
-from easyteacache.solver.runs import Runs
+from easyteacache.solver.runs import Runs, change_norms
 from easyteacache.solver.schedule import Schedule
 
 Array = NDArray[np.float64]
@@ -60,6 +60,8 @@ class Planner:
     _objectives: dict[tuple[Filling, int], Objective] = field(default_factory=dict, init=False)
     _rows: dict[Filling, Rows] = field(default_factory=dict, init=False)
     _eliminated: dict[tuple[Filling, int], dict[int, Schedule]] = field(default_factory=dict, init=False)
+    _improved: dict[tuple[Filling, int, int], Schedule] = field(default_factory=dict, init=False)
+    _values: dict[tuple[Filling, Schedule, int], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.fillings = self.fillings or candidates(self.runs)
@@ -71,21 +73,28 @@ class Planner:
         self._gains = gains(self.runs.sigmas)
         self._fewest = computed_steps(self.runs.num_steps, max(SPEEDUPS))
 
-    def scheduled(self, computed: int) -> Plan:
-        """The best fixed schedule of ``computed`` steps with the filling that generalises best."""
-        finalists = sorted(self._promising(computed), key=lambda f: self._crossed(f, computed, self._eliminate))[
-            :FINALISTS
-        ]
-        filling = min(finalists, key=lambda f: self._crossed(f, computed, self._improve))
-        return Plan(filling, self._best(filling, computed))
+    def scheduled(self, computed: int, *, target: Target | None = None) -> Plan:
+        """The best fixed schedule of ``computed`` steps with the filling that generalises best.
 
-    def thresholded(self, computed: int, predicted: Sequence[float], window: Window) -> Plan | None:
+        Args:
+            computed: steps to compute.
+            target: only fillings applied to this, ``residual`` or ``output``; None: any.
+        """
+        promising = self._promising(computed, target)
+        finalists = sorted(promising, key=lambda f: self._crossed(f, computed, self._eliminate))[:FINALISTS]
+        filling = min(finalists, key=lambda f: self._crossed(f, computed, self._improve))
+        return Plan(filling, self._improve(filling, computed, 0))
+
+    def thresholded(
+        self, computed: int, predicted: Sequence[float], window: Window, *, target: Target | None = None
+    ) -> Plan | None:
         """The threshold that computes at most ``computed`` steps when a gate follows ``predicted``, with its best filling.
 
         Args:
             computed: steps to compute at most.
             predicted: output distance predicted for steps 1 … S − 1 of this bucket's own schedule.
             window: where reuse is allowed.
+            target: as for ``scheduled``.
 
         Returns:
             None when no threshold reaches the target within the window, or none that beats evenly spaced steps.
@@ -94,24 +103,28 @@ class Planner:
         steps = decisions.drive(window.gate(threshold), predicted)
         if len(steps) > computed:
             return None
-
-        def value(filling: Filling, chosen: Schedule) -> float:
-            return float(typical(self._objective(filling, 0).errors(chosen)))
-
-        best = min(self.fillings, key=lambda filling: value(filling, steps))
+        best = min(self._applied_to(target), key=lambda filling: self._value(filling, steps))
         # Evenly spaced steps need no calibration: a threshold that loses to them is not worth offering.
-        if value(best, steps) > value(best, schedule.uniform(self.runs.num_steps, len(steps))):
+        if self._value(best, steps) > self._value(best, schedule.uniform(self.runs.num_steps, len(steps))):
             return None
         return Plan(best, steps, threshold)
 
-    def _promising(self, computed: int) -> list[Filling]:
+    def _applied_to(self, target: Target | None) -> list[Filling]:
+        return [filling for filling in self.fillings if target in (None, filling.applied_to)]
+
+    def _value(self, filling: Filling, steps: Schedule, group: int = 0) -> float:
+        key = (filling, steps, group)
+        if key not in self._values:
+            self._values[key] = float(typical(self._objective(filling, group).errors(steps)))
+        return self._values[key]
+
+    def _promising(self, computed: int, target: Target | None) -> list[Filling]:
         """Fillings worth searching with: those that are best on schedules that need no search."""
 
         def quick(filling: Filling) -> float:
-            objective = self._objective(filling, 0)
-            return min(float(typical(objective.errors(steps))) for steps in self._constructed(computed))
+            return min(self._value(filling, steps) for steps in self._constructed(computed))
 
-        return sorted(self.fillings, key=quick)[: 2 * FINALISTS]
+        return sorted(self._applied_to(target), key=quick)[: 2 * FINALISTS]
 
     def _constructed(self, computed: int) -> list[Schedule]:
         return [
@@ -121,12 +134,9 @@ class Planner:
 
     def _crossed(self, filling: Filling, computed: int, search: Callable[[Filling, int, int], Schedule]) -> float:
         """Objective of what ``search`` finds on one half of the runs, on the other half; mean of both directions."""
-        values = []
-        for here, there in ((1, 2), (2, 1)):
-            self.tick()
-            found = search(filling, computed, here)
-            values.append(float(typical(self._objective(filling, there).errors(found))))
-        return sum(values) / len(values)
+        self.tick()
+        found = [self._value(filling, search(filling, computed, here), there) for here, there in ((1, 2), (2, 1))]
+        return sum(found) / len(found)
 
     def _eliminate(self, filling: Filling, computed: int, group: int) -> Schedule:
         if (filling, group) not in self._eliminated:
@@ -134,14 +144,12 @@ class Planner:
         return self._eliminated[filling, group][computed]
 
     def _improve(self, filling: Filling, computed: int, group: int) -> Schedule:
-        return schedule.improve(
-            self._objective(filling, group), self._eliminate(filling, computed, group), tick=self.tick
-        )
-
-    def _best(self, filling: Filling, computed: int) -> Schedule:
-        objective = self._objective(filling, 0)
-        found = [self._improve(filling, computed, 0), *self._constructed(computed)]
-        return min(found, key=lambda steps: float(typical(objective.errors(steps))))
+        key = (filling, computed, group)
+        if key not in self._improved:
+            starts = [self._eliminate(filling, computed, group), *self._constructed(computed)]
+            best = min(starts, key=lambda steps: self._value(filling, steps, group))
+            self._improved[key] = schedule.improve(self._objective(filling, group), best, tick=self.tick)
+        return self._improved[key]
 
     def _objective(self, filling: Filling, group: int) -> Objective:
         key = (filling, group)
@@ -153,10 +161,11 @@ class Planner:
 
 def candidates(runs: Runs) -> tuple[Filling, ...]:
     """Every filling that these runs can judge: without output Gram matrices nothing applied to the output."""
-    axes = ["step"] + (["timestep"] if np.all(np.diff(runs.timesteps) < 0) else [])
+    # A caller that forecasts the residual may see the block stack alone, and is then not told the time.
+    axes = {"residual": ["step"], "output": ["step"] + (["timestep"] if np.all(np.diff(runs.timesteps) < 0) else [])}
     targets = ["residual"] + (["output"] if runs.output is not None else [])
     held = [Filling("hold", "step", target) for target in targets]  # type: ignore[arg-type]
-    ordered = [Filling(name, axis, target) for target in targets for axis in axes for name in ORDERED]  # type: ignore[arg-type]
+    ordered = [Filling(name, axis, target) for target in targets for axis in axes[target] for name in ORDERED]  # type: ignore[arg-type]
     return (*held, *ordered)
 
 
@@ -167,10 +176,8 @@ def computed_steps(num_steps: int, speedup: float) -> int:
 
 def changes(runs: Runs) -> Array:
     """Relative change of the residual from each step to the next, mean over runs, (S − 1,)."""
-    diagonal = np.diagonal(runs.residual, axis1=1, axis2=2)
-    off = np.diagonal(runs.residual, offset=1, axis1=1, axis2=2)
-    squared = np.maximum(diagonal[:, 1:] + diagonal[:, :-1] - 2 * off, 0.0)
-    return np.asarray(np.mean(np.sqrt(squared / np.maximum(diagonal[:, :-1], np.finfo(float).tiny)), axis=0))
+    sizes = np.sqrt(np.maximum(np.diagonal(runs.residual, axis1=1, axis2=2)[:, :-1], np.finfo(float).tiny))
+    return np.asarray(np.mean(change_norms(runs.residual) / sizes, axis=0))
 
 
 def _threshold(predicted: Sequence[float], window: Window, computed: int) -> float:

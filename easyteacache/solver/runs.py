@@ -84,12 +84,17 @@ class Runs:
 
     @functools.cached_property
     def transfer(self) -> Array:
-        """‖output‖ / ‖residual‖ per step, mean over runs, (S,): turns an error of the residual into one of the output."""
+        """What an error of the residual becomes in the output, per step, (S,): ‖change of output‖ / ‖change of residual‖.
+
+        Geometric mean over runs of the changes from the step before. The norms themselves have a larger ratio, because the head
+        passes on the part of the residual that hardly changes better than the part that does: with them, forecasts of the
+        residual looked 1.5 to 2 times worse than they measured.
+        """
         if self.output is None:
             return np.ones(self.num_steps)
-        return np.asarray(
-            np.mean(_norms(self.output) / np.maximum(_norms(self.residual), np.finfo(float).tiny), axis=0)
-        )
+        ratio = change_norms(self.output) / np.maximum(change_norms(self.residual), np.finfo(float).tiny)
+        mean = np.exp(np.mean(np.log(np.maximum(ratio, np.finfo(float).tiny)), axis=0))
+        return np.asarray(np.concatenate((mean[:1], mean)))
 
     def gram(self, applied_to: str) -> Array:
         """(R, S, S) Gram matrices of what a forecast is applied to, ``residual`` or ``output``."""
@@ -118,8 +123,11 @@ class Runs:
         return Runs(tuple(self.traces[i] for i in chosen), self.sigmas, self.timesteps, self.residual[chosen], output)
 
 
-def _norms(grams: Array) -> Array:
-    return np.asarray(np.sqrt(np.maximum(np.diagonal(grams, axis1=1, axis2=2), 0.0)))
+def change_norms(grams: Array) -> Array:
+    """‖r_j − r_{j−1}‖, (R, S − 1)."""
+    diagonal = np.diagonal(grams, axis1=1, axis2=2)
+    off = np.diagonal(grams, offset=1, axis1=1, axis2=2)
+    return np.asarray(np.sqrt(np.maximum(diagonal[:, 1:] + diagonal[:, :-1] - 2.0 * off, 0.0)))
 
 
 def _name(trace: Trace, prefix: str) -> str | None:

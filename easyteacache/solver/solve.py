@@ -13,14 +13,13 @@ from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
 from easyteacache.calibration import Calibration, Signal
 from easyteacache.errors import InvalidTrace
 from easyteacache.provenance import Conditions, Provenance
-from easyteacache.solver import baselines, fit
-from easyteacache.solver.decisions import Window, from_profile
+from easyteacache.solver import fit
 from easyteacache.solver.fit import BucketFit
 from easyteacache.solver.objective import Objective
+from easyteacache.solver.offer import make_plans
 from easyteacache.solver.options import FitOptions
-from easyteacache.solver.plan import SPEEDUPS, Plan, Planner, computed_steps
+from easyteacache.solver.plan import Plan
 from easyteacache.solver.propagation import gains
-from easyteacache.solver.replay import Replay
 from easyteacache.solver.rules import require_runs
 from easyteacache.solver.runs import Runs
 from easyteacache.trace import Trace, TraceSet
@@ -28,9 +27,6 @@ from easyteacache.trace import Trace, TraceSet
 TOOL = "easyteacache solve"
 Progress = Callable[[str], None]
 AnyValue = TypeVar("AnyValue")
-# Relative to evenly spaced steps, and to sampling with fewer steps: with some room, so that held-out runs agree.
-LEAST_GAIN_ON_EVEN = 0.98
-LEAST_GAIN_ON_FEWER = 0.85
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def solve(
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
-        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket, progress)
+        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     return Solution(_record(traces, chosen, fits[chosen], buckets, options, labels), fits, chosen)
@@ -147,43 +143,6 @@ def fit_buckets(
                 fit.fit_bucket(runs, name, method=options.method, order=options.order, robust=options.robust)
             )
     return fits
-
-
-def make_plans(runs: Runs, fitted: BucketFit, progress: Progress = lambda _: None) -> list[Plan]:
-    """A fixed schedule and a threshold per target speed-up, the most cautious first; for both kinds of caller.
-
-    Args:
-        runs: calibration runs of the bucket.
-        fitted: the bucket's fit, whose profile drives thresholds.
-        progress: told now and then.
-    """
-    planner = Planner(runs, tick=lambda: progress(""))
-    # A caller that sees the block stack only cannot forecast the model's output: it gets a plan of its own.
-    inner = Planner(runs, tuple(f for f in planner.fillings if f.applied_to == "residual"), tick=lambda: progress(""))
-    predicted = next(iter(from_profile(runs.traces[0], fitted.profile.curve()).values()))
-    found: list[Plan | None] = []
-    for computed in sorted({computed_steps(runs.num_steps, target) for target in SPEEDUPS}, reverse=True):
-        progress(f"planning {computed} of {runs.num_steps} steps")
-        best = [planner.scheduled(computed), planner.thresholded(computed, predicted, Window())]
-        found += best
-        if any(plan is not None and plan.filling.applied_to != "residual" for plan in best):
-            found += [inner.scheduled(computed), inner.thresholded(computed, predicted, Window())]
-    return _worth_offering([plan for plan in found if plan is not None], Replay(runs))
-
-
-def _worth_offering(plans: Sequence[Plan], replay: Replay) -> list[Plan]:
-    """Plans that clearly beat, on the calibration runs, what needs no calibration: nobody should be offered another."""
-    kept = []
-    for plan in plans:
-        errors = np.log(baselines.fixed(replay, plan.computed, plan.filling))
-        computed = len(plan.computed)
-        even = np.log(baselines.uniform(replay, computed, plan.filling))
-        fewer = np.log(baselines.fewer_steps(replay, computed))
-        if np.mean(errors - even) <= np.log(LEAST_GAIN_ON_EVEN) and np.mean(errors - fewer) <= np.log(
-            LEAST_GAIN_ON_FEWER
-        ):
-            kept.append(plan)
-    return kept
 
 
 def _point(plan: Plan, heldout: Runs) -> OperatingPoint:

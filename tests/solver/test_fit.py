@@ -110,3 +110,11 @@ def test_one_run_is_not_enough(make_set: MakeSet) -> None:
 def test_an_unrecorded_signal_is_refused_with_what_there_is(make_set: MakeSet) -> None:
     with pytest.raises(SignalMismatch, match="modulated_input"):
         fit.fit_bucket(make_set(3).runs, "timestep_embedding")
+
+
+def test_an_order_that_cannot_be_written_in_powers_of_x_is_not_chosen() -> None:
+    points = noisy(lambda x: 50.0 * x**3)
+    far = Points(points.x * 1e-4 + 1.0, points.y, points.run, points.step)
+    candidates = fit._candidates(far, "monotone", None, False)
+    assert any(c.fitted.rounding > fit.MOST_ROUNDING for c in candidates)
+    assert fit._choose(candidates, "monotone").fitted.rounding <= fit.MOST_ROUNDING
