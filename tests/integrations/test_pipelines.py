@@ -42,6 +42,7 @@ def test_reused_steps_stay_near_the_plain_sample_and_repeat(name, pipelines, mak
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_sigma_profile_needs_no_signal(name, pipelines, make_cache):
     pipe = pipelines(name)
+    sample(pipe, name, steps=STEPS)
     if max(float(sigma) for sigma in getattr(pipe.scheduler, "sigmas", [2.0])) > 1.0:
         pytest.skip("this pipeline's scheduler counts noise beyond 1")
     profile = SigmaProfile((1.0, 0.0), (0.0, 1.0))

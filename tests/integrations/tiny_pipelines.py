@@ -5,10 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
+import tiny_image
+import tiny_video
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from tiny_case import text
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
+)
 
 WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "fox", "blue", "boat", "no")
 
@@ -41,7 +54,7 @@ def clip(width: int = 8) -> CLIPTextModel:
         intermediate_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=16,
+        max_position_embeddings=77,
         eos_token_id=1,
     )
     return seeded(CLIPTextModel, config)
@@ -141,21 +154,204 @@ def flux() -> Any:
     )
 
 
+def wan_i2v() -> Any:
+    """Wan image-to-video: the latent, a mask and the image's latent side by side."""
+    return _quiet(
+        diffusers.WanImageToVideoPipeline(
+            tokenizer=tokenizer(),
+            text_encoder=t5(),
+            vae=wan_vae(),
+            scheduler=diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+            transformer=seeded(
+                diffusers.WanTransformer3DModel, **{**tiny_video.WAN, "in_channels": 36, "out_channels": 16}
+            ),
+        )
+    )
+
+
+def chroma() -> Any:
+    """Chroma: guidance in two forwards without any context."""
+    config = {**tiny_image.CASES["ChromaTransformer2DModel"].config, "in_channels": 16}
+    transformer = seeded(diffusers.ChromaTransformer2DModel, **config)
+    return _quiet(
+        diffusers.ChromaPipeline(
+            scheduler=flow_matching(),
+            vae=vae(),
+            text_encoder=t5(),
+            tokenizer=tokenizer(),
+            transformer=transformer,
+        )
+    )
+
+
+def hunyuan() -> Any:
+    """HunyuanVideo with its two text encoders."""
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    return _quiet(
+        diffusers.HunyuanVideoPipeline(
+            text_encoder=seeded(LlamaModel, config),
+            tokenizer=tokenizer(),
+            transformer=seeded(diffusers.HunyuanVideoTransformer3DModel, **tiny_video.HUNYUAN_VIDEO),
+            vae=seeded(
+                diffusers.AutoencoderKLHunyuanVideo,
+                latent_channels=4,
+                down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+                up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+                block_out_channels=(8, 8, 8, 8),
+                layers_per_block=1,
+                norm_num_groups=4,
+            ),
+            scheduler=flow_matching(),
+            text_encoder_2=clip(),
+            tokenizer_2=tokenizer(),
+        )
+    )
+
+
+def ltx() -> Any:
+    """LTX-Video: both guidance branches in one batch."""
+    return _quiet(
+        diffusers.LTXPipeline(
+            scheduler=flow_matching(),
+            vae=seeded(
+                diffusers.AutoencoderKLLTXVideo,
+                latent_channels=4,
+                block_out_channels=(8, 8, 8, 8),
+                decoder_block_out_channels=(8, 8, 8, 8),
+                layers_per_block=(1, 1, 1, 1, 1),
+                decoder_layers_per_block=(1, 1, 1, 1, 1),
+                spatio_temporal_scaling=(True, True, False, False),
+                decoder_spatio_temporal_scaling=(True, True, False, False),
+                decoder_inject_noise=(False, False, False, False, False),
+                upsample_residual=(False, False, False, False),
+                upsample_factor=(1, 1, 1, 1),
+                timestep_conditioning=False,
+                patch_size=1,
+                patch_size_t=1,
+                encoder_causal=True,
+                decoder_causal=False,
+            ),
+            text_encoder=t5(),
+            tokenizer=tokenizer(),
+            transformer=seeded(diffusers.LTXVideoTransformer3DModel, **tiny_video.LTX),
+        )
+    )
+
+
+def cogvideox() -> Any:
+    """CogVideoX with its DDIM scheduler, which counts no steps."""
+    return _quiet(
+        diffusers.CogVideoXPipeline(
+            tokenizer=tokenizer(),
+            text_encoder=t5(),
+            vae=seeded(
+                diffusers.AutoencoderKLCogVideoX,
+                down_block_types=("CogVideoXDownBlock3D",) * 4,
+                up_block_types=("CogVideoXUpBlock3D",) * 4,
+                block_out_channels=(8, 8, 8, 8),
+                latent_channels=4,
+                layers_per_block=1,
+                norm_num_groups=2,
+                temporal_compression_ratio=4,
+            ),
+            transformer=seeded(
+                diffusers.CogVideoXTransformer3DModel,
+                **{
+                    **tiny_video.CASES["CogVideoXTransformer3DModel"].config,
+                    "sample_width": 2,
+                    "sample_height": 2,
+                    "sample_frames": 9,
+                    "max_text_seq_length": 16,
+                },
+            ),
+            scheduler=diffusers.CogVideoXDDIMScheduler(),
+        )
+    )
+
+
+def qwen() -> Any:
+    """Qwen-Image with a vision-language text encoder."""
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(WORDS),
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 10000.0},
+        },
+        vision_config={"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 8},
+    )
+    return _quiet(
+        diffusers.QwenImagePipeline(
+            scheduler=flow_matching(),
+            vae=seeded(
+                diffusers.AutoencoderKLQwenImage,
+                base_dim=4,
+                z_dim=4,
+                dim_mult=[1, 1, 1],
+                num_res_blocks=1,
+                temperal_downsample=[False, True],
+                latents_mean=[0.0] * 4,
+                latents_std=[1.0] * 4,
+            ),
+            text_encoder=seeded(Qwen2_5_VLForConditionalGeneration, config),
+            tokenizer=tokenizer(),
+            transformer=seeded(
+                diffusers.QwenImageTransformer2DModel, **tiny_image.CASES["QwenImageTransformer2DModel"].config
+            ),
+        )
+    )
+
+
 def _quiet(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-#: How each pipeline is called, and what its result is called.
-CALLS: dict[str, dict[str, Any]] = {
-    "wan": {"prompt": "a red fox", "negative_prompt": "no boat", "height": 32, "width": 32, "num_frames": 5},
-    "flux": {"prompt": "a red fox", "negative_prompt": "no boat", "true_cfg_scale": 3.0, "height": 16, "width": 16},
+PIPELINES = {
+    "wan": wan,
+    "wan_i2v": wan_i2v,
+    "flux": flux,
+    "chroma": chroma,
+    "hunyuan": hunyuan,
+    "ltx": ltx,
+    "cogvideox": cogvideox,
+    "qwen": qwen,
 }
-PIPELINES = {"wan": wan, "flux": flux}
+GUIDED: dict[str, Any] = {"prompt": "a red fox", "negative_prompt": "no boat", "max_sequence_length": 16}
+VIDEO: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5}
+#: How each pipeline is called.
+CALLS: dict[str, dict[str, Any]] = {
+    "wan": {**GUIDED, **VIDEO},
+    # Its prompt cleaning takes a package that is not installed, so it is given embeddings.
+    "wan_i2v": {
+        **VIDEO,
+        "image": torch.zeros(1, 3, 32, 32),
+        "prompt_embeds": text("cond", 1, 16, 8),
+        "negative_prompt_embeds": text("uncond", 1, 16, 8),
+    },
+    "flux": {**GUIDED, "true_cfg_scale": 3.0, "height": 16, "width": 16},
+    "chroma": {**GUIDED, "height": 16, "width": 16},
+    "hunyuan": {**GUIDED, **VIDEO, "true_cfg_scale": 3.0, "prompt_template": {"template": "{}", "crop_start": 0}},
+    "ltx": {**GUIDED, **VIDEO, "num_frames": 9},
+    "cogvideox": {**GUIDED, "height": 16, "width": 16, "num_frames": 9},
+    "qwen": {**GUIDED, "true_cfg_scale": 3.0, "height": 32, "width": 32},
+}
 
 
 def sample(pipe: Any, name: str, *, steps: int = 6, seed: int = 0, **changes: Any) -> torch.Tensor:
     """One sample as latents, from a fixed seed."""
-    call = {**CALLS[name], "num_inference_steps": steps, "output_type": "latent", "max_sequence_length": 16, **changes}
+    call = {**CALLS[name], "num_inference_steps": steps, "output_type": "latent", **changes}
     result = pipe(generator=torch.Generator().manual_seed(seed), **call)
-    return result[0] if not hasattr(result, "keys") else next(iter(result.values()))
+    return next(iter(result.values()))
