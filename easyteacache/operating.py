@@ -48,7 +48,9 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     """
     if setting.threshold is not None:
         return Choice(threshold=setting.threshold)
-    offers = [(_applicable(points, setting), weight) for points, weight in offers]
+    if setting.block_stack_only:
+        offers = [(_of_the_block_stack(points), weight) for points, weight in offers]
+        notes.append("Only plans that need nothing but the block stack are chosen from, because check() sees no more.")
     chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
     if setting.speedup is None and setting.max_error is None:
         notes.append(
@@ -62,10 +64,8 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     return chosen
 
 
-def _applicable(points: tuple[OperatingPoint, ...], setting: Setting) -> tuple[OperatingPoint, ...]:
-    """Those that forecast what the caller can forecast; all of them where there is none, so that the caller can say so."""
-    if not setting.block_stack_only:
-        return points
+def _of_the_block_stack(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
+    """Those that forecast its residual along the steps; all of them where there is none, so that the caller can say so."""
     return tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step") or points
 
 
