@@ -1,0 +1,344 @@
+"""Finding a record: layers, aliases, suggestions, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyteacache import index
+from easyteacache.calibration import Calibration
+from easyteacache.errors import (
+    AmbiguousModelKey,
+    EasyTeaCacheError,
+    InvalidCalibration,
+    InvalidModelKey,
+    UnknownModelKey,
+)
+from easyteacache.registry import Layer, Registry, home
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def registry(registry_folder: Path) -> Registry:
+    return Registry.from_folder(registry_folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_layers_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EASYTEACACHE_REGISTRY", raising=False)
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path / "home"))
+
+
+# Keys and aliases ----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_a_mapping_in_sorted_order(registry: Registry) -> None:
+    assert list(registry) == ["single", "toy/model", "toy/model/part"]
+    assert len(registry) == 3
+    assert registry["toy/model"].model_key == "toy/model"
+    assert ("toy/model" in registry, "toy" in registry) == (True, False)
+    assert [record.model_key for record in registry.values()] == list(registry)
+    assert registry.get("toy/model").title == "Toy"
+    assert registry.get("toy", "nothing") == registry.get("../..", "nothing") == "nothing"
+
+
+def test_a_key_is_never_answered_by_its_ancestor_or_its_part(registry: Registry) -> None:
+    for key in ("toy", "toy/model/part/more", "toy/mode"):
+        with pytest.raises(UnknownModelKey):
+            registry.find(key)
+
+
+def test_an_alias_is_found_and_named(registry: Registry) -> None:
+    found = registry.find("Toy-AI/Toy-Model")
+    assert found.calibration.model_key == "toy/model"
+    assert found.notes == ("'Toy-AI/Toy-Model' is the hub repository of 'toy/model'.",)
+
+
+def test_a_borrowed_alias_says_so(registry: Registry) -> None:
+    assert "borrowed" in registry.find("Toy-AI/Other").notes[0]
+
+
+def test_an_alias_of_two_records_is_an_error_with_both(registry: Registry) -> None:
+    with pytest.raises(AmbiguousModelKey, match=r"'toy/model', 'toy/model/part'") as error:
+        registry.find("Toy-AI/Shared")
+    assert error.value.suggestions == ("toy/model", "toy/model/part")
+
+
+def test_aliases_are_matched_exactly(registry: Registry) -> None:
+    with pytest.raises(UnknownModelKey, match="Did you mean 'Toy-AI/Toy-Model'"):
+        registry.find("toy-ai/toy-model")
+
+
+def test_one_record_may_carry_a_name_as_two_kinds_of_alias(
+    tmp_path: Path, make_record: Make, file_record: Make
+) -> None:
+    names = [{"kind": kind, "value": "toy/old"} for kind in ("explicit_key", "former_key")]
+    file_record(tmp_path, make_record(aliases=names))
+    assert Registry.from_folder(tmp_path).find("toy/old").calibration.model_key == "toy/model"
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"), [("toy/modell", "toy/model"), ("Toy/Model", "toy/model"), ("part", "toy/model/part")]
+)
+def test_an_unknown_key_names_the_nearest(registry: Registry, asked: str, near: str) -> None:
+    with pytest.raises(UnknownModelKey) as error:
+        registry.find(asked)
+    assert near in error.value.suggestions
+    assert f"no calibration named {asked!r}" in str(error.value)
+    assert error.value.layers == tuple(layer.name for layer in registry.layers)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        "..",
+        "../toy/model",
+        "toy/../single",
+        "/toy/model",
+        "toy//model",
+        "toy/",
+        "C:\\toy",
+        "a b",
+        "tóy/model",
+        3,
+        None,
+        b"single",
+    ],
+)
+def test_what_is_no_key_is_an_error_of_its_own(registry: Registry, key: Any) -> None:
+    with pytest.raises(InvalidModelKey, match="is not a model key"):
+        registry.find(key)
+
+
+# Layers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layered(tmp_path: Path, make_record: Make, file_record: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One record in every layer, each of another revision; the bundled one is the real one."""
+    for revision, name in enumerate(("explicit", "other", "home/local", "home/pulled"), 101):
+        file_record(tmp_path / name, make_record(key="wan2.1/t2v-14b", revision=revision))
+        file_record(tmp_path / name, make_record(key=f"only/{name.split('/')[-1]}"))
+    monkeypatch.setenv("EASYTEACACHE_REGISTRY", os.pathsep.join([str(tmp_path / "explicit"), str(tmp_path / "other")]))
+    return tmp_path
+
+
+def test_the_first_layer_that_holds_a_key_wins(layered: Path) -> None:
+    registry = Registry.default()
+    assert [layer.name for layer in registry.layers] == [
+        str(layered / "explicit"),
+        str(layered / "other"),
+        "local",
+        "pulled",
+        "bundled",
+    ]
+    found = registry.find("wan2.1/t2v-14b")
+    assert (found.layer, found.calibration.revision) == (str(layered / "explicit"), 101)
+    for name in ("explicit", "other", "local", "pulled"):
+        assert registry.find(f"only/{name}").layer.endswith(name)
+    assert registry.find("flux.1/dev").layer == "bundled"
+
+
+@pytest.mark.parametrize(("variable", "revision"), [("", 103), (os.pathsep, 103)])
+def test_an_empty_variable_names_no_folder(
+    layered: Path, variable: str, revision: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYTEACACHE_REGISTRY", variable)
+    assert Registry.default().find("wan2.1/t2v-14b").calibration.revision == revision
+
+
+def test_what_is_hidden_is_said(layered: Path) -> None:
+    (note,) = Registry.default().find("wan2.1/t2v-14b").notes
+    assert (
+        note
+        == f"revision 101 from the layer {str(layered / 'explicit')!r} hides revision 102 in {str(layered / 'other')!r}."
+    )
+
+
+def test_an_identical_record_below_is_not_worth_a_note(tmp_path: Path, make_record: Make, file_record: Make) -> None:
+    for name in ("above", "below"):
+        file_record(tmp_path / name, make_record())
+    registry = Registry([Layer(name, tmp_path / name) for name in ("above", "below")])
+    assert registry.find("toy/model").notes == ()
+
+
+def test_an_alias_leads_to_the_same_record_as_its_key(layered: Path) -> None:
+    registry = Registry.default()
+    by_alias, by_key = registry.find("Wan-AI/Wan2.1-T2V-14B-Diffusers"), registry.find("wan2.1/t2v-14b")
+    assert (by_alias.calibration, by_alias.layer) == (by_key.calibration, by_key.layer)
+    assert by_alias.notes == (
+        "'Wan-AI/Wan2.1-T2V-14B-Diffusers' is the hub repository of 'wan2.1/t2v-14b'.",
+        *by_key.notes,
+    )
+
+
+def test_a_layer_may_be_put_before_all_others(
+    layered: Path, tmp_path: Path, make_record: Make, file_record: Make
+) -> None:
+    file_record(tmp_path / "mine", make_record(key="wan2.1/t2v-14b", revision=7))
+    before = Registry.default()
+    after = before.with_layer(Layer("mine", tmp_path / "mine"))
+    assert after.find("wan2.1/t2v-14b").layer == "mine"
+    assert before.find("wan2.1/t2v-14b").layer != "mine"
+
+
+def test_entries_list_what_a_lookup_reaches_and_read_no_record(registry: Registry, registry_folder: Path) -> None:
+    for path in registry_folder.rglob("*.json"):
+        if path.name != index.FILE_NAME:
+            path.unlink()
+    assert [(key, layer) for key, layer, _ in registry.entries()] == [(key, str(registry_folder)) for key in registry]
+
+
+def test_the_home_folder_follows_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASYTEACACHE_HOME", "~/there")
+    assert home() == Path.home() / "there"
+    monkeypatch.delenv("EASYTEACACHE_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert home() == Path("/data/easyteacache")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert home() == Path.home() / ".local/share/easyteacache"
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidCalibration, match="not a folder"):
+        Registry.from_folder(tmp_path / "none")
+    monkeypatch.setenv("EASYTEACACHE_REGISTRY", str(tmp_path / "none"))
+    with pytest.raises(InvalidCalibration, match="EASYTEACACHE_REGISTRY names"):
+        Registry.default()
+
+
+def test_an_empty_folder_is_an_empty_registry(tmp_path: Path) -> None:
+    registry = Registry.from_folder(tmp_path)
+    assert (len(registry), list(registry)) == (0, [])
+    with pytest.raises(UnknownModelKey):
+        registry.find("toy/model")
+
+
+# Files that cannot be trusted ----------------------------------------------------------------------------------------
+
+
+def edit(folder: Path) -> None:
+    path = folder / "toy/model.json"
+    path.write_text(path.read_text().replace("Toy", "Edited"))
+
+
+def remove(folder: Path) -> None:
+    (folder / "toy/model.json").unlink()
+
+
+def replace_by_folder(folder: Path) -> None:
+    remove(folder)
+    (folder / "toy/model.json").mkdir()
+
+
+def replace_by_pipe(folder: Path) -> None:
+    remove(folder)
+    os.mkfifo(folder / "toy/model.json")
+
+
+def link_out(folder: Path) -> None:
+    path = folder / "toy/model.json"
+    outside = folder.parent / "outside.json"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def link_in_a_circle(folder: Path) -> None:
+    remove(folder)
+    (folder / "toy/model.json").symlink_to(folder / "toy/model.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (edit, "index.sha256"),
+        (remove, "record.unreadable"),
+        (replace_by_folder, "record.unreadable"),
+        (replace_by_pipe, "record.unreadable"),
+        (link_out, "record.path"),
+        (link_in_a_circle, "record.unreadable"),
+    ],
+)
+def test_a_record_that_is_not_what_the_index_says_is_an_error(
+    registry_folder: Path, damage: Callable[[Path], None], rule: str
+) -> None:
+    damage(registry_folder)
+    registry = Registry.from_folder(registry_folder)
+    with pytest.raises(InvalidCalibration, match=r"model\.json") as error:
+        registry.find("toy/model")
+    assert error.value.rule == rule
+    assert registry.find("single").calibration.model_key == "single"
+
+
+def test_a_link_inside_the_folder_is_followed(registry_folder: Path) -> None:
+    path = registry_folder / "toy/model.json"
+    path.rename(registry_folder / "toy/.real")
+    path.symlink_to(".real")
+    assert Registry.from_folder(registry_folder).find("toy/model").calibration.title == "Toy"
+
+
+def test_a_record_filed_under_another_key_is_an_error(tmp_path: Path, make_record: Make) -> None:
+    record: Calibration = make_record(key="toy/model")
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/other.json").write_text(record.to_json())
+    with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
+        Registry.from_folder(tmp_path).find("toy/other")
+    listed = index.entry_of(record, record.to_json().encode()).model_dump(mode="json")
+    content = {"index_version": 1, "records": {"toy/other": {**listed, "path": "toy/other.json"}}}
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
+        Registry.from_folder(tmp_path).find("toy/other")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"index_version": 2, "records": {}}', '{"index_version": true, "records": {}}',
+     '{"index_version": 1}', '{"index_version": 1, "records": {"a": {}}}', '{"index_version": 1, "records": {}, "more": 1}'],
+)  # fmt: skip
+def test_a_damaged_index_is_an_error_and_not_rebuilt_silently(registry_folder: Path, text: str) -> None:
+    (registry_folder / "index.json").write_text(text)
+    with pytest.raises(InvalidCalibration, match=r"index\.json"):
+        Registry.from_folder(registry_folder).find("single")
+    assert (registry_folder / "index.json").read_text() == text
+
+
+@pytest.mark.parametrize("path", ["../outside.json", "/etc/passwd", "toy/part.json", "toy/model.JSON"])
+def test_an_index_cannot_point_elsewhere(registry_folder: Path, path: str) -> None:
+    content = json.loads((registry_folder / "index.json").read_text())
+    content["records"]["toy/model"]["path"] = path
+    (registry_folder / "index.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidCalibration, match=r"expected 'toy/model\.json'"):
+        Registry.from_folder(registry_folder).find("single")
+
+
+def test_without_an_index_the_files_are_scanned(registry_folder: Path) -> None:
+    indexed = dict(Registry.from_folder(registry_folder))
+    (registry_folder / "index.json").unlink()
+    assert dict(Registry.from_folder(registry_folder)) == indexed
+    assert not (registry_folder / "index.json").exists()
+
+
+def test_one_broken_record_without_an_index_is_an_error_that_names_it(registry_folder: Path) -> None:
+    (registry_folder / "index.json").unlink()
+    (registry_folder / "single.json").write_text("{}")
+    with pytest.raises(EasyTeaCacheError, match=r"single\.json"):
+        Registry.from_folder(registry_folder).find("toy/model")
+
+
+def test_the_bundled_registry_answers_all_its_keys_and_aliases() -> None:
+    registry = Registry.default()
+    bundled = registry.layers[-1]
+    assert len(bundled.index.records) >= 60
+    for key in bundled.index.records:
+        assert registry[key].model_key == key
+    for alias, keys in bundled.aliases.items():
+        if len(keys) == 1:
+            assert registry.find(alias).calibration.model_key == (alias if alias in registry else keys[0])
