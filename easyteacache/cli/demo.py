@@ -31,6 +31,7 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
 @click.option("--samples", type=click.IntRange(1, 1000), default=4, show_default=True, help="Videos to sample.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first video.")
 @operating_options
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--key", default="reference/moving-digits", show_default=True, help="Calibration to apply.")
 @click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
 @click.option("--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Output folder.")
@@ -45,6 +46,7 @@ def demo(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    threads: int,
     key: str,
     model_path: Path | None,
     out: Path,
@@ -96,7 +98,7 @@ def demo(
     files = {kind: out / name for kind, name in FILES.items()}
     out.mkdir(parents=True, exist_ok=True)
     with _Progress(samples * len(sampling.VARIANTS) + 1) as progress:
-        found = sampling.sample_all(pipe, cache, settings, started=progress.started)
+        found = sampling.sample_all(pipe, cache, settings, threads=threads, started=progress.started)
     rows = comparison.compare(found)
     picture.save(found, title=_title(cache.policy, rows), png=files["png"], gif=files["gif"])
     _report(settings, cache.policy, rows, found, files=files, as_json=as_json)

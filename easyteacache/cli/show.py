@@ -139,7 +139,8 @@ def _fit(bucket: Bucket) -> str | None:
 
 def _name(bucket: Bucket) -> str:
     length = "any length" if bucket.sequence_length is None else str(bucket.sequence_length)
-    return length + (f", {bucket.num_steps} steps" if bucket.num_steps else "")
+    steps = f", {bucket.num_steps} steps" if bucket.num_steps else ""
+    return length + steps + (f", shift {bucket.shift:g}" if bucket.shift else "")
 
 
 def _curves(record: Calibration) -> Iterator[str]:
@@ -163,11 +164,13 @@ def _operating_points(record: Calibration) -> Iterator[str]:
     points = [(bucket, point) for bucket in record.buckets for point in bucket.operating_points]
     if not points:
         return
+    several_shifts = len({bucket.shift for bucket in record.buckets}) > 1
     yield text.heading("Operating points")
     columns = [
         text.Column("LENGTH", align="right"),
-        text.Column("THRESHOLD", align="right"),
-        text.Column("FILL"),
+        text.Column("SHIFT", align="right"),
+        text.Column("GATE", align="right"),
+        text.Column("FILL", cut=True),
         text.Column("COMPUTED", align="right"),
         text.Column("SPEED-UP", align="right"),
         text.Column("ERROR", align="right"),
@@ -177,9 +180,10 @@ def _operating_points(record: Calibration) -> Iterator[str]:
     rows = [
         (
             bucket.sequence_length,
+            text.number(bucket.shift) if several_shifts else None,
             "schedule" if point.threshold is None else text.number(point.threshold),
-            point.forecaster,
-            point.computed_steps,
+            f"{point.forecaster}, {point.applied_to}",
+            _computed(bucket, point),
             None if point.speedup is None else f"{point.speedup:.3g}x",
             None if point.error is None else text.number(point.error.mean, 3),
             point.evidence,
@@ -188,6 +192,12 @@ def _operating_points(record: Calibration) -> Iterator[str]:
         for bucket, point in points
     ]
     yield text.table(columns, rows, indent="  ")
+
+
+def _computed(bucket: Bucket, point: OperatingPoint) -> str | None:
+    if point.computed_steps is None:
+        return None
+    return str(point.computed_steps) + (f"/{bucket.num_steps}" if bucket.num_steps else "")
 
 
 def _remark(point: OperatingPoint) -> str | None:

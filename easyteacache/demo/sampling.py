@@ -6,8 +6,9 @@ half-way slows all of them down.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,12 @@ def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Reg
 
 
 def sample_all(
-    pipe: MovingDigitsPipeline, cache: TeaCache, settings: DemoSettings, *, started: Callable[[str], Any]
+    pipe: MovingDigitsPipeline,
+    cache: TeaCache,
+    settings: DemoSettings,
+    *,
+    threads: int = 1,
+    started: Callable[[str], Any],
 ) -> list[Sample]:
     """Sample every prompt in all three ways.
 
@@ -134,13 +140,27 @@ def sample_all(
         pipe: the reference model; nothing attached to it.
         cache: what ``open_cache`` gave.
         settings: what to sample.
+        threads: CPU threads while sampling; on a shared machine several of them wait for each other most of the time.
         started: called with a short text before each run.
     """
     pipe.set_progress_bar_config(disable=True)
-    started("warm-up")
-    for variant in (UNCACHED, CACHED):
-        _run(pipe, cache, settings, 0, variant=variant, steps=WARM_UP_STEPS)
-    return [_sample(pipe, cache, settings, number, started) for number in range(settings.samples)]
+    with _threads(threads):
+        started("warm-up")
+        for variant in (UNCACHED, CACHED):
+            _run(pipe, cache, settings, 0, variant=variant, steps=WARM_UP_STEPS)
+        return [_sample(pipe, cache, settings, number, started) for number in range(settings.samples)]
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sample(
