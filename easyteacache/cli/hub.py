@@ -16,6 +16,7 @@ TABLE = {
     "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
     "lock": LazyCommand("easyteacache.cli.lock:lock", "Write down which calibrations a project runs with."),
     "pull": LazyCommand("easyteacache.cli.pull:pull", "Bring calibrations from a hub to this machine."),
+    "push": LazyCommand("easyteacache.cli.push:push", "Propose calibrations to a hub as one pull request."),
     "resolve": LazyCommand(
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
     ),

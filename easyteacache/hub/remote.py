@@ -234,6 +234,25 @@ class Remote:
             if one.is_pull_request and one.author == author
         )
 
+    def conflicts(self, request: OpenRequest) -> bool:
+        """Whether a request can no longer be merged as it is."""
+        details = self.attempt(
+            lambda: self.api.get_discussion_details(self.repository, request.number, repo_type=DATASET)
+        )
+        return bool(details.conflicting_files)
+
+    def close(self, request: OpenRequest, comment: str) -> None:
+        """Close a request, saying why."""
+        self.attempt(
+            lambda: self.api.change_discussion_status(
+                self.repository, request.number, "closed", comment=comment, repo_type=DATASET
+            )
+        )
+
+    def pause_after(self, error: HubError, attempt: int) -> float | None:
+        """Seconds after which an action that failed so may be repeated; None: never."""
+        return _pause(error.__cause__, attempt) if isinstance(error.__cause__, Exception) else None
+
     def commit(self, files: dict[str, bytes], *, title: str, description: str, parent: str, branch: str | None) -> str:
         """One commit: on ``branch``, or as a new pull request when that is None; returns the request's or commit's URL.
 

@@ -20,7 +20,9 @@ from easyteacache import index
 from easyteacache.calibration import Calibration, save
 from easyteacache.cli.hub import main as hub
 
+from .fault_proxy import FaultProxy, fault_proxy
 from .hub_process import HubProcess
+from .solved import Solved, solve_small
 
 Program = Callable[..., Result]
 
@@ -103,3 +105,16 @@ def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess
 def repository(hub_process: HubProcess) -> str:
     """A new, empty repository."""
     return hub_process.new_repository()
+
+
+@pytest.fixture(scope="session")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
+    """A validated calibration with its traces."""
+    return solve_small(tmp_path_factory.mktemp("solved"))
+
+
+@pytest.fixture
+def proxy(hub_process: HubProcess) -> Iterator[FaultProxy]:
+    """A way to the hub on which requests can be made to fail."""
+    with fault_proxy(hub_process.endpoint) as found:
+        yield found
