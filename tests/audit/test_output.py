@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def test_json_holds_findings_and_everything_recognised(plant: Plant, run: Run) -
     assert (content["files"], len(content["recognised"])) == (2, 2)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such file names there")
 def test_github_annotations_escape_what_the_runner_would_read(plant: Plant, run: Run) -> None:
     tree = plant("a,b:c.py", BORROWED)
     (line,) = run(tree, "--format", "github").stdout.splitlines()

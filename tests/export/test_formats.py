@@ -13,6 +13,7 @@ import yaml
 
 from easyteacache import seed_file
 from easyteacache.calibration import Calibration
+from easyteacache.errors import ExportRefused
 from easyteacache.integrations.export import ENGINES, export
 from easyteacache.registry import Registry
 from easyteacache.setting import Setting
@@ -130,6 +131,13 @@ def test_two_experts_go_into_one_file(make_registry: Make, record: Record) -> No
         assert experts == {"high": [0.4, 0.01], "low": [1.4, 0.01]}
         section = yaml.safe_load(export(registry, key, "tensorrt-llm").text)["cache"]
         assert (section["coefficients"], section["coefficients_2"]) == ([0.4, 0.01], [1.4, 0.01])
+
+
+def test_one_expert_alone_is_refused(make_registry: Make, record: Record) -> None:
+    registry = make_registry(record("wan2.2/t2v-a14b/high-noise", signal="timestep_embedding"))
+    for engine in ("sglang", "tensorrt-llm"):
+        with pytest.raises(ExportRefused, match="one of two experts"):
+            export(registry, "wan2.2/t2v-a14b/high-noise", engine)
 
 
 def test_tensorrt_llm_gets_only_the_fields_of_its_strict_model(bundled: Registry) -> None:

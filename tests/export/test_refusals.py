@@ -88,6 +88,7 @@ def test_one_step_more_at_the_end_is_told_and_not_refused(bundled: Registry) -> 
 
 
 def test_a_record_without_a_threshold_names_the_option(bundled: Registry) -> None:
+    assert refused(bundled, "kandinsky-5/lite-t2i-sft-hd/magcache", "vllm-omni").rules == ("model",)
     error = refused(bundled, "kandinsky-5/lite-t2i-sft-hd/magcache", "diffusers")
     assert error.rules == ("threshold",)
     assert "threshold=" in str(error)
@@ -141,6 +142,16 @@ def test_branches_that_differ_too_much_for_one_list_are_refused(make_registry: M
     assert any("28" in remark for remark in export(registry, "any/model", "diffusers", allow={"signal"}).remarks)
 
 
+def test_magcache_is_refused_for_models_that_the_engine_runs_only_with_teacache(bundled: Registry) -> None:
+    assert refused(bundled, "qwen-image/magcache", "vllm-omni").rules == ("model",)
+    assert export(bundled, "flux.2/dev/magcache-vllm-omni", "vllm-omni", Setting(threshold=0.2)).numbers.ratios
+
+
+def test_defaults_that_an_engine_fills_in_are_told(bundled: Registry) -> None:
+    (remark,) = export(bundled, "flux.2/dev/magcache-vllm-omni", "diffusers", Setting(threshold=0.2)).remarks
+    assert remark == "The record states no retention and no run length: diffusers's own default applies."
+
+
 def test_an_engine_without_magcache_refuses_ratios(bundled: Registry) -> None:
     assert refused(bundled, "flux.1/dev/magcache", "sglang").rules == ("method",)
 
@@ -162,4 +173,4 @@ def test_no_engine_is_handed_a_yanked_record(engine: str, make_registry: Make, r
     retirement = {"date": "2026-01-01", "reason": "Wrong."}
     registry = make_registry(record("flux.1/dev", status="yanked", retirement=retirement))
     with pytest.raises(EasyTeaCacheError, match="yanked"):
-        export(registry, "flux.1/dev", engine)
+        export(registry, "flux.1/dev", engine, allow={"model"})

@@ -9,9 +9,8 @@ the file what it does otherwise. `docs/engines.md` lists the engines and what ea
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import ModuleType
@@ -79,12 +78,11 @@ def write(
     """``export`` for a record that was already found; ``registry`` only for records that go into the same file."""
     numbers, remarks = _admitted(found, engine, setting, allow)
     others: dict[str, Numbers] = {}
-    if registry is not None:
-        for role in engine.together:
-            key = partners.FIND[role](found.calibration.model_key, registry)
-            if key is not None:
-                others[role], more = _admitted(registry.find(key), engine, setting, allow)
-                remarks += tuple(f"{key}: {remark}" for remark in more)
+    for role in engine.together:
+        partner = _partner(role, found.calibration.model_key, engine, registry)
+        if partner is not None:
+            others[role], more = _admitted(partner, engine, setting, allow)
+            remarks += tuple(f"{partner.calibration.model_key}: {remark}" for remark in more)
     text = _format(engine).write(numbers, engine.model_for(found.calibration.model_key), others, remarks)
     return Exported(text, engine.suffix, remarks, numbers)
 
@@ -117,33 +115,51 @@ def read(text: str, engine: str, *, file: str, model_key: str | None, title: str
     return drafts
 
 
+def _partner(role: str, key: str, engine: Engine, registry: Registry | None) -> Found | None:
+    """The record that goes into the same file; a missing expert is refused, because its steps would use the wrong numbers."""
+    other = None if registry is None else partners.FIND[role](key, registry)
+    if other is not None and registry is not None:
+        return registry.find(other)
+    if role == "expert" and partners.expert(key) is not None:
+        reason = f"{key} is one of two experts; the file needs the numbers of both, and the other record was not found."
+        raise ExportRefused(engine.title, ["expert"], [reason], "Put both records into one registry folder.")
+    return None
+
+
 def _admitted(
     found: Found, engine: Engine, setting: Setting, allow: Collection[str]
 ) -> tuple[Numbers, tuple[str, ...]]:
     """The record's numbers and what is to be said about them."""
-    needs = engine.takes_threshold and engine.plan == "threshold" and found.calibration.method in engine.methods
+    record = found.calibration
+    unfit = differences.of_record(engine, record)
+    known = [] if unfit is None else [unfit]
+    _refuse(engine, known, allow)
+    needs = engine.takes_threshold and engine.plan == "threshold"
     numbers = resolve(found, setting, engine=engine.title, needs_threshold=needs)
-    listed = [*differences.find(engine, numbers), *_own_differences(engine, numbers)]
-    refused = [one for one in listed if one.refuses and one.rule not in allow]
-    if refused:
-        rules = [one.rule for one in refused]
-        advice = _ALLOW.format(rules=" ".join(f"--allow {rule}" for rule in dict.fromkeys(rules)))
-        raise ExportRefused(engine.title, rules, [one.text for one in refused], "" if _final(refused) else advice)
+    listed = [*known, *differences.of_numbers(engine, numbers), *_own_differences(engine, numbers)]
+    _refuse(engine, listed, allow)
     return numbers, tuple(one.text for one in listed)
+
+
+def _refuse(engine: Engine, listed: Sequence[Difference], allow: Collection[str]) -> None:
+    refused = [one for one in listed if one.refuses and one.rule not in allow]
+    if not refused:
+        return
+    rules = [one.rule for one in refused]
+    # Permission for some of several rules would not help where another cannot be permitted.
+    helps = not _FINAL & set(rules)
+    advice = _ALLOW.format(rules=" ".join(f"--allow {rule}" for rule in dict.fromkeys(rules))) if helps else ""
+    raise ExportRefused(engine.title, rules, [one.text for one in refused], advice)
 
 
 # What no permission can mend: the format has no place for the numbers.
 _FINAL = frozenset({"method", "order", "plan", "threshold", "steps"})
 
 
-def _final(refused: list[Difference]) -> bool:
-    return any(one.rule in _FINAL for one in refused)
-
-
 def _own_differences(engine: Engine, numbers: Numbers) -> list[Difference]:
     """What only the format's module can see."""
     check = getattr(_format(engine), "differences", None)
-    return [] if check is None else [dataclasses.replace(one) for one in check(numbers)]
+    return [] if check is None else list(check(numbers))
 
 
 def _format(engine: Engine) -> ModuleType:

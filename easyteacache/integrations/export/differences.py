@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from easyteacache.calibration import Calibration
 from easyteacache.integrations.export.engine import Engine, Model
 from easyteacache.integrations.export.numbers import Numbers
 from easyteacache.rescale import Polynomial
@@ -38,25 +39,25 @@ class Difference:
     text: str
 
 
-def find(engine: Engine, numbers: Numbers) -> tuple[Difference, ...]:
+def of_record(engine: Engine, record: Calibration) -> Difference | None:
+    """Why ``engine`` has no use for a record, whatever its operating point; None when it has."""
+    key, method = record.model_key, record.method
+    if method not in engine.methods:
+        return Difference("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
+    if engine.models is None or engine.model_for(key, method) is not None:
+        return None
+    known = ", ".join(model.keys for model in engine.models if method in model.methods)
+    return Difference("model", True, f"{engine.title} was read to run {method} for {known}; {key} is none of these.")
+
+
+def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Difference, ...]:
     """Every difference between what the numbers mean and what ``engine`` would do with them; refusals first."""
-    found = list(_find(engine, numbers))
-    return tuple(sorted(found, key=lambda difference: not difference.refuses))
+    return tuple(sorted(_find(engine, numbers), key=lambda difference: not difference.refuses))
 
 
 def _find(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
-    key, method = numbers.record.model_key, numbers.record.method
-    if method not in engine.methods:
-        yield Difference("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
-        return
-    model = engine.model_for(key)
-    if engine.models is not None and model is None:
-        known = ", ".join(model.keys for model in engine.models)
-        yield Difference(
-            "model",
-            True,
-            f"{engine.title} was read to cache {known}; {key} is none of these, so its signal is not known.",
-        )
+    method = numbers.record.method
+    model = engine.model_for(numbers.record.model_key, method)
     yield from _plan(engine, numbers)
     if method == "magcache":
         yield from _ratios(engine, numbers)
@@ -228,6 +229,13 @@ def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
             "steps",
             False,
             f"Measured for {numbers.bucket.num_steps} steps; for {numbers.num_steps} the nearest step's ratio is taken.",
+        )
+    left_out = [
+        name for name, value in (("retention", numbers.retention), ("run length", numbers.limit)) if value is None
+    ]
+    if left_out and not engine.evaluates_as_recorded:
+        yield Difference(
+            "window", False, f"The record states no {' and no '.join(left_out)}: {engine.title}'s own default applies."
         )
     if not engine.list_per_branch and len(numbers.ratios) > 1:
         first, *others = numbers.ratios.values()

@@ -25,14 +25,19 @@ WINDOWS: dict[Window, str] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where an engine's format and semantics were read."""
+    """Where an engine's format and semantics were read: a commit, or ``release …`` of an installed package."""
 
     repository: str
     path: str
     commit: str
 
     def __str__(self) -> str:
-        return f"{self.repository}, {self.path} at {self.commit[:12]}"
+        return f"{self.repository}, {self.path} at {self.shown_commit}"
+
+    @property
+    def shown_commit(self) -> str:
+        """The first twelve digits of a commit, a release's name as it is."""
+        return self.commit if " " in self.commit else self.commit[:12]
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ class Model:
         signals: what the engine measures; where there are several, its format says which.
         name: what the engine calls the model in the file, None when it does not name it there.
         post: what it does to p(x).
+        methods: caching methods it runs for these models.
     """
 
     keys: str
     signals: frozenset[str]
     name: str | None = None
     post: Post = "none"
+    methods: tuple[str, ...] = ("teacache",)
 
     def matches(self, key: str) -> bool:
         """Whether ``key`` is one of these models; a record of a checkpoint's other set counts as its checkpoint."""
@@ -98,6 +105,6 @@ class Engine:
     evaluates_as_recorded: bool = False
     reads: bool = True
 
-    def model_for(self, key: str) -> Model | None:
+    def model_for(self, key: str, method: str = "teacache") -> Model | None:
         """The engine's own entry for ``key``; None when it has none, or runs anything."""
-        return next((model for model in self.models or () if model.matches(key)), None)
+        return next((model for model in self.models or () if model.matches(key) and method in model.methods), None)

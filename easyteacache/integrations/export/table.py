@@ -8,6 +8,7 @@ _EMBEDDING = frozenset({"timestep_embedding"})
 _EITHER = frozenset({"timestep_embedding", "timestep_projection"})
 _MODULATED = frozenset({"modulated_input"})
 _HIDDEN = frozenset({"hidden_states"})
+_BOTH = ("teacache", "magcache")
 
 _ENGINES = (
     Engine(
@@ -34,7 +35,7 @@ _ENGINES = (
         ),
         summary="Accumulates |p(x)| on its model's own signal; insists on five coefficients.",
         models=(
-            Model("flux.1/*", _MODULATED, post="abs"),
+            Model("flux.1/*", _MODULATED, post="abs", methods=_BOTH),
             Model("flux.2/klein*", _MODULATED, post="abs"),
             Model("qwen-image*", _MODULATED, post="abs"),
             Model("z-image*", _MODULATED, post="abs"),
@@ -44,9 +45,9 @@ _ENGINES = (
             Model("sensenova-u1*", _HIDDEN, post="abs"),
             Model("stable-audio-open*", _HIDDEN, post="abs"),
             Model("hunyuan-image/3.0*", _EMBEDDING, post="abs"),
-            Model("flux.2/dev*", frozenset(), post="abs"),
+            Model("flux.2/dev*", frozenset(), methods=("magcache",)),
         ),
-        methods=("teacache", "magcache"),
+        methods=_BOTH,
         window="first",
         coefficients=5,
         list_per_branch=False,
@@ -154,11 +155,11 @@ _ENGINES = (
         ),
         summary="Accumulates p(x) as it is; for Wan the file holds two lists and use_ret_steps chooses list, signal and window.",
         models=(
-            Model("wan2.1/*", _EITHER),
+            Model("wan2.1/*", _EITHER, methods=_BOTH),
             Model("wan2.2/ti2v-5b*", _EITHER),
-            Model("hunyuanvideo-1.5/*", _MODULATED),
+            Model("hunyuanvideo-1.5/*", _MODULATED, methods=_BOTH),
         ),
-        methods=("teacache", "magcache"),
+        methods=_BOTH,
         window="retention",
         together=("set",),
     ),
@@ -168,8 +169,8 @@ _ENGINES = (
         module="diffusers_config",
         suffix="py",
         sources=(
-            Source("huggingface/diffusers", "src/diffusers/hooks/mag_cache.py", "v0.42.1"),
-            Source("huggingface/diffusers", "src/diffusers/hooks/first_block_cache.py", "v0.42.1"),
+            Source("huggingface/diffusers", "src/diffusers/hooks/mag_cache.py", "release 0.42.1"),
+            Source("huggingface/diffusers", "src/diffusers/hooks/first_block_cache.py", "release 0.42.1"),
         ),
         summary="Has no TeaCache. MagCache takes one list of ratios for all branches and interpolates it; FirstBlockCache takes a "
         "threshold on the first block's residual against the last computed step, and no polynomial.",
@@ -184,8 +185,8 @@ _ENGINES = (
         module="cache_dit",
         suffix="yaml",
         sources=(
-            Source("vipshop/cache-dit", "src/cache_dit/caching/load_configs.py", "v1.5.3"),
-            Source("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "v1.5.3"),
+            Source("vipshop/cache-dit", "src/cache_dit/caching/load_configs.py", "release 1.5.3"),
+            Source("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
         ),
         summary="Takes a mask of computed steps; with the static policy nothing else decides. Its first block is always computed.",
         window="mask",
@@ -249,7 +250,13 @@ _ENGINES = (
         title="EasyTeacache's cache.json",
         module="seed",
         suffix="json",
-        sources=(Source("oneflyingfish/EasyTeacache", "README.md", "main"),),
+        sources=(
+            Source(
+                "oneflyingfish/EasyTeacache",
+                "EasyTeacache/teacache/tea_cache.py",
+                "eea6fb54d321bd4aa5b10808ab9e2c14693ba057",
+            ),
+        ),
         summary="Accumulates p(x) as it is on t_mod, the timestep projection; threshold and window are arguments of the constructor.",
         models=(Model("*", frozenset({"timestep_projection"})),),
         window="user",
@@ -262,7 +269,7 @@ _ENGINES = (
         suffix="json",
         sources=(),
         summary="Everything that was resolved, for programs of your own: signal, domain and treatment of p(x) included.",
-        methods=("teacache", "magcache"),
+        methods=_BOTH,
         takes_limit=True,
         plan="either",
         evaluates_as_recorded=True,
@@ -274,7 +281,7 @@ _ENGINES = (
         suffix="py",
         sources=(),
         summary="The same as a module of constants.",
-        methods=("teacache", "magcache"),
+        methods=_BOTH,
         takes_limit=True,
         plan="either",
         evaluates_as_recorded=True,

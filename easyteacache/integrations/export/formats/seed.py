@@ -1,7 +1,7 @@
 """The original project's cache.json: nested keys → sequence length → ``meta_data``.
 
 Evaluated on ``t_mod``, the timestep projection, as p(x); threshold and window are arguments of its constructor
-(oneflyingfish/EasyTeacache). This project's own reading of the file, which also knows a domain, is ``easyteacache.seed_file``.
+(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which also knows a domain, is ``easyteacache.seed_file``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """vLLM-Omni: ``cache_config``, a JSON object that becomes ``DiffusionCacheConfig``.
 
 ``rel_l1_thresh`` and exactly five ``coefficients``; unknown keys are kept aside, so the origin travels along
-(vllm-project/vllm-omni, vllm_omni/diffusion/cache/teacache/config.py at 011a7ac670f9 and hook.py at 03ab3893502e). MagCache's
-keys begin with ``mag_`` (DiffusionCacheConfig in vllm_omni/diffusion/data.py).
+(vllm-project/vllm-omni, vllm_omni/diffusion/cache/teacache: config.py at 011a7ac670f9, the decision in hook.py at 03ab3893502e, the
+keys in backend.py at 0131cb556045). MagCache's keys begin with ``mag_``.
 """
 
 from __future__ import annotations
