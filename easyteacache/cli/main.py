@@ -13,6 +13,7 @@ TABLE = {
     "import": LazyCommand("easyteacache.cli.import_:import_", "Read another engine's file as a draft calibration."),
     "record": LazyCommand("easyteacache.cli.record:record", "Run a model in full and store a trace of every run."),
     "traces": LazyCommand("easyteacache.cli.traces:traces", "Look at trace files, check them, join them."),
+    "report": LazyCommand("easyteacache.cli.report:report", "Draw a calibration and what its traces say of it."),
     "solve": LazyCommand("easyteacache.cli.solve:solve", "Solve a calibration from traces."),
     "validate": LazyCommand("easyteacache.cli.validate:validate", "Judge a calibration on runs it was not fitted to."),
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
