@@ -135,6 +135,8 @@ def test_command_names_complete_without_importing_commands(main: LazyGroup) -> N
 def test_control_c_in_a_real_process_leaves_no_traceback(tmp_path: Path) -> None:
     code = (
         "import os, signal, easyteacache.cli.where as where\n"
+        # A shell's background job inherits an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "where.open_registry = lambda folder: os.kill(os.getpid(), signal.SIGINT)\n"
         "from easyteacache.cli.hub import main\n"
         "main(['where'])"
