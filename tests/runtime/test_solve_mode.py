@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import itertools
 import json
 import subprocess
@@ -97,7 +96,6 @@ def test_no_point_is_lost_at_the_end(make: Make, path: Path, end: str) -> None:
         record(cache, sizes(1))
     else:
         del cache
-        gc.collect()
     assert calibration_size(path) == 8
 
 
@@ -255,7 +253,6 @@ def test_a_copy_records_for_itself(make: Make, path: Path) -> None:
     record(cache, sizes(7))
     record(other, sizes(7))
     del one, cache, other
-    gc.collect()
     assert calibration_size(path) == 4 + 6 + 3 + 6
 
 

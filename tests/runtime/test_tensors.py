@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import itertools
 import pickle
 import weakref
@@ -184,7 +183,6 @@ def test_nothing_that_is_kept_holds_an_autograd_graph(make_cache: Make) -> None:
             output = latent * 2
             cache.store_truth(step, signal, latent, output)
         del factor, other, latent, signal, output
-    gc.collect()
     assert all(factor() is None for factor in saved)
     held = cache._run.known("default")
     assert all(not residual.requires_grad for _, residual in held._anchors)
@@ -273,11 +271,9 @@ def test_no_more_residuals_live_than_the_forecaster_looks_at(make_cache: Make, n
         else:
             cache.store_truth(step, None, latent, latent + step)
             alive.append(weakref.ref(cache._run.known("default")._anchors[-1][1]))
-        gc.collect()
         assert sum(ref() is not None for ref in alive) <= forecaster(name).history
         assert cache.nbytes <= forecaster(name).history * latent.nbytes
     cache.clear_cache()
-    gc.collect()
     assert all(ref() is None for ref in alive)
 
 
