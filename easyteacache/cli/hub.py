@@ -10,10 +10,13 @@ from easyteacache.cli.lazy import LazyCommand, LazyGroup
 TABLE = {
     "audit": LazyCommand("easyteacache.cli.audit:audit", "Find borrowed, mistyped and misused coefficients in a tree."),
     "completion": LazyCommand("easyteacache.cli.completion:hub_completion", "Print the completion script of a shell."),
+    "deprecate": LazyCommand("easyteacache.cli.retire:deprecate", "Say that a calibration should no longer be used."),
+    "diff": LazyCommand("easyteacache.cli.diff:diff", "Show what differs between two records."),
     "identify": LazyCommand(
         "easyteacache.cli.identify:identify", "Name the calibration that a list of numbers belongs to."
     ),
     "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
+    "log": LazyCommand("easyteacache.cli.log:log", "Show the history of one record at the hub."),
     "lock": LazyCommand("easyteacache.cli.lock:lock", "Write down which calibrations a project runs with."),
     "pull": LazyCommand("easyteacache.cli.pull:pull", "Bring calibrations from a hub to this machine."),
     "push": LazyCommand("easyteacache.cli.push:push", "Propose calibrations to a hub as one pull request."),
@@ -22,8 +25,10 @@ TABLE = {
     ),
     "serve": LazyCommand("easyteacache.cli.serve:serve", "Serve a folder of repositories to pull from and push to."),
     "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
+    "update": LazyCommand("easyteacache.cli.update:update", "Show what has changed at the hub since the last pull."),
     "verify": LazyCommand("easyteacache.cli.verify:verify", "Check every record and the index of a registry folder."),
     "where": LazyCommand("easyteacache.cli.where:where", "Show the registry layers and their folders."),
+    "yank": LazyCommand("easyteacache.cli.retire:yank", "Say that a calibration must not be used."),
 }
 
 

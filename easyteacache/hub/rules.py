@@ -22,6 +22,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "submission.yanked-base": "A yanked record is never brought back under its key.",
         "submission.revision": "revision is 1 for a new record, and raised by one with every change.",
         "submission.retirement": "A record is retired with the numbers it was published with.",
+        "submission.replacement": "The replacement of a retired record is published.",
         "submission.license": "The record names the licence of its numbers.",
         "submission.provenance": "The record names its author, date, tool and tool version.",
         "submission.trace-missing": "Every trace file that the record names is attached.",

@@ -142,6 +142,7 @@ def check(
     except InvalidCalibration:
         return Submission(where, None, data, (), tuple(findings))
     findings += _check_change(record, incumbent, where)
+    findings += _check_replacement(record, published, where)
     findings += _check_origin(record, where)
     findings += _check_aliases(record, data, published, where)
     needs_traces = record.status == "validated"
@@ -175,6 +176,13 @@ def _check_change(record: Calibration, incumbent: Calibration | None, where: str
     if incumbent is not None and record.status in RETIRED and _numbers(record) != _numbers(incumbent):
         message = "numbers change together with the status; retire the published record as it is"
         yield Finding("submission.retirement", where, "/status", message)
+
+
+def _check_replacement(record: Calibration, published: Index, where: str) -> Iterator[Finding]:
+    replacement = record.retirement.replacement if record.retirement else None
+    if replacement is not None and replacement not in published.records:
+        message = f"the replacement {replacement!r} is not published"
+        yield Finding("submission.replacement", where, "/retirement/replacement", message)
 
 
 def _numbers(record: Calibration) -> dict[str, Any]:

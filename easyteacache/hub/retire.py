@@ -1,0 +1,81 @@
+"""Take a record out of use: deprecated (use another one) or yanked (must not be used). Nothing is ever deleted."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Literal
+
+from easyteacache import calibration as records
+from easyteacache import index, model_key, reading
+from easyteacache.calibration import Calibration
+from easyteacache.errors import HubError
+from easyteacache.hub import push, submission
+from easyteacache.hub.push import Sent
+from easyteacache.hub.remote import Remote
+from easyteacache.hub.submission import TraceFiles
+from easyteacache.json_text import MAX_BYTES
+
+Retired = Literal["deprecated", "yanked"]
+
+
+def retired(
+    record: Calibration, status: Retired, *, reason: str, replacement: str | None = None, date: str | None = None
+) -> Calibration:
+    """The next revision of ``record``, out of use.
+
+    Args:
+        record: as it is published.
+        status: ``deprecated`` or ``yanked``.
+        reason: one or two sentences.
+        replacement: model key to use instead.
+        date: YYYY-MM-DD; None: today.
+
+    Raises:
+        InvalidCalibration: reason, date or replacement break the format.
+    """
+    retirement = {
+        "date": date or datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "reason": reason,
+        **({"replacement": replacement} if replacement else {}),
+    }
+    changed = {"status": status, "revision": record.revision + 1, "retirement": retirement}
+    return Calibration.from_mapping(json.loads(record.to_json()) | changed, where=record.model_key)
+
+
+def propose(remote: Remote, key: str, status: Retired, *, reason: str, replacement: str | None = None) -> Sent:
+    """Open a pull request that retires a published record.
+
+    Raises:
+        HubError: it is not published, or the request could not be sent.
+        PushRefused: the change breaks a rule.
+    """
+    base = remote.commit_of("main")
+    if key not in push.published_at(remote, base).records:
+        raise HubError(remote.repository, f"{key!r} is not published here")
+    record, _ = push.published_record(remote, base, key)
+    data = retired(record, status, reason=reason, replacement=replacement).to_json().encode()
+    return push.send(remote, push.prepare(remote, {f"{key}.json": data}, judge=None))
+
+
+def retire_in_folder(folder: Path, key: str, status: Retired, *, reason: str, replacement: str | None = None) -> Path:
+    """Retire a record of a registry folder: its file and the index; returns the file.
+
+    Raises:
+        HubError: the folder does not hold it, or the change breaks a rule.
+        InvalidCalibration: the record or the index is damaged.
+    """
+    listed = index.read(folder) or index.build(folder)
+    if key not in listed.records:
+        raise HubError(str(folder), f"holds no {key!r}")
+    path = folder / model_key.path_of(key)
+    before = Calibration.from_json(reading.read_file(path, rules="record", max_bytes=MAX_BYTES), where=str(path))
+    after = retired(before, status, reason=reason, replacement=replacement)
+    data = after.to_json().encode()
+    judged = submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
+    if judged.errors:
+        raise HubError(str(folder), str(judged.errors[0]))
+    records.save(after, path)
+    index.write(folder, index.build(folder))
+    return path

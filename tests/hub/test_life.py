@@ -1,0 +1,176 @@
+"""The life of a published record: compared, updated, deprecated, yanked, and its history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyteacache import index
+from easyteacache.calibration import load, save
+from easyteacache.errors import EasyTeaCacheError
+from easyteacache.hub.changes import predicted_steps
+from easyteacache.registry import Registry
+
+from .conftest import Program, build_folder, build_record
+from .hub_process import TOKENS, HubProcess
+from .solved import Solved
+
+DATASET = {"repo_type": "dataset"}
+
+
+@pytest.fixture
+def hub(
+    run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    monkeypatch.setenv("EASYTEACACHE_REPOSITORY", repository)
+    monkeypatch.setenv("EASYTEACACHE_TOKEN", TOKENS["contributor"])
+    return lambda *arguments: run_hub(*arguments, "--endpoint", hub_process.endpoint)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, hub_process: HubProcess, repository: str, solved: Solved) -> Path:
+    validated = solved.changed(model_key="tiny/video")
+    folder = build_folder(tmp_path / "upstream", validated, build_record("tiny/draft"))
+    hub_process.publish(repository, folder, "First")
+    return folder
+
+
+def refit(**changes: Any) -> Any:
+    content = json.loads(build_record().to_json())
+    content["buckets"][0] |= {"coefficients": [3.0, 0.5], **changes}
+    return build_record(revision=2, buckets=content["buckets"], notes=["Refitted."])
+
+
+def test_diff_shows_coefficients_side_by_side_and_every_point(tmp_path: Path, run_hub: Program) -> None:
+    save(build_record(), tmp_path / "a.json")
+    points = json.loads(build_record().to_json())["buckets"][0]["operating_points"]
+    points[0] |= {"computed_steps": 12, "error": {"mean": 0.015}}
+    save(refit(operating_points=points[:1]), tmp_path / "b.json")
+    result = run_hub("diff", tmp_path / "a.json", tmp_path / "b.json", "--json")
+    assert result.exit_code == 1
+    changes = {one["where"]: (one["before"], one["after"]) for one in json.loads(result.stdout)["changes"]}
+    bucket = "100 tokens, 20 steps, shift 3"
+    assert changes["revision"] == ("1", "2")
+    assert changes["notes"] == (None, "Refitted.")
+    assert changes[f"{bucket}: coefficient of x^1"] == ("2", "3")
+    assert changes[f"{bucket}: coefficient of x^0"] == ("0", "0.5")
+    # Means over x in [0.1, 0.5] of 2x and 3x + 0.5: 0.6 and 1.4.
+    assert changes[f"{bucket}: predicted change, mean over the domain"] == ("1", "2.333")
+    assert changes[f"{bucket}: threshold 0.1, hold of residual"] == (
+        "14 computed steps, 1.43×, error 0.02",
+        "12 computed steps, 1.43×, error 0.015",
+    )
+    assert changes[f"{bucket}: threshold 0.3, hold of residual"] == ("8 computed steps, 2.5×, error 0.08", None)
+
+
+def test_equal_records_have_no_difference(tmp_path: Path, run_hub: Program) -> None:
+    save(build_record(), tmp_path / "a.json")
+    result = run_hub("diff", tmp_path / "a.json", tmp_path / "a.json")
+    assert result.exit_code == 0
+    assert "No difference" in result.output
+
+
+def test_keys_can_be_compared(run_hub: Program) -> None:
+    result = run_hub("diff", "wan2.1/t2v-14b", "wan2.1/t2v-14b/no-retention")
+    assert result.exit_code == 1
+    assert "coefficient of x^4" in result.output
+
+
+def test_a_threshold_is_replayed_on_the_sigma_profile() -> None:
+    profile = {"sigmas": [1.0, 0.75, 0.5, 0.25], "distances": [0.0, 0.2, 0.4, 0.6]}
+    record = refit(num_steps=4, operating_points=[], sigma_profile=profile)
+    assert predicted_steps(record.buckets[0], 0.1) == 4
+    assert predicted_steps(record.buckets[0], 0.3) == 2
+    assert predicted_steps(record.buckets[0], 9.0) == 1
+    assert predicted_steps(refit().buckets[0], 0.3) is None
+
+
+def test_update_shows_what_changed_and_installs_it_only_when_told(
+    hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    hub("pull")
+    build_folder(upstream, refit(), build_record("tiny/draft"))
+    hub_process.publish(repository, upstream, "Second")
+    result = hub("update")
+    assert result.exit_code == 0, result.output
+    assert "tiny/video: revision 1 → 2" in result.output
+    assert "1 of 2 pulled records changed" in result.output
+    assert Registry.default()["tiny/video"].revision == 1
+    shown = json.loads(hub("update", "--apply", "--json").stdout)
+    assert [one["key"] for one in shown["records"]] == ["tiny/video"]
+    assert Registry.default()["tiny/video"].revision == 2
+    assert "0 of 2" in hub("update").output
+
+
+def test_the_log_names_the_commits_that_changed_the_record(
+    hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    build_folder(upstream, build_record("tiny/new"))
+    hub_process.publish(repository, upstream, "Something else")
+    build_folder(upstream, refit())
+    hub_process.publish(repository, upstream, "Second")
+    commits = json.loads(hub("log", "tiny/video", "--json").stdout)["commits"]
+    assert [(one["title"], one["revision"]) for one in commits] == [("Second", 2), ("First", 1)]
+    assert commits[0]["authors"] == ["maintainer"]
+    assert json.loads(hub("pull", "tiny/video", "--revision", commits[1]["commit"], "--json").stdout)
+    assert Registry.default()["tiny/video"].revision == 1
+    assert "no calibration named 'tiny/absent'" in hub("log", "tiny/absent").output
+
+
+def test_a_yanked_record_is_an_error_unless_allowed(
+    hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    from easyteacache import TeaCache
+
+    result = hub("yank", "tiny/video", "--reason", "Fitted to the wrong signal.")
+    assert result.exit_code == 0, result.output
+    hub_process.api().merge_pull_request(repository, 1, **DATASET)
+    hub("pull")
+    record = Registry.default()["tiny/video"]
+    assert (record.status, record.revision) == ("yanked", 2)
+    assert record.retirement is not None
+    assert record.retirement.reason == "Fitted to the wrong signal."
+    with pytest.raises(EasyTeaCacheError, match="yanked"):
+        TeaCache.from_registry("tiny/video", sequence_length=64, num_steps=12)
+    TeaCache.from_registry("tiny/video", sequence_length=64, num_steps=12, allow_yanked=True)
+    assert hub("yank", "tiny/absent", "--reason", "x").exit_code == 1
+
+
+def test_a_folder_is_changed_in_place_with_its_index(upstream: Path, run_hub: Program) -> None:
+    done = run_hub("deprecate", "tiny/video", "--reason", "Old.", "--replacement", "tiny/draft", "--registry", upstream)
+    assert done.exit_code == 0, done.output
+    record = load(upstream / "tiny" / "video.json")
+    assert (record.status, record.revision) == ("deprecated", 2)
+    assert run_hub("verify", upstream, "--strict").exit_code == 0
+    assert Registry.from_folder(upstream)["tiny/video"].retirement is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("tiny/draft", "--reason", "x"), "status is 'deprecated'; after draft"),
+        (("tiny/video", "--reason", "x", "--replacement", "tiny/absent"), "is not published"),
+        (("tiny/video", "--reason", "x", "--replacement", "Bad Key"), "not a model key"),
+        (("tiny/absent", "--reason", "x"), "holds no 'tiny/absent'"),
+    ],
+)
+def test_a_retirement_that_breaks_a_rule_changes_nothing(
+    arguments: tuple[str, ...], reason: str, upstream: Path, run_hub: Program
+) -> None:
+    before = {path: path.read_bytes() for path in upstream.rglob("*.json")}
+    result = run_hub("deprecate", *arguments, "--registry", upstream)
+    assert result.exit_code == 1
+    assert reason in result.output
+    assert {path: path.read_bytes() for path in upstream.rglob("*.json")} == before
+
+
+def test_a_former_key_leads_to_the_renamed_record(tmp_path: Path) -> None:
+    renamed = build_record("tiny/renamed", aliases=[{"kind": "former_key", "value": "tiny/old-name"}])
+    found = Registry.from_folder(build_folder(tmp_path / "r", renamed)).find("tiny/old-name")
+    assert found.calibration.model_key == "tiny/renamed"
+    assert "former key" in found.notes[0]
+    assert index.read(tmp_path / "r") is not None
