@@ -57,6 +57,17 @@ def test_the_pipeline_is_left_as_it_was(pipe: MovingDigitsPipeline, reference_re
     assert np.array_equal(pipe("3", 1, 16, 16, 2, seeds=[0]).frames, before)
 
 
+@pytest.mark.parametrize(("steps", "size"), [(50, 24), (50, 16), (25, 32), (30, 24)])
+def test_the_bundled_calibration_serves_the_demo(
+    steps: int, size: int, pipe: MovingDigitsPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("EASYTEACACHE_REGISTRY", raising=False)
+    policy = sampling.open_cache(pipe, DemoSettings(steps=steps, width=size, height=size, speedup=2.0), None).policy
+    assert (policy.layer, policy.refusal) == ("bundled", None)
+    assert policy.schedule is not None or policy.threshold > 0
+
+
 def test_prompts_go_through_the_digits_from_the_seed_on() -> None:
     assert [settings(seed=8).prompt(sample)[0] for sample in range(4)] == ["8", "9", "0", "1"]
 
@@ -78,7 +89,7 @@ def test_a_saved_transformer_takes_the_place_of_the_packaged_one(pipe: MovingDig
 @pytest.mark.parametrize("name", ["absent/model", "empty"])
 def test_what_holds_no_transformer_is_an_error_and_never_looked_up_elsewhere(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ReferenceModelError, match="found no config.json"):
+    with pytest.raises(ReferenceModelError, match=r"found no config\.json"):
         sampling.load(tmp_path / name)
 
 
