@@ -78,7 +78,9 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     if refit:
         found = _refitted(found, setting, traces)
     exported = write(found, ENGINES[engine], setting, allow=allow, registry=None if refit else registry)
-    for remark in exported.remarks:
+    record = exported.numbers.record
+    chosen = [note for note in exported.numbers.notes if note not in record.notes]
+    for remark in (*chosen, *exported.remarks):
         click.echo(text.paragraph(remark, bullet="Note: "), err=True)
     if out is None:
         click.echo(exported.text, nl=False)

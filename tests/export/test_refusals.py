@@ -110,6 +110,15 @@ def test_a_schedule_is_refused_where_a_threshold_is_expected_and_the_other_way_r
     assert refused(registry, "wan2.1/t2v-14b", "cache-dit").rules == ("plan",)
 
 
+def test_a_schedule_judged_with_a_forecaster_that_cache_dit_lacks_is_refused(
+    make_registry: Make, record: Record
+) -> None:
+    points = [{"schedule": [0, 1, 3, 19], "evidence": "replayed", "forecaster": "foca"}]
+    registry = make_registry(record("any/model", bucket={"operating_points": points}))
+    assert refused(registry, "any/model", "cache-dit").rules == ("forecast",)
+    assert "enable_" not in export(registry, "any/model", "cache-dit", allow={"forecast"}).text
+
+
 def test_numbers_of_another_step_count_are_refused_without_a_sigma_profile(make_registry: Make, record: Record) -> None:
     registry = make_registry(record("flux.1/dev"))
     assert refused(registry, "flux.1/dev", "xdit", Setting(num_steps=50)).rules == ("steps",)
@@ -166,6 +175,33 @@ def test_two_buckets_are_blended_exactly_where_both_hold(make_registry: Make, re
     exported = export(registry, "flux.1/dev", "json", Setting(sequence_length=800))
     assert exported.numbers.coefficients == pytest.approx((0.6, 0.02))
     assert exported.numbers.domain == (0.1, 0.5)
+
+
+def test_a_blend_of_a_curve_that_is_floored_is_refused(make_registry: Make, record: Record) -> None:
+    """Flooring each curve at 0 and flooring their blend is not the same."""
+    lower = record("flux.1/dev", bucket={"coefficients": [1.0, -0.3]})
+    upper = record("flux.1/dev", bucket={"sequence_length": 1600})
+    buckets = [bucket.model_dump(mode="json") for each in (lower, upper) for bucket in each.buckets]
+    registry = make_registry(Calibration.from_mapping(lower.model_dump(mode="json") | {"buckets": buckets}))
+    assert refused(registry, "flux.1/dev", "json", Setting(sequence_length=800)).rules == ("length",)
+
+
+def test_an_engine_whose_threshold_is_set_elsewhere_takes_a_record_of_schedules(
+    make_registry: Make, record: Record
+) -> None:
+    points = [{"schedule": [0, 1, 19], "evidence": "replayed"}]
+    changes = {"signal": "timestep_projection", "bucket": {"operating_points": points}}
+    exported = export(make_registry(record("any/model", **changes)), "any/model", "seed")
+    assert exported.numbers.coefficients == (0.4, 0.01)
+    told = export(make_registry(record("any/model", signal="timestep_projection")), "any/model", "seed").remarks
+    assert any("threshold outside this file: 0.3" in remark for remark in told)
+
+
+def test_a_yanked_list_of_ratios_is_refused_too(make_registry: Make, bundled: Registry) -> None:
+    content = bundled["chroma/magcache"].model_dump(mode="json")
+    content |= {"status": "yanked", "retirement": {"date": "2026-01-01", "reason": "Wrong."}}
+    with pytest.raises(EasyTeaCacheError, match="yanked"):
+        export(make_registry(Calibration.from_mapping(content)), "chroma/magcache", "diffusers")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -83,6 +83,8 @@ def write(
         if partner is not None:
             others[role], more = _admitted(partner, engine, setting, allow)
             remarks += tuple(f"{partner.calibration.model_key}: {remark}" for remark in more)
+        elif role == "set" and numbers.record.model_key.startswith("wan"):
+            remarks += ("The checkpoint's other set is not at hand: its place in the file stays empty.",)
     text = _format(engine).write(numbers, engine.model_for(found.calibration.model_key), others, remarks)
     return Exported(text, engine.suffix, remarks, numbers)
 

@@ -8,16 +8,13 @@ from typing import Literal
 
 from easyteacache.calibration import Calibration
 from easyteacache.integrations.export.engine import Engine, Model
-from easyteacache.integrations.export.numbers import Numbers
+from easyteacache.integrations.export.numbers import SAMPLES, USUAL_RANGE, Numbers
 from easyteacache.rescale import Polynomial
 
 Rule = Literal[
     "model", "signal", "method", "order", "abs", "window", "plan", "steps", "threshold", "forecast", "domain"
 ]
 
-# Signal distances that published models show within a run; where a record states its own domain, that is used instead.
-USUAL_RANGE = (0.0, 0.3)
-SAMPLES = 601
 # Computing one step more or less at the very end is what every engine does differently.
 TOLERATED_STEPS = 1
 # Stands for a step count that is not known where only distances from its end matter.
@@ -90,13 +87,16 @@ def _plan(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
             True,
             f"{engine.title} takes a schedule, this operating point is a threshold. `easyteacache solve` finds schedules from traces.",
         )
-    if engine.plan == "threshold" and numbers.schedule is not None:
+    if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is not None:
         yield Difference(
             "plan", True, f"This operating point is a schedule, {engine.title} takes a threshold. Pass --threshold."
         )
     if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is None and numbers.threshold is None:
         yield Difference("threshold", True, "A threshold of 0 reuses nothing. Pass --threshold or --speedup.")
-    if engine.plan == "threshold" and numbers.forecaster != "hold":
+    if not engine.takes_threshold and numbers.threshold is not None:
+        told = f"{engine.title} takes the threshold outside this file: {numbers.threshold:g}."
+        yield Difference("threshold", False, told)
+    if engine.plan == "threshold" and numbers.schedule is None and numbers.forecaster != "hold":
         yield Difference(
             "forecast",
             False,
@@ -239,7 +239,7 @@ def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         )
     if not engine.list_per_branch and len(numbers.ratios) > 1:
         first, *others = numbers.ratios.values()
-        apart = max(abs(a / b - 1) for other in others for a, b in zip(first, other, strict=True) if b)
+        apart = max(abs(a / b - 1) for other in others for a, b in zip(first, other, strict=False) if b)
         names = list(numbers.ratios)
         yield Difference(
             "signal",

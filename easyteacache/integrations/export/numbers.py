@@ -15,6 +15,10 @@ from easyteacache.setting import Setting
 
 Ratios = dict[str, tuple[float, ...]]
 
+# Signal distances that published models show within a run; where a record states its own domain, that is used instead.
+USUAL_RANGE = (0.0, 0.3)
+SAMPLES = 601
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -78,6 +82,8 @@ def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: boo
             polynomial.
         RetiredCalibration: the record was yanked.
     """
+    if found.calibration.status == "yanked":
+        raise policy.RetiredCalibration(found.calibration)
     if found.calibration.method == "magcache":
         return _magcache(found, setting, engine, needs_threshold)
     return _teacache(found, setting, engine, needs_threshold)
@@ -85,12 +91,7 @@ def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: boo
 
 def _teacache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:
     record = found.calibration
-    try:
-        resolved = policy.resolve(found, setting)
-    except UnreachableTarget as error:
-        if needs_threshold or setting.speedup is not None:
-            raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
-        resolved = policy.resolve(found, _with_threshold(setting))
+    resolved = _resolved(found, setting, engine, needs_threshold)
     if resolved.refusal is not None or resolved.needs_sigma:
         reason = resolved.refusal or "At this step count only the sigma profile holds, which no engine can evaluate."
         raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was calibrated for.")
@@ -115,6 +116,18 @@ def _teacache(found: Found, setting: Setting, engine: str, needs_threshold: bool
         sequence_length=setting.sequence_length or bucket.sequence_length,
         notes=tuple(notes),
     )
+
+
+def _resolved(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> policy.Policy:
+    """The policy; where no threshold is needed and none was asked for, a record without one, or with schedules, is good enough."""
+    asked = setting.threshold is not None or setting.speedup is not None or setting.max_error is not None
+    try:
+        resolved = policy.resolve(found, setting)
+    except UnreachableTarget as error:
+        if needs_threshold or asked:
+            raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
+        return policy.resolve(found, _with_threshold(setting))
+    return resolved
 
 
 def _from_end(max_skip_step: int) -> int | None:
@@ -145,8 +158,15 @@ def _one_polynomial(
         raise ExportRefused(engine, ["length"], [reason], "Export for the length of one bucket.")
     size = max(len(low.coefficients), len(high.coefficients))
     pairs = zip(pad(low.coefficients, size), pad(high.coefficients, size), strict=True)
+    coefficients = tuple((1 - curve.weight) * a + curve.weight * b for a, b in pairs)
+    blended = Polynomial(coefficients, domain=shared, post=low.post)
+    start, end = shared or USUAL_RANGE
+    places = [start + (end - start) * i / (SAMPLES - 1) for i in range(SAMPLES)]
+    if any(abs(blended(x) - curve(x)) > 1e-9 * max(abs(curve(x)), 1e-12) for x in places):
+        reason = "The sequence length lies between two buckets of which one goes negative, so no one polynomial stands for both."
+        raise ExportRefused(engine, ["length"], [reason], "Export for the length of one bucket.")
     notes.append("Two buckets are blended into one polynomial, exact where both were fitted.")
-    return tuple((1 - curve.weight) * a + curve.weight * b for a, b in pairs), shared
+    return coefficients, shared
 
 
 def _magcache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:

@@ -17,6 +17,11 @@ from easyteacache.integrations.export.engine import Model
 from easyteacache.integrations.export.numbers import Numbers
 from easyteacache.integrations.export.spelling import header, yaml_mapping
 
+# caching/cache_contexts/calibrators/foca.py of 1.5.3.
+_WHY = (
+    "Its own FoCa takes the difference of two computed steps for a slope however far apart they are. Choose an operating point "
+    "with hold or taylor-N, or let it repeat the residual."
+)
 _TAYLOR = re.compile(r"taylor-(\d)")
 
 
@@ -52,8 +57,9 @@ def differences(numbers: Numbers) -> Iterator[Difference]:
         return
     order = _taylor_order(numbers.forecaster)
     if order is None:
-        text = f"cache-dit cannot fill a reused step with {numbers.forecaster}. Choose an operating point with hold or taylor-N."
-        yield Difference("forecast", True, text)
+        yield Difference(
+            "forecast", True, f"cache-dit cannot fill a reused step with {numbers.forecaster} as it was judged. {_WHY}"
+        )
     elif order:
         yield Difference(
             "forecast",

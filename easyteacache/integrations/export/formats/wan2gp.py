@@ -21,8 +21,8 @@ KEY = "teacache_coefficients"
 
 def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The override, to be merged into a model's file."""
-    content = {"model": {KEY: list(numbers.coefficients or ())}, ORIGIN: origin(numbers, remarks)}
-    return json_text.spell(content)
+    # Beside the model object stand settings; inside it unknown keys are carried along.
+    return json_text.spell({"model": {KEY: list(numbers.coefficients or ()), ORIGIN: origin(numbers, remarks)}})
 
 
 def read(text: str, where: str) -> Iterator[Parsed]:
@@ -35,5 +35,5 @@ def read(text: str, where: str) -> Iterator[Parsed]:
     yield Parsed(
         coefficients=files.numbers(model[KEY], KEY, where),
         post="none" if "hunyuan" in name else None,
-        model_key=files.origin_in(content).get("model_key"),
+        model_key=files.origin_in(model).get("model_key"),
     )
