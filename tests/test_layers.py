@@ -27,9 +27,13 @@ LAYERS = {
     "facts": Layer("_version errors model_key rescale json_text atomic", "", ""),
     "records": Layer("provenance reading bucket calibration trace trace_*", "facts", "pydantic numpy safetensors"),
     "registry": Layer(
-        "bundled index lock_file registry setting selection window operating policy resolver", "facts records", "pydantic"
+        "bundled index lock_file registry setting selection window operating policy resolver",
+        "facts records",
+        "pydantic",
     ),
-    "identify": Layer("identify known agreement model_names nearby_names number_lists audit audit_*", "facts records registry", ""),
+    "identify": Layer(
+        "identify known agreement model_names nearby_names number_lists audit audit_*", "facts records registry", ""
+    ),
     "runtime": Layer(
         "gate forecast distance branch statistics arguments run_state driven seed_file seed_mode teacache",
         "facts records registry",

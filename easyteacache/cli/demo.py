@@ -114,7 +114,7 @@ def _require_extras() -> None:
 
 
 class _Progress:
-    """A bar on a terminal; two lines where stderr is none."""
+    """A bar on a terminal; one line where stderr is none."""
 
     def __init__(self, total: int) -> None:
         from tqdm import tqdm
