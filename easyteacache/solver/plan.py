@@ -83,7 +83,8 @@ class Planner:
         promising = self._promising(computed, target)
         finalists = sorted(promising, key=lambda f: self._crossed(f, computed, self._eliminate))[:FINALISTS]
         filling = min(finalists, key=lambda f: self._crossed(f, computed, self._improve))
-        return Plan(filling, self._improve(filling, computed, 0))
+        starts = [self._improve(filling, computed, 0), *self._constructed(computed)]
+        return Plan(filling, schedule.search(self._objective(filling, 0), starts, tick=self.tick))
 
     def thresholded(
         self, computed: int, predicted: Sequence[float], window: Window, *, target: Target | None = None
