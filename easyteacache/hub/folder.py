@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from easyteacache import index, json_text, model_key, reading
 from easyteacache.calibration import Calibration
@@ -70,7 +70,7 @@ def _check_folder(root: Path, progress: Callable[[str], object]) -> Checked:
 
 
 def _key(root: Path, path: Path) -> str:
-    return PurePosixPath(path.relative_to(root).as_posix()).as_posix().removesuffix(".json")
+    return path.relative_to(root).as_posix().removesuffix(".json")
 
 
 def _json_files(root: Path) -> Iterator[Path]:
@@ -81,6 +81,14 @@ def _json_files(root: Path) -> Iterator[Path]:
             path = Path(parent, name)
             if name.endswith(".json") and not name.startswith(".") and path != root / index.FILE_NAME:
                 yield path
+
+
+def record_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """``(key, file)`` of every file of a registry folder whose path is a model key, symbolic links included."""
+    for path in _json_files(root):
+        key = _key(root, path)
+        if model_key.is_valid(key):
+            yield key, path
 
 
 def _entry(path: Path) -> IndexEntry | None:
