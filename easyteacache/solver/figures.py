@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.bucket import Bucket
 from easyteacache.calibration import Calibration
 from easyteacache.rescale import Polynomial
 from easyteacache.solver.evidence import BucketEvidence, Frontier
@@ -29,6 +30,14 @@ STYLES: tuple[tuple[str, Any], ...] = (
     (PURPLE, ":"),
     (ORANGE, (0, (5, 1, 1, 1, 1, 1))),
 )
+COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, "black", "#56B4E9")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+OTHER_NAMES = {
+    "teacache": "plain degree 4",
+    "power": "power law",
+    "isotonic": "any rising curve",
+    "monotone": "monotone",
+}
 MOST_POINTS = 4000
 SIZE = (8.0, 4.6)
 
@@ -39,35 +48,38 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
         f"{record.signal}: what the change of the signal says about the change of the output", evidence
     )
     low, high = evidence.points.domain
-    grid = np.linspace(max(0.0, low - 0.15 * (high - low)), high + 0.25 * (high - low), 400)
-    axes.axvspan(low, high, color="#EEF3F7", zorder=0)
-    axes.plot(*_thinned(evidence.points.x, evidence.points.y), ".", color="#9DB4C6", markersize=4, zorder=1)
+    bottom, top = 0.5 * max(float(np.min(evidence.points.y)), 1e-6), 1.6 * float(np.max(evidence.points.y))
+    start = max(low, 1e-6)
+    grid = np.geomspace(0.7 * start, 1.35 * high, 400)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _plain_decades(axes.xaxis, axes.yaxis)
+    axes.axvspan(start, high, color="#EEF3F7", zorder=0)
+    axes.plot(*_thinned(evidence.points.x, evidence.points.y), ".", color="#9DB4C6", markersize=5, zorder=1)
     axes.plot(*_thinned(evidence.unseen.x, evidence.unseen.y), "x", color=ORANGE, markersize=4, zorder=2)
     stored = Polynomial(evidence.bucket.coefficients or (), domain=evidence.bucket.domain)
-    top = 1.25 * float(np.max(evidence.points.y))
-    labels = [("stored curve", np.array([stored(x) for x in grid.tolist()]), BLUE, "-")]
-    names = {"teacache": "plain degree 4", "power": "power law", "isotonic": "any rising curve", "monotone": "monotone"}
+    curves = [("stored curve", np.array([stored(x) for x in grid.tolist()]), BLUE, "-")]
     for other, (colour, style) in zip(evidence.others, ((RED, "--"), (GREEN, "-."), (GREY, ":")), strict=False):
-        labels.append((names[other.form], other.predict(grid), colour, style))
-    axes.set_ylim(-0.05 * top, top)
-    for _, values, colour, style in labels:
+        curves.append((OTHER_NAMES[other.form], other.predict(grid), colour, style))
+    for _, values, colour, style in curves:
+        # Where a curve is 0 or less it leaves the picture: that is what it does to a gate.
         axes.plot(
             grid,
-            np.clip(values, -0.2 * top, 1.2 * top),
+            np.maximum(values, 1e-3 * bottom),
             color=colour,
             linestyle=style,
-            linewidth=2.2 if style == "-" else 1.4,
+            linewidth=2.4 if style == "-" else 1.5,
         )
-    _label_ends(
-        axes, [(float(grid[-1]), float(v[-1]), n, c) for n, v, c, _ in labels], between=(-0.03 * top, 0.97 * top)
-    )
-    axes.text(low, top, " domain", va="top", ha="left", color="#5B7A92", fontsize=9)
+    axes.set_ylim(bottom, top)
+    axes.set_xlim(float(grid[0]), float(grid[-1]))
+    ends = [(float(grid[-1]), float(np.clip(v[-1], bottom, top)), name, colour) for name, v, colour, _ in curves]
+    _label_ends(axes, ends, between=(bottom, top), logarithmic=True)
+    axes.text(start, top, " domain", va="top", ha="left", color="#5B7A92", fontsize=9)
     axes.text(
-        0.98, 0.04, "· calibration run   × held-out run", transform=axes.transAxes, ha="right", color=GREY, fontsize=9
+        0.98, 0.03, "● calibration run   × held-out run", transform=axes.transAxes, ha="right", color=GREY, fontsize=9
     )
     axes.set_xlabel("signal distance from one step to the next (relative L1)")
     axes.set_ylabel("output distance (relative L1)")
-    axes.set_xlim(float(grid[0]), float(grid[-1]))
     return _png(figure)
 
 
@@ -87,6 +99,7 @@ def draw_frontier(record: Calibration, evidence: BucketEvidence) -> bytes:
             axes.plot(*where, marker, color="black", markerfacecolor=face, markersize=6, linestyle="none", zorder=5)
             axes.vlines(where[0], where[1], [s.p90 for s in chosen], color="black", linewidth=0.8, zorder=4)
     axes.set_yscale("log")
+    _plain_decades(axes.yaxis)
     low, high = axes.get_ylim()
     _label_ends(axes, ends, between=(low, high), logarithmic=True)
     axes.text(
@@ -146,6 +159,7 @@ def draw_distances(record: Calibration, evidence: BucketEvidence) -> bytes:
             )
         )
     axes.set_yscale("log")
+    _plain_decades(axes.yaxis)
     _label_ends(axes, ends, between=axes.get_ylim(), logarithmic=True)
     axes.set_xlabel("step; * the record's signal")
     axes.set_ylabel("relative L1 distance")
@@ -153,20 +167,22 @@ def draw_distances(record: Calibration, evidence: BucketEvidence) -> bytes:
 
 
 def draw_buckets(record: Calibration) -> bytes:
-    """All buckets' curves and sigma profiles beside each other."""
+    """All buckets' curves and sigma profiles beside each other: a colour per length, a line style per sampler setting."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    lengths = list(dict.fromkeys(bucket.sequence_length for bucket in record.buckets))
+    settings = list(dict.fromkeys((bucket.num_steps, bucket.shift) for bucket in record.buckets))
     curve_ends, profile_ends = [], []
-    for bucket, (colour, style) in zip(record.buckets, STYLES * (1 + len(record.buckets) // len(STYLES)), strict=False):
-        name = f"{bucket.sequence_length} tokens" + (
-            f", {bucket.num_steps} st." if len({b.num_steps for b in record.buckets}) > 1 else ""
-        )
+    for bucket in record.buckets:
+        colour = COLOURS[lengths.index(bucket.sequence_length) % len(COLOURS)]
+        style = LINES[settings.index((bucket.num_steps, bucket.shift)) % len(LINES)]
+        name = f"{bucket.sequence_length}" + (f", {_setting(bucket, record)}" if len(settings) > 1 else " tokens")
         low, high = bucket.domain or (0.0, 0.2)
-        grid = np.linspace(low, high, 200)
+        grid = np.geomspace(max(low, 1e-6), high, 200)
         curve = Polynomial(bucket.coefficients or (), domain=bucket.domain)
-        values = [curve(x) for x in grid.tolist()]
+        values = [max(curve(x), 1e-9) for x in grid.tolist()]
         left.plot(grid, values, color=colour, linestyle=style, linewidth=1.8)
         curve_ends.append((float(grid[-1]), values[-1], name, colour))
         if bucket.sigma_profile is not None:
@@ -176,13 +192,24 @@ def draw_buckets(record: Calibration) -> bytes:
     for axes, ends, title in ((left, curve_ends, "Stored curves"), (right, profile_ends, "Sigma profiles")):
         axes.set_title(title, loc="left", fontsize=11)
         _tidy(axes)
-        _label_ends(axes, ends, between=axes.get_ylim())
+        if axes is left:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            _plain_decades(axes.xaxis, axes.yaxis)
+        # One column of names at the right edge, because the lines end at different places.
+        edge = max(x for x, _, _, _ in ends) if axes is left else min((x for x, _, _, _ in ends), default=0.0)
+        _label_ends(axes, [(edge, y, n, c) for _, y, n, c in ends], between=axes.get_ylim(), logarithmic=axes is left)
     left.set_xlabel("signal distance")
     left.set_ylabel("output distance")
     right.invert_xaxis()
     right.set_xlabel("sigma, from noise to sample")
     right.set_ylabel("accumulated output distance")
     return _png(figure)
+
+
+def _setting(bucket: Bucket, record: Calibration) -> str:
+    shifts = {other.shift for other in record.buckets}
+    return f"{bucket.num_steps} steps" + (f", shift {bucket.shift:g}" if len(shifts) > 1 and bucket.shift else "")
 
 
 def _canvas(title: str, evidence: BucketEvidence, *, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
@@ -197,6 +224,16 @@ def _canvas(title: str, evidence: BucketEvidence, *, size: tuple[float, float] =
     )
     _tidy(axes)
     return figure, axes
+
+
+def _plain_decades(*axes: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of every decade of logarithmic axes."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _tidy(axes: Axes) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from easyteacache.solver.filling import Anchors, Filling, Rows, reused_steps
+from easyteacache.solver.filling import Anchors, Filling, Rows
 from easyteacache.solver.runs import Runs
 
 Array = NDArray[np.float64]
@@ -63,28 +63,31 @@ class Objective:
 
     def errors(self, schedule: Sequence[int]) -> Array:
         """Predicted error of the final sample relative to how far the sampler moved the noise, (R,)."""
-        growing = self.errors_of([self.segments(schedule)])[0]
-        return np.asarray(np.hypot(growing, self.fed_back(schedule)))
+        return np.asarray(self.errors_together([schedule])[0])
 
-    def fed_back(self, schedule: Sequence[int]) -> Array:
-        """The second case, (R,): errors that every computed step pulls back and every forecast may feed back."""
-        computed, steps = frozenset(schedule), self.runs.num_steps
-        pull = 1.0 / self.runs.sigmas[:-1]
-        # Row j: the disturbance of the state before step j, in units of the residuals.
-        disturbed = np.zeros((steps + 1, steps))
-        rows = {
-            step: self.rows.row(anchors, step) for anchors, step in reused_steps(schedule, steps, self.rows.history)
-        }
-        for step in range(steps):
-            if step in computed:
-                change = pull[step] * disturbed[step]
-            else:
-                row = rows[step]
-                change = (row.weights[:-1] * pull[row.steps[:-1]]) @ disturbed[row.steps[:-1]]
-                change[row.steps] += self._transfer[step] * row.weights
-            disturbed[step + 1] = disturbed[step] + self.runs.step_sizes[step] * change
-        end = disturbed[-1]
-        squared = np.einsum("i,rij,j->r", end, self._gram, end)
+    def errors_together(self, schedules: Sequence[Sequence[int]]) -> Array:
+        """``errors`` of K schedules, (K, R)."""
+        growing = self.errors_of([self.segments(schedule) for schedule in schedules])
+        return np.asarray(np.hypot(growing, self.fed_back(schedules)))
+
+    def fed_back(self, schedules: Sequence[Sequence[int]]) -> Array:
+        """The second case, (K, R): errors that every computed step pulls back and every forecast may feed back."""
+        steps = self.runs.num_steps
+        rows = np.stack([self.rows.matrix(schedule) for schedule in schedules])
+        own = np.arange(steps)
+        # What a computed step answers to a disturbance, and what a forecast makes of earlier answers.
+        answers = rows / self.runs.sigmas[:-1]
+        answers[:, own, own] = np.where(rows[:, own, own] == 0.0, 1.0 / self.runs.sigmas[:-1], 0.0)
+        # [:, j]: the disturbance of the state before step j, in units of the residuals.
+        disturbed = np.zeros((len(rows), steps + 1, steps))
+        for j in range(steps):
+            change = (answers[:, j, None, : j + 1] @ disturbed[:, : j + 1])[:, 0] + self._transfer[j] * rows[:, j]
+            disturbed[:, j + 1] = disturbed[:, j] + self.runs.step_sizes[j] * change
+        return self._norms(disturbed[:, -1])
+
+    def _norms(self, directions: Array) -> Array:
+        """‖Σ_j d_j r_j‖ of K directions (K, S), relative to the displacement, (K, R)."""
+        squared = np.einsum("rks,ks->kr", directions[None] @ self._gram, directions)
         return np.asarray(np.sqrt(np.maximum(squared, 0.0)) / self.runs.displacement)
 
     def errors_of(self, plans: Sequence[Sequence[Segment]]) -> Array:
@@ -95,9 +98,8 @@ class Objective:
 
     def combine(self, directions: Array, squares: Array) -> Array:
         """Errors (K, R) from summed directions (K, S) and squares (K, R)."""
-        coherent = np.einsum("rks,ks->kr", directions[None] @ self._gram, directions)
-        total = COHERENCE * np.maximum(coherent, 0.0) + (1.0 - COHERENCE) * squares
-        return np.asarray(np.sqrt(total) / self.runs.displacement + SMALLEST)
+        apart = squares / self.runs.displacement**2
+        return np.asarray(np.sqrt(COHERENCE * self._norms(directions) ** 2 + (1.0 - COHERENCE) * apart) + SMALLEST)
 
     def segments(self, schedule: Sequence[int]) -> list[Segment]:
         """One segment per computed step of ``schedule`` (ascending, beginning with 0)."""

@@ -60,7 +60,7 @@ class Planner:
     _objectives: dict[tuple[Filling, int], Objective] = field(default_factory=dict, init=False)
     _rows: dict[Filling, Rows] = field(default_factory=dict, init=False)
     _eliminated: dict[tuple[Filling, int], dict[int, Schedule]] = field(default_factory=dict, init=False)
-    _improved: dict[tuple[Filling, int, int], Schedule] = field(default_factory=dict, init=False)
+    _improved: dict[tuple[Filling, int], Schedule] = field(default_factory=dict, init=False)
     _values: dict[tuple[Filling, Schedule, int], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -81,10 +81,9 @@ class Planner:
             target: only fillings applied to this, ``residual`` or ``output``; None: any.
         """
         promising = self._promising(computed, target)
-        finalists = sorted(promising, key=lambda f: self._crossed(f, computed, self._eliminate))[:FINALISTS]
-        filling = min(finalists, key=lambda f: self._crossed(f, computed, self._improve))
-        starts = [self._improve(filling, computed, 0), *self._constructed(computed)]
-        return Plan(filling, schedule.search(self._objective(filling, 0), starts, tick=self.tick))
+        finalists = sorted(promising, key=lambda filling: self._crossed(filling, computed))[:FINALISTS]
+        plans = [Plan(filling, self._improve(filling, computed)) for filling in finalists]
+        return min(plans, key=lambda plan: self._value(plan.filling, plan.computed))
 
     def thresholded(
         self, computed: int, predicted: Sequence[float], window: Window, *, target: Target | None = None
@@ -133,10 +132,10 @@ class Planner:
             schedule.equalised(changes(self._groups[0]), computed),
         ]
 
-    def _crossed(self, filling: Filling, computed: int, search: Callable[[Filling, int, int], Schedule]) -> float:
-        """Objective of what ``search`` finds on one half of the runs, on the other half; mean of both directions."""
+    def _crossed(self, filling: Filling, computed: int) -> float:
+        """Objective of what is found on one half of the runs, on the other half; mean of both directions."""
         self.tick()
-        found = [self._value(filling, search(filling, computed, here), there) for here, there in ((1, 2), (2, 1))]
+        found = [self._value(filling, self._eliminate(filling, computed, a), b) for a, b in ((1, 2), (2, 1))]
         return sum(found) / len(found)
 
     def _eliminate(self, filling: Filling, computed: int, group: int) -> Schedule:
@@ -144,12 +143,12 @@ class Planner:
             self._eliminated[filling, group] = schedule.eliminate(self._objective(filling, group), self._fewest)
         return self._eliminated[filling, group][computed]
 
-    def _improve(self, filling: Filling, computed: int, group: int) -> Schedule:
-        key = (filling, computed, group)
+    def _improve(self, filling: Filling, computed: int) -> Schedule:
+        key = (filling, computed)
         if key not in self._improved:
-            starts = [self._eliminate(filling, computed, group), *self._constructed(computed)]
-            best = min(starts, key=lambda steps: self._value(filling, steps, group))
-            self._improved[key] = schedule.improve(self._objective(filling, group), best, tick=self.tick)
+            starts = [self._eliminate(filling, computed, 0), *self._constructed(computed)]
+            best = min(starts, key=lambda steps: self._value(filling, steps))
+            self._improved[key] = schedule.improve(self._objective(filling, 0), best, tick=self.tick)
         return self._improved[key]
 
     def _objective(self, filling: Filling, group: int) -> Objective:

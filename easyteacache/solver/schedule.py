@@ -75,11 +75,11 @@ def improve(objective: Objective, schedule: Schedule, *, tick: Callable[[], None
         if not moves:
             break
         promising = np.argsort(values(objective, current, moves), kind="stable")[:TRIED]
-        found = [float(typical(objective.errors(moves[i]))) for i in promising]
+        found = typical(objective.errors_together([moves[i] for i in promising]))
         at = int(np.argmin(found))
         if found[at] >= best - LEAST_GAIN:
             break
-        current, best = moves[promising[at]], found[at]
+        current, best = moves[promising[at]], float(found[at])
     return tuple(current)
 
 
