@@ -11,6 +11,7 @@ import re
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 from easyteacache.errors import HubError
 
 MAIN = "refs/heads/main"
+# No update of one reference takes this long: whoever held the lock is gone.
+DEAD_LOCK_SECONDS = 30
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"(?!.*\.\.)(?!.*//)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _FILE_PATH = re.compile(r"[^\x00-\x1f\x7f\\]{1,400}")
@@ -175,9 +178,23 @@ class GitRepository:
         Raises:
             StaleReference: it points elsewhere.
         """
-        done = self._git("update-ref", reference, commit, expected or "0" * 40, check=False)
+        arguments = ("update-ref", reference, commit, expected or "0" * 40)
+        done = self._git(*arguments, check=False)
+        if done.returncode and self._forget_dead_lock(reference):
+            done = self._git(*arguments, check=False)
         if done.returncode:
             raise StaleReference(self.folder.name, f"{reference} moved since it was read")
+
+    def _forget_dead_lock(self, reference: str) -> bool:
+        """Remove the lock that a killed git left on a reference; True when there was one."""
+        lock = self.folder / f"{reference}.lock"
+        try:
+            dead = time.time() - lock.stat().st_mtime > DEAD_LOCK_SECONDS
+        except OSError:
+            return False
+        if dead:
+            lock.unlink(missing_ok=True)
+        return dead
 
     def merge(self, theirs: str, message: str, author: str) -> str:
         """Join ``theirs`` into main and move main; returns the merge commit.

@@ -213,7 +213,7 @@ class Remote:
                 self.repository,
                 f"no token for {self.endpoint}: run `hf auth login` for the public hub, or set {ENVIRONMENT_TOKEN}",
             )
-        return str(self.attempt(lambda: self.api.whoami())["name"])
+        return str(self.attempt(lambda: self.api.whoami()["name"]))
 
     def open_requests(self, author: str) -> Iterator[OpenRequest]:
         """Open pull requests of ``author``, newest first."""

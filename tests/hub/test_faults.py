@@ -1,0 +1,310 @@
+"""Killed writers, two writers at once, hostile files and answers, ten thousand records.
+
+``EASYTEACACHE_LONG=1`` runs the long form: 200 kills of each writer and more than 20,000 hostile inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyteacache import calibration, index, lock_file, trace_file
+from easyteacache.calibration import Calibration
+from easyteacache.errors import EasyTeaCacheError
+from easyteacache.hub import pull as pulling
+from easyteacache.hub import schema
+from easyteacache.hub.git_repository import MAIN, GitRepository, StaleReference
+from easyteacache.hub.remote import Remote
+from easyteacache.hub.store import Store
+from easyteacache.index import Index
+from easyteacache.lock_file import LockedRecord, LockFile
+from easyteacache.registry import Registry
+
+from . import killed
+from .conftest import Program, build_folder, build_record
+from .fault_proxy import Fault, FaultProxy
+from .hub_process import HubProcess
+from .solved import build_run
+
+LONG = bool(os.environ.get("EASYTEACACHE_LONG"))
+KILLS = 200 if LONG else 12
+MUTATIONS = 6000 if LONG else 300
+ANSWERS = 500 if LONG else 25
+posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
+
+
+def kill(action: str, folder: Path, *, longest: float) -> int:
+    """Kills happen in rounds, so that what a kill leaves behind is checked and built upon."""
+    arguments = [
+        sys.executable,
+        killed.__file__,
+        action,
+        str(folder),
+        "4",
+        str(random.randrange(1 << 30)),
+        str(longest),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def rounds(action: str, folder: Path, check: Callable[[], None], *, longest: float = 0.05) -> None:
+    total = 0
+    while total < KILLS:
+        total += kill(action, folder, longest=longest)
+        check()
+
+
+@posix
+def test_a_killed_pull_leaves_the_old_records_or_the_new_ones(tmp_path: Path) -> None:
+    seen = set()
+
+    def check() -> None:
+        if not Store(tmp_path).link.exists():
+            return
+        layer = Registry.from_folder(Store(tmp_path).link)
+        revisions = {layer[key].revision for key in layer}
+        assert len(revisions) == 1, "records of two pulls are visible together"
+        assert sorted(layer) == killed.KEYS
+        assert {one.revision for one in Store(tmp_path).current().origins.records.values()} == revisions
+        seen.update(revisions)
+
+    rounds("install", tmp_path, check)
+    assert seen
+
+
+@posix
+def test_a_killed_save_leaves_a_whole_file(tmp_path: Path) -> None:
+    def check() -> None:
+        if (tmp_path / "model.json").exists():
+            assert calibration.load(tmp_path / "model.json").model_key == killed.KEYS[0]
+
+    rounds("save", tmp_path, check)
+
+
+@posix
+def test_a_killed_lock_leaves_a_whole_file(tmp_path: Path) -> None:
+    def check() -> None:
+        path = tmp_path / lock_file.FILE_NAME
+        if path.exists():
+            assert sorted(lock_file.read(path).records) == killed.KEYS
+
+    rounds("lock", tmp_path, check)
+
+
+@posix
+def test_a_killed_merge_leaves_a_whole_history(tmp_path: Path) -> None:
+    def check() -> None:
+        git = GitRepository(tmp_path / "repository.git")
+        if not git.folder.exists():
+            return
+        fsck = subprocess.run(
+            ["git", "--git-dir", str(git.folder), "fsck", "--connectivity-only"], capture_output=True, check=False
+        )
+        assert fsck.returncode == 0, fsck.stderr
+        for entry in git.entries(git.resolve("main") or ""):
+            found = git.read(git.resolve("main") or "", entry.path)
+            assert found is not None
+            assert int(found[1]) % 50 == int(entry.path.removesuffix(".json"))
+        git.close()
+
+    # Long enough for a few merges; a lock file of git that a kill left behind may stop later ones, never break earlier ones.
+    rounds("merge", tmp_path, check, longest=0.4)
+
+
+INSTALL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import killed
+from easyteacache.hub.store import Store
+for number in range(int(sys.argv[4])):
+    key = f"tiny/{sys.argv[2]}-{number}"
+    killed.KEYS[:] = [key]
+    Store(Path(sys.argv[1])).install(killed.arrivals(1))
+"""
+
+
+def test_two_pulls_at_once_lose_nothing(tmp_path: Path) -> None:
+    count = 50 if LONG else 12
+    arguments = [str(Path(killed.__file__).parent), str(count)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", INSTALL, str(tmp_path), name, *arguments]) for name in ("left", "right")
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    expected = sorted(f"tiny/{name}-{number}" for name in ("left", "right") for number in range(count))
+    layer = Registry.from_folder(Store(tmp_path).link)
+    assert sorted(layer) == expected
+    assert all(layer[key].revision == 1 for key in layer)
+
+
+def test_a_lock_that_a_killed_git_left_behind_does_not_stop_the_hub_for_good(tmp_path: Path) -> None:
+    git = GitRepository(tmp_path / "repository.git")
+    git.create()
+    head = git.resolve("main")
+    commit = git.commit(head, {"a": b"one"}, "Add", "somebody")
+    dead = git.folder / "refs" / "heads" / "main.lock"
+    dead.touch()
+    with pytest.raises(StaleReference):
+        git.move(MAIN, commit, head)
+    os.utime(dead, (1, 1))
+    git.move(MAIN, commit, head)
+    assert git.resolve("main") == commit
+
+
+# Hostile input -------------------------------------------------------------------------------------------------------
+
+TOKENS = [
+    b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b"null", b"true", b"-1", b"1e999", b"NaN", b"0", b"\x00", b"\xff",
+    b"\\ud800", "‮".encode(), "wan２.1".encode(), b"../../x", b"/etc/passwd", b"[" * 40, b"9" * 30, b"2.0",
+]  # fmt: skip
+
+
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    """A few random edits: bytes flipped, cut, doubled, replaced by what parsers stumble over."""
+    found = bytearray(data)
+    for _ in range(draw.choice((1, 1, 1, 2, 5))):
+        at = draw.randrange(len(found) + 1)
+        end = min(len(found), at + draw.choice((0, 1, 1, 4, 40)))
+        kind = draw.randrange(4)
+        if kind == 0:
+            found[at:end] = draw.choice(TOKENS)
+        elif kind == 1:
+            found[at:end] = b""
+        elif kind == 2:
+            found[at:at] = found[at:end]
+        elif at < len(found):
+            found[at] ^= 1 << draw.randrange(8)
+    return bytes(found)
+
+
+def lock_text() -> bytes:
+    one = LockedRecord(sha256="0" * 64, revision=1, repository="team/x", commit="1" * 40)
+    return LockFile(lock_version=1, records={"tiny/video": one}).to_json().encode()
+
+
+def index_text() -> bytes:
+    record = build_record()
+    entry = index.entry_of(record, record.to_json().encode())
+    return Index(index_version=1, records={"tiny/video": entry}).to_json().encode()
+
+
+READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], Any]]] = {
+    "record": (lambda: build_record().to_json().encode(), lambda data: Calibration.from_json(data)),
+    "checked record": (lambda: build_record().to_json().encode(), lambda data: schema.check_record(data)),
+    "index": (index_text, lambda data: index.from_json(data)),
+    "lock": (lock_text, lambda data: lock_file.from_json(data)),
+    "trace": (lambda: trace_file.encode([build_run(0)]), lambda data: trace_file.decode(data, where="trace")),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_hostile_text_gives_this_projects_errors_or_a_valid_object(kind: str) -> None:
+    make, read = READERS[kind]
+    data, draw = make(), random.Random(f"{kind} {MUTATIONS}")
+    accepted = refused = 0
+    for _ in range(MUTATIONS):
+        try:
+            read(mutated(data, draw))
+            accepted += 1
+        except EasyTeaCacheError:
+            refused += 1
+    assert refused + accepted == MUTATIONS
+    assert kind == "checked record" or refused > MUTATIONS // 4
+
+
+def test_hostile_answers_of_a_hub_never_leave_a_partial_state(
+    hub_process: HubProcess, repository: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    folder = build_folder(tmp_path / "upstream", build_record(), build_record("tiny/other"))
+    hub_process.publish(repository, folder)
+    files = {"index.json": index_of(folder), "tiny/video.json": (folder / "tiny/video.json").read_bytes()}
+    draw = random.Random(ANSWERS)
+    for number in range(ANSWERS):
+        name = draw.choice(list(files))
+        action: int | str | bytes = draw.choice([mutated(files[name], draw)] * 4 + ["drop", "lose", 500, 404, 302, 200])
+        proxy.faults = [
+            Fault(rf"{draw.choice(['GET', 'GET', 'HEAD', 'POST'])} .*", action, times=draw.choice((1, 2, 99)))
+        ]
+        store = Store(tmp_path / f"home-{number}")
+        remote = Remote(repository, endpoint=proxy.endpoint, token="x", wait=lambda _: None)
+        with contextlib.suppress(EasyTeaCacheError):
+            pulling.pull(remote, store=store)
+        for key in store.current().index.records:
+            assert Registry.from_folder(store.link)[key].model_key == key
+
+
+def index_of(folder: Path) -> bytes:
+    return (folder / index.FILE_NAME).read_bytes()
+
+
+def refusal_of(call: Callable[[], object]) -> str:
+    """What the project says about it; empty where the answer happened to make sense."""
+    try:
+        call()
+    except EasyTeaCacheError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("action", [b"", b"{}", b"[]", b"null", b'{"name": 3}', b"\xff\xfe", 418, 302])
+def test_senseless_answers_end_in_one_sentence(
+    action: bytes | int, hub_process: HubProcess, repository: str, proxy: FaultProxy
+) -> None:
+    remote = Remote(repository, endpoint=proxy.endpoint, token="x", wait=lambda _: None)
+    for call in (remote.whoami, lambda: remote.commit_of("main"), lambda: list(remote.open_requests("a")), remote.log):
+        proxy.faults = [Fault(".*", action, times=9)]
+        assert "\n" not in refusal_of(call)
+
+
+# Scale ---------------------------------------------------------------------------------------------------------------
+
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry whose index lists 10,000 records and which holds the file of one: a scan would fail."""
+    folder = tmp_path_factory.mktemp("large")
+    data = build_record("family-42/variant-7").to_json().encode()
+    record = Calibration.from_json(data)
+    entry = index.entry_of(record, data).model_dump(mode="json")
+    records = {}
+    for number in range(COUNT):
+        key = f"family-{number // 100}/variant-{number % 100}"
+        sha = hashlib.sha256(data if key == record.model_key else key.encode()).hexdigest()
+        records[key] = {**entry, "path": f"{key}.json", "sha256": sha}
+    (folder / "family-42").mkdir()
+    (folder / "family-42" / "variant-7.json").write_bytes(data)
+    (folder / index.FILE_NAME).write_text(json.dumps({"index_version": 1, "records": records}))
+    return folder
+
+
+def test_one_key_of_ten_thousand_costs_two_files(large: Path, run_hub: Program) -> None:
+    shown = run_hub("show", "family-42/variant-7", "--registry", large)
+    assert shown.exit_code == 0, shown.output
+    resolved = run_hub("resolve", "family-42/variant-7", "--sequence-length", "100", "--registry", large)
+    assert resolved.exit_code == 0, resolved.output
+    listed = run_hub("list", "family-42/*", "--registry", large)
+    assert "100 records" in listed.output
+
+
+def test_one_key_of_ten_thousand_is_pulled_alone(
+    large: Path, hub_process: HubProcess, repository: str, proxy: FaultProxy
+) -> None:
+    hub_process.publish(repository, large)
+    done = pulling.pull(Remote(repository, endpoint=proxy.endpoint, token="x"), ["family-42/variant-7"])
+    assert [outcome.state for outcome in done.outcomes] == ["new"]
+    assert len(proxy.seen) < 10, proxy.seen
+    assert list(Store().current().index.records) == ["family-42/variant-7"]
