@@ -282,6 +282,33 @@ def test_a_loop_that_writes_timesteps_and_latents_in_place(make_cache):
     assert "·" in pattern
 
 
+@torch.no_grad()
+def test_a_loop_of_ones_own_with_another_batch_begins_a_new_run(make_cache):
+    """Without scheduler and contexts, only the timestep can tell; one of another batch size has to be compared all the same."""
+    model = build("WanTransformer3DModel")
+
+    def run(batch: int) -> None:
+        for step in range(4):
+            given = forward_arguments("WanTransformer3DModel", step, "cond")
+            model(**{name: torch.cat([value] * batch) if batch > 1 else value for name, value in given.items()})
+
+    with make_cache(schedule=(0, 1)).attached(model) as cache:
+        for batch in (1, 3, 2):
+            run(batch)
+            assert {name: one.pattern for name, one in cache.statistics().items()} == {"default": "██··"}
+
+
+@torch.no_grad()
+def test_branches_of_different_batch_size_share_a_step(make_cache):
+    model = build("WanTransformer3DModel")
+    with make_cache(schedule=(0, 1)).attached(model) as cache:
+        for step in range(4):
+            model(**forward_arguments("WanTransformer3DModel", step, "cond"))
+            given = forward_arguments("WanTransformer3DModel", step, "uncond")
+            model(**{name: torch.cat([value, value]) for name, value in given.items()})
+        assert [one.pattern for one in cache.statistics().values()] == ["██··", "██··"]
+
+
 def test_residuals_may_rest_on_another_device(pipe, cache, make_cache):
     with cache.attached(pipe):
         expected = sample(pipe, "wan", steps=STEPS)
