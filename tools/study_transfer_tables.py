@@ -154,6 +154,7 @@ def _settings(results: Results, part: str, axis: int) -> Iterator[str]:
             yield _line(target[0], f"{target[axis]:g}", *map(_accuracy, cells))
         yield from _replayed(results, rows, axis, shown)
     yield from _all_pairs(rows, part)
+    yield from _profile_against_native(rows, part, axis)
     yield f"\n## {part.capitalize()}: the speed-up that a threshold gives which gives 2× at {what} {base}, {MAIN_SIGNAL}\n"
     shown = [(kind, s) for kind, s in _kinds(rows) if s in (MAIN_SIGNAL, "")]
     yield _line("tokens", what, *(kind for kind, _ in shown))
@@ -203,6 +204,20 @@ def _all_pairs(rows: Sequence[Row], part: str) -> Iterator[str]:
         keys = [f"{filling} {speedup}" for filling in FILLINGS for speedup in SPEEDUPS]
         yield _line(kind, signal, f"{_mean_error(native):.1f}", f"{np.median(errors):.1f}", f"{max(errors):.3g}",
                     f"{min(row['r2'] for row in carried):.3g}", *(_pm(*ratio(carried, against, [key])) for key in keys))  # fmt: skip
+
+
+def _profile_against_native(rows: Sequence[Row], part: str, axis: int) -> Iterator[str]:
+    keys = [f"{filling} {speedup}" for filling in FILLINGS for speedup in SPEEDUPS]
+    carried = [row for row in pick(rows, kind="profile") if row["source"] != f"{row['target'][axis]:g}"]
+    yield f"\n## {part.capitalize()}, all pairs: error of the final sample with a carried profile relative to the target's own fit\n"
+    yield _line("own fit", "signal", *(f"{key}×" for key in keys))
+    yield _line("---", "---", *["---:"] * len(keys))
+    for kind, signal in [found for found in _kinds(rows) if found[0] in ("monotone", "profile")]:
+        own = [
+            pick(rows, kind=kind, signal=signal, target=row["target"], source=f"{row['target'][axis]:g}")[0]
+            for row in carried
+        ]
+        yield _line(kind, signal, *(_pm(*ratio(carried, own, [key])) for key in keys))
 
 
 def _short_of_target(results: Results) -> Iterator[str]:
