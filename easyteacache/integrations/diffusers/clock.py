@@ -122,8 +122,8 @@ class Clock:
             return not repeated or self._again()
         before = self._value
         self._remember(timestep)
-        if before is not None and before.shape == timestep.shape:
-            rising = bool((timestep.double() - before.double()).sum() > 0)
+        if before is not None:
+            rising = _rise(before, timestep) > 0
             if self._rising is not None and rising != self._rising:
                 return False
             self._rising = rising
@@ -138,7 +138,9 @@ class Clock:
         before = self._value
         if before is None or timestep is None:
             return False
-        return before.shape != timestep.shape or not torch.equal(before, timestep)
+        if before.shape != timestep.shape:
+            return _rise(before, timestep) != 0
+        return not torch.equal(before, timestep)
 
     def _again(self) -> bool:
         # Nothing was reused yet at step 0, so a run that was broken off there may simply begin again.
@@ -185,3 +187,10 @@ class Clock:
     def _at(self, values: list[float]) -> float | None:
         position = self.step + (self._base or 0)
         return values[position] if position < len(values) else None
+
+
+def _rise(before: torch.Tensor, now: torch.Tensor) -> float:
+    """How far the timestep rose; where another batch leaves nothing to subtract, by the noisiest element of each."""
+    if before.shape == now.shape:
+        return float((now.double() - before.double()).sum())
+    return float(now.double().max()) - float(before.double().max())
