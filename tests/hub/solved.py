@@ -38,6 +38,7 @@ def build_run(seed: int, *, key: str = KEY, steps: int = 12) -> Trace:
         shift=3.0,
         prediction="velocity",
         prompt=f"prompt {seed}",
+        recorded_at="2026-01-02",
         seed=seed,
     )
     signal = {"modulated_input": {"cond": truth**3 * rng.normal(1.0, 0.01, len(truth))}}
