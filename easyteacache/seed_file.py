@@ -140,15 +140,22 @@ def check_keys(keys: Sequence[str], missing: str) -> None:
             )
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], keys: Sequence[str] = ()) -> None:
     """Fail before a long run, not after it.
 
+    Args:
+        path: the JSON file to come, or to add to.
+        keys: nested keys under which fits will be filed.
+
     Raises:
-        InvalidCalibration: a file is there that this project cannot read (it would have to be overwritten), or its folder
-            cannot be written to.
+        InvalidCalibration: a file is there that this project cannot read (it would have to be overwritten), what it holds
+            under ``keys`` are no fits to add to, or its folder cannot be written to.
     """
     target = Path(path)
-    _load(target)
+    node = _load(target) or {}
+    for key in keys:
+        node = _child(node, key, target)
+    _configs(node, f"{os.fspath(path)}: {'/'.join(keys)}")
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
         raise InvalidCalibration(

@@ -153,13 +153,13 @@ class SeedSolver:
         keys: nested keys, at least one.
 
     Raises:
-        InvalidCalibration: there is a file that cannot be read, or no file can be made there; better now than after a long
-            run.
+        InvalidCalibration: there is a file that cannot be read or added to, or no file can be made there; better now than
+            after a long run.
     """
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         seed_file.check_keys(keys, "solve mode needs model_keys= to know where to file the fit")
-        seed_file.check_writable(path)
+        seed_file.check_writable(path, keys)
         self._previous: dict[str, tuple[int, int, torch.Tensor, torch.Tensor]] = {}
         self._points = _Points(path, keys)
         weakref.finalize(self, self._points.finish)

@@ -219,6 +219,16 @@ def test_a_file_that_cannot_be_read_stops_before_the_first_step(make: Make, path
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("fits", [5, {"64": {"meta_data": {"coefficients": []}}}, {"64": {"meta_data": 1}}])
+def test_a_damaged_fit_under_its_keys_stops_before_the_first_step(make: Make, path: Path, fits: object) -> None:
+    content = json.dumps({"m": fits, "another": {"model": 5}})
+    path.write_text(content)
+    with pytest.raises(InvalidCalibration, match=r"cache\.json: m"):
+        make()
+    assert path.read_text() == content
+    make(model_keys=["another"])
+
+
 def test_a_file_that_is_damaged_meanwhile_is_not_overwritten_and_no_point_is_lost(make: Make, path: Path) -> None:
     cache = make()
     record(cache, sizes(8))
