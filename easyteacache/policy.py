@@ -3,8 +3,7 @@
 Between two buckets *curves* are blended, (1−w)·p_lo(x) + w·p_hi(x) with w linear in log(sequence length), each clamped to its own
 domain; the skip window is the cautious intersection. Outside the outermost buckets the nearest one is used, and says so.
 
-For another step count or shift a polynomial says little (measured: R² −185 from 50 steps to 25). What was fitted and judged here
-is then carried over by its sigma profile or computes every step; published numbers scale their window, as their users do.
+For another step count or shift a polynomial says little (measured in x
 """
 
 from __future__ import annotations

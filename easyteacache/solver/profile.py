@@ -1,8 +1,7 @@
 """The sigma profile D(σ): output distance accumulated along a run, as a function of the noise level.
 
-It needs no signal, is monotone by construction, and carries over to other step counts and shifts, where a polynomial of x does
-not: measured on a small Wan-class model, a 50-step quartic explains 25-step runs with R² −185, the profile beats the quartic
-fitted at 25 steps itself.
+It needs no signal, is monotone by construction, and carries over to other step counts, where a plain polynomial of x may fail
+outright: docs/transfer.md measures both.
 """
 
 from __future__ import annotations
