@@ -48,8 +48,10 @@ def identify(targets: tuple[str, ...], only_misfiled: bool, registry: Path | Non
       filed_under, misfiled, documented; each skipped with file, reason
     """
     from easyteacache.known import Known
+    from easyteacache.registry import Registry
 
-    known = Known.from_calibrations(open_registry(registry).values())
+    # A lock says what this folder runs with, not whose numbers may be recognised.
+    known = Known.from_calibrations(Registry(open_registry(registry).layers).values())
     skipped: list[tuple[str, str]] = []
 
     def skip(file: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from easyteacache import lock_file
 from easyteacache.calibration import Calibration, save
 from easyteacache.cli.identify import identify
 
@@ -66,6 +67,14 @@ def test_records_of_ones_own_registry_are_recognised(
     numbers = "12.345678, -2.3456789, 0.98765432"
     assert "tiny/own" in run_hub("identify", numbers, "--registry", registry_folder).stdout
     assert run_hub("identify", numbers).stdout == ""
+
+
+def test_a_lock_does_not_limit_what_is_recognised(
+    run_hub: Run, read_json: ReadJson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_file.write(tmp_path / lock_file.FILE_NAME, lock_file.LockFile(lock_version=1, records={}))
+    monkeypatch.chdir(tmp_path)
+    assert read_json(run_hub("identify", FLUX, "--json"))["matches"][0]["model_key"] == "flux.1/dev"
 
 
 def test_unknown_numbers_are_no_error(run_hub: Run) -> None:
