@@ -3,7 +3,8 @@
 Between two buckets *curves* are blended, (1−w)·p_lo(x) + w·p_hi(x) with w linear in log(sequence length), each clamped to its own
 domain; the skip window is the cautious intersection. Outside the outermost buckets the nearest one is used, and says so.
 
-For another step count or shift a polynomial says little (measured in x
+For another step count or shift a polynomial says little (measured in docs/transfer.md). What was fitted and judged here is then
+carried over by its sigma profile or computes every step; published numbers scale their window, as their users do.
 """
 
 from __future__ import annotations
