@@ -84,10 +84,11 @@ def _text(text: str) -> str:
 
 
 def plot(points: Sequence[Any]) -> str:
-    """Error of the final sample over speed-up, one line per bucket and gate, as an SVG that needs no viewer of its own."""
+    """Error of the final sample over speed-up as an SVG: one line per bucket, gate and what is filled (residual or output)."""
     groups: dict[str, list[tuple[float, float]]] = {}
     for point in points:
-        groups.setdefault(f"{point.where}, {point.gate}", []).append((point.speedup, point.error))
+        filled = str(point.filling).rpartition(" ")[2]
+        groups.setdefault(f"{point.where}, {point.gate}, {filled}", []).append((point.speedup, point.error))
     high_x = max(x for line in groups.values() for x, _ in line)
     high_y = max(y for line in groups.values() for _, y in line) or 1.0
     height = HEIGHT + 16 * len(groups)

@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from easyteacache import calibration, index, lock_file
@@ -46,23 +47,26 @@ def arrivals(revision: int) -> dict[str, Arrival]:
     return found
 
 
-def install(folder: Path) -> None:
+def install(folder: Path) -> Iterator[None]:
     for revision in itertools.count(1):
         Store(folder).install(arrivals(revision))
+        yield
 
 
-def save(folder: Path) -> None:
+def save(folder: Path) -> Iterator[None]:
     for revision in itertools.count(1):
         calibration.save(build(KEYS[0], revision), folder / "model.json")
+        yield
 
 
-def lock(folder: Path) -> None:
+def lock(folder: Path) -> Iterator[None]:
     for revision in itertools.count(1):
         origins = {key: one.origin for key, one in arrivals(revision).items()}
         lock_file.write(folder / lock_file.FILE_NAME, LockFile(lock_version=1, records=origins))
+        yield
 
 
-def merge(folder: Path) -> None:
+def merge(folder: Path) -> Iterator[None]:
     git = GitRepository(folder / "repository.git")
     if not git.folder.exists():
         git.create()
@@ -71,24 +75,30 @@ def merge(folder: Path) -> None:
         head = git.resolve("main")
         commit = git.commit(head, {f"{number % 50}.json": str(number).encode()}, "Change", "somebody")
         requests.merge(requests.open(commit, "Change", "", "somebody"), "maintainer")
+        yield
 
 
 ACTIONS = {"install": install, "save": save, "lock": lock, "merge": merge}
 
 
 def kill_at_random(action: str, folder: Path, *, times: int, seed: int, longest: float) -> int:
-    """Start the writer, kill it after a random time, ``times`` over; returns how often it was killed while it wrote."""
+    """Start the writer, let it finish once, kill it after a random time, ``times`` over; returns how often it was killed."""
     draw = random.Random(seed)
     killed = 0
     for _ in range(times):
+        reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                ACTIONS[action](folder)
+                for _ in ACTIONS[action](folder):
+                    os.write(writer, b"x")
             finally:
                 os._exit(1)
-        time.sleep(draw.uniform(0.001, longest))
+        os.close(writer)
+        os.read(reader, 1)
+        time.sleep(draw.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
+        os.close(reader)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)
     return killed
