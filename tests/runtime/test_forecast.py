@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -153,10 +154,10 @@ def test_an_unknown_name_says_which_there_are() -> None:
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("coordinate", ["step", "timestep"])
 def test_the_runtime_s_forecast_is_the_weighted_sum_of_the_computed_residuals(
-    name: str, coordinate: str, make_policy: object
+    name: str, coordinate: str, make_policy: Any
 ) -> None:
     schedule = (0, 1, 2, 5, 7, 8, 12)
-    state = BranchState("b", make_policy(schedule=schedule, forecaster=name, coordinate=coordinate))  # type: ignore[operator]
+    state = BranchState("b", make_policy(schedule=schedule, forecaster=name, coordinate=coordinate))
     times = [1000.0 - 3.0 * step - step**2 for step in range(16)]
     place = times if coordinate == "timestep" else [float(step) for step in range(16)]
     latent, residuals, reused, checked = torch.randn(2, 5, 4, dtype=torch.float64), {}, [], 0
@@ -174,3 +175,30 @@ def test_the_runtime_s_forecast_is_the_weighted_sum_of_the_computed_residuals(
         reused.append(step)
         checked += 1
     assert checked == 9
+
+
+def test_a_forecaster_is_told_of_the_reused_steps_since_its_first_anchor(make_policy: Any) -> None:
+    class Told:
+        name, history = "told", 2
+
+        def __init__(self) -> None:
+            self.calls: list[tuple[list[float], float, list[float]]] = []
+
+        def weights(self, anchors: list[float], at: float, *, reused: list[float] = []) -> tuple[float, ...]:  # noqa: B006
+            self.calls.append((list(anchors), at, list(reused)))
+            return (*(0.0 for _ in anchors[:-1]), 1.0)
+
+    state = BranchState("b", make_policy(schedule=(0, 3, 5), forecaster="linear"))
+    told = state.forecaster = Told()
+    latent = torch.zeros(1, 4, 2)
+    for step in range(7):
+        if state.check(step, None):
+            state.update(None, latent)
+        else:
+            state.store_truth(step, None, latent, latent)
+    assert told.calls == [
+        ([0.0], 1.0, []),
+        ([0.0], 2.0, [1.0]),
+        ([0.0, 3.0], 4.0, [1.0, 2.0]),
+        ([3.0, 5.0], 6.0, [4.0]),
+    ]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from easyteacache.branch import BranchState
 from easyteacache.errors import InvalidCalibration, InvalidSignal
 from easyteacache.forecast import forecaster, names
 from easyteacache.rescale import Polynomial, SigmaProfile
@@ -409,6 +410,17 @@ def test_without_noise_levels_the_curve_decides_where_it_holds_and_nothing_elsew
     cache = make_cache(threshold=9.0, profile=profile, needs_sigma=True)
     assert drive(cache, [ONE] * 3) == [False] * 3
     assert cache.statistics()["default"].steps[-1].reason == "unpredictable"
+
+
+def test_a_distance_that_is_known_without_the_signal_is_taken_where_the_curve_holds(make_policy: Make) -> None:
+    for changes, admitted in (({}, True), ({"needs_sigma": True}, False), ({"curve": Polynomial((10.0,))}, False)):
+        state = BranchState("b", make_policy(threshold=9.0, **changes))
+        state.store_residual(0, None, LATENT)
+        assert state.check(1, None, distance=0.5) is admitted
+    state = BranchState("b", make_policy(threshold=9.0))
+    state.store_residual(0, None, LATENT)
+    assert not state.check(1, None, distance=float("nan"))
+    assert not state.check(1, None)
 
 
 @pytest.mark.parametrize("axis", ["timestep", "sigma"])
