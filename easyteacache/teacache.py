@@ -404,12 +404,19 @@ class TeaCache(DrivenCache):
 
     # diffusers -------------------------------------------------------------------------------------------------------
 
-    def attach(self, pipe_or_transformer: Any, *, residual_device: torch.device | str | None = None) -> TeaCache:
+    def attach(
+        self,
+        pipe_or_transformer: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
+    ) -> TeaCache:
         """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
 
         Args:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
+            allow_borrowed: attach a record that was fitted to a model of another class.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
@@ -420,7 +427,7 @@ class TeaCache(DrivenCache):
 
         if self._detach is not None:
             raise AttachError("this cache is attached already: detach() it first, or make a second one")
-        self._detach = attach(self, pipe_or_transformer, residual_device=residual_device)
+        self._detach = attach(self, pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
         return self
 
     def detach(self) -> None:
@@ -431,10 +438,14 @@ class TeaCache(DrivenCache):
 
     @contextlib.contextmanager
     def attached(
-        self, pipe_or_transformer: Any, *, residual_device: torch.device | str | None = None
+        self,
+        pipe_or_transformer: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
     ) -> Iterator[TeaCache]:
         """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe_or_transformer, residual_device=residual_device)
+        self.attach(pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
         try:
             yield self
         finally:

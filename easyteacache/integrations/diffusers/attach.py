@@ -13,6 +13,7 @@ from easyteacache.integrations.diffusers import parallel, signals
 from easyteacache.integrations.diffusers.adapters import Adapter, Source, adapter_for, located
 from easyteacache.integrations.diffusers.compiled import step_around
 from easyteacache.integrations.diffusers.driver import Driver
+from easyteacache.integrations.diffusers.families import refuse_another_model
 from easyteacache.integrations.diffusers.hooks import NAME, Installed
 from easyteacache.integrations.diffusers.parts import is_pipeline, parts_of
 
@@ -22,23 +23,31 @@ if TYPE_CHECKING:
 Detach = Callable[[], None]
 
 
-def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str | None = None) -> Detach:
+def attach(
+    cache: TeaCache,
+    target: Any,
+    *,
+    residual_device: torch.device | str | None = None,
+    allow_borrowed: bool = False,
+) -> Detach:
     """Attach ``cache`` to a diffusers pipeline (better: its scheduler tells step count and noise levels) or to a transformer.
 
     Args:
         cache: a cache in speed mode.
         target: a ``DiffusionPipeline`` with a transformer, or a transformer.
         residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
+        allow_borrowed: attach a record that was fitted to a model of another class.
 
     Returns:
         What takes the cache off again.
 
     Raises:
-        AttachError: the class has no adapter, a cache is active already, or the state of the model does not allow it.
+        AttachError: the class has no adapter, the record is another model's, a cache is active already, or the state of the model
+            does not allow it.
         SignalMismatch: the calibration's signal cannot be taken from this class.
     """
     if isinstance(target, nn.Module):
-        return _attach(cache, target, None, residual_device)[1]
+        return _attach(cache, target, None, residual_device, allow_borrowed=allow_borrowed)[1]
     if not is_pipeline(target):
         raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
     transformers = list(parts_of(target).values())
@@ -47,7 +56,10 @@ def attach(cache: TeaCache, target: Any, *, residual_device: torch.device | str 
             f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
             "TeaCache.for_pipeline(pipe), which finds both, or ExpertCaches with one cache each"
         )
-    return _attach(cache, transformers[0], lambda: target.scheduler, residual_device)[1]
+    scheduled = _attach(
+        cache, transformers[0], lambda: target.scheduler, residual_device, allow_borrowed=allow_borrowed
+    )
+    return scheduled[1]
 
 
 def attach_parts(
@@ -90,12 +102,16 @@ def _attach(
     transformer: Any,
     scheduler: Callable[[], Any] | None,
     residual_device: torch.device | str | None,
+    *,
+    allow_borrowed: bool = False,
 ) -> tuple[Driver, Detach]:
     # What `torch.compile` returned holds the model itself.
     module = getattr(transformer, "_orig_mod", transformer)
     adapter = adapter_for(module)
     _refuse_other_caches(module)
     source = _source(cache, adapter)
+    if cache.driven and not allow_borrowed:
+        refuse_another_model(cache.policy, type(module).__name__)
     reason = adapter.refuses(module)
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
