@@ -99,7 +99,7 @@ def _pick(points: Sequence[OperatingPoint], setting: Setting) -> OperatingPoint:
 
 
 def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingPoint:
-    """Of the slowest points that are fast enough, the one with the least error."""
+    """Of the points that are fast enough the one with the least error; where errors are not known, the slowest."""
     rated = [(point.speedup, point) for point in points if point.speedup is not None]
     enough = [(rate, point) for rate, point in rated if rate >= speedup * TOLERANCE]
     if not enough:
@@ -109,9 +109,7 @@ def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingP
             f"a speed-up of {speedup:g} is not calibrated: "
             + (offered if values else "the record states no speed-ups; pass threshold=")
         )
-    slowest = min(rate for rate, _ in enough)
-    near = [point for rate, point in enough if rate <= slowest / TOLERANCE]
-    return min(near, key=lambda point: math.inf if point.error is None else point.error.mean)
+    return min(enough, key=lambda entry: (math.inf if entry[1].error is None else entry[1].error.mean, entry[0]))[1]
 
 
 def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
