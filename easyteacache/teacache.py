@@ -7,14 +7,13 @@ fills it, ``store_truth`` reports a computed one. Where the numbers come from is
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from easyteacache import arguments
-from easyteacache.driven import DrivenCache
+from easyteacache.attachable import AttachableCache
 from easyteacache.errors import SignalMismatch, StepOrderError
 from easyteacache.forecast import forecaster as _forecaster_named
 from easyteacache.policy import Policy
@@ -36,7 +35,7 @@ __all__ = ["DEFAULT_BRANCH", "TeaCache"]
 DEFAULT_BRANCH = "default"
 
 
-class TeaCache(DrivenCache):
+class TeaCache(AttachableCache):
     """Reuse or compute each step of a diffusion transformer, and fill the reused ones.
 
     The constructor is the original project's, in its order and with its defaults. For a calibration of the registry use
@@ -117,8 +116,7 @@ class TeaCache(DrivenCache):
 
         Args:
             key: a model key (``"wan2.1/t2v-14b"``) or an exact alias such as a Hub repository id.
-            threshold, speedup, max_error: choose the operating point; at most one of them. Without any, the record's most
-                cautious one.
+            threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips, forecaster: override the record's.
             registry: a folder or ``Registry`` to use instead of the default layers.
@@ -202,7 +200,6 @@ class TeaCache(DrivenCache):
         self._seed = None
         self._solves = False
         self._solver: SeedSolver | None = None
-        self._detach: Callable[[], None] | None = None
         self._last_branch = DEFAULT_BRANCH
 
     def _start(self) -> None:
@@ -213,11 +210,6 @@ class TeaCache(DrivenCache):
             self._solver = self._solver or SeedSolver(self._seed.path, self._seed.keys)
         elif self._run is None and self._setting.threshold:
             self._run = RunState(self._seed.load(self._setting), self._setting)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_detach": None}
-
-    # The three verbs -------------------------------------------------------------------------------------------------
 
     def check(
         self,
@@ -278,8 +270,7 @@ class TeaCache(DrivenCache):
 
         Raises:
             StepOrderError: no ``check`` admitted this step.
-            InvalidSignal: ``hidden_states`` has another shape, number type or device than the last computed step, or the
-                forecaster's coordinate is missing.
+            InvalidSignal: ``hidden_states`` is not like the last computed step's, or the forecaster's coordinate is missing.
         """
         if not self.driven:
             return hidden_states
@@ -347,8 +338,6 @@ class TeaCache(DrivenCache):
         arguments.require_residual(state.policy)
         return state
 
-    # Settings and state ----------------------------------------------------------------------------------------------
-
     @property
     def enable(self) -> bool:
         """False: compute everything and remember nothing. May be set."""
@@ -401,55 +390,6 @@ class TeaCache(DrivenCache):
     def solving(self) -> bool:
         """True in solve mode, which records what its caller reports."""
         return self._solver is not None
-
-    # diffusers -------------------------------------------------------------------------------------------------------
-
-    def attach(
-        self,
-        pipe_or_transformer: Any,
-        *,
-        residual_device: torch.device | str | None = None,
-        allow_borrowed: bool = False,
-    ) -> TeaCache:
-        """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
-
-        Args:
-            pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
-            residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
-            allow_borrowed: attach a record that was fitted to a model of another class.
-
-        Raises:
-            AttachError: no adapter for the class, another cache is active, or this one is attached already.
-            SignalMismatch: the calibration's signal cannot be taken from this model.
-        """
-        from easyteacache.errors import AttachError
-        from easyteacache.integrations.diffusers import attach
-
-        if self._detach is not None:
-            raise AttachError("this cache is attached already: detach() it first, or make a second one")
-        self._detach = attach(self, pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
-        return self
-
-    def detach(self) -> None:
-        """Take the cache off again; the model is bit for bit as before. Does nothing when it is not attached."""
-        if self._detach is not None:
-            detach, self._detach = self._detach, None
-            detach()
-
-    @contextlib.contextmanager
-    def attached(
-        self,
-        pipe_or_transformer: Any,
-        *,
-        residual_device: torch.device | str | None = None,
-        allow_borrowed: bool = False,
-    ) -> Iterator[TeaCache]:
-        """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
-        try:
-            yield self
-        finally:
-            self.detach()
 
 
 def _registry(given: Registry | str | os.PathLike[str] | None) -> Registry:

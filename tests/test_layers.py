@@ -35,7 +35,7 @@ LAYERS = {
         "identify known agreement model_names nearby_names number_lists audit audit_*", "facts records registry", ""
     ),
     "runtime": Layer(
-        "gate forecast distance branch statistics arguments run_state driven seed_file seed_mode teacache",
+        "gate forecast distance branch statistics arguments run_state driven attachable seed_file seed_mode teacache",
         "facts records registry",
         "",  # torch and numpy only inside the functions that touch tensors
     ),
@@ -60,7 +60,11 @@ LAYERS = {
 # What a command needs it imports in its body, so that the other commands do not pay for it.
 CLI_AT_IMPORT = "facts records registry export cli"
 # Calls downwards that are wanted: sugar on an upper object for a lower layer, imported inside the method.
-WANTED = {("teacache", f"integrations.diffusers.{name}") for name in ("attach", "keys", "parts")}
+WANTED = {
+    ("attachable", "integrations.diffusers.attach"),
+    ("teacache", "integrations.diffusers.keys"),
+    ("teacache", "integrations.diffusers.parts"),
+}
 
 
 class Import(NamedTuple):

@@ -18,13 +18,13 @@ from easyteacache.integrations.diffusers.hooks import NAME, Installed
 from easyteacache.integrations.diffusers.parts import is_pipeline, parts_of
 
 if TYPE_CHECKING:
-    from easyteacache.teacache import TeaCache
+    from easyteacache.driven import DrivenCache
 
 Detach = Callable[[], None]
 
 
 def attach(
-    cache: TeaCache,
+    cache: DrivenCache,
     target: Any,
     *,
     residual_device: torch.device | str | None = None,
@@ -63,7 +63,7 @@ def attach(
 
 
 def attach_parts(
-    caches: Mapping[str, TeaCache], pipe: Any, *, residual_device: torch.device | str | None = None
+    caches: Mapping[str, DrivenCache], pipe: Any, *, residual_device: torch.device | str | None = None
 ) -> Detach:
     """Attach one cache to each expert of a pipeline; raises as ``attach`` does, with nothing attached then."""
     transformers = parts_of(pipe)
@@ -98,7 +98,7 @@ def _ending(others: Sequence[Driver]) -> Callable[[], None]:
 
 
 def _attach(
-    cache: TeaCache,
+    cache: DrivenCache,
     transformer: Any,
     scheduler: Callable[[], Any] | None,
     residual_device: torch.device | str | None,
@@ -137,7 +137,7 @@ def _attach(
     return driver, detach
 
 
-def _source(cache: TeaCache, adapter: Adapter) -> Source | None:
+def _source(cache: DrivenCache, adapter: Adapter) -> Source | None:
     """Where the calibration's signal is found in this class; None when no signal is needed."""
     if cache.solving:
         raise AttachError(

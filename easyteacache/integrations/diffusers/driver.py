@@ -18,8 +18,8 @@ from easyteacache.integrations.diffusers.forward import Forward
 if TYPE_CHECKING:
     from torch import nn
 
+    from easyteacache.driven import DrivenCache
     from easyteacache.policy import Policy
-    from easyteacache.teacache import TeaCache
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -44,7 +44,7 @@ class Driver:
 
     def __init__(
         self,
-        cache: TeaCache,
+        cache: DrivenCache,
         adapter: Adapter,
         transformer: nn.Module,
         *,
