@@ -83,6 +83,33 @@ def test_a_whole_model_with_a_known_plan_is_two_graphs_without_a_break(plan, how
     assert not plain._forward_pre_hooks
 
 
+@pytest.mark.parametrize("first", ["compile", "attach"])
+def test_a_whole_model_with_breaks_allowed_works_with_any_signal_in_any_order(first, make_cache):
+    pipe = wan()
+    cache = make_cache(signal="modulated_input", threshold=0.3)
+    with cache.attached(pipe):
+        expected = sample(pipe, "wan", steps=STEPS)
+        pattern = cache.statistics()["cond"].pattern
+    assert "·" in pattern
+    if first == "attach":
+        cache.attach(pipe)
+    pipe.transformer.compile(backend=Counted())
+    if first == "compile":
+        cache.attach(pipe)
+    torch.testing.assert_close(sample(pipe, "wan", steps=STEPS), expected, **COMPARE)
+    assert cache.statistics()["cond"].pattern == pattern
+
+
+def test_a_signal_inside_one_whole_graph_is_refused_with_advice(make_cache):
+    pipe = wan()
+    pipe.transformer.compile(backend=Counted(), fullgraph=True)
+    with (
+        make_cache(signal="modulated_input", threshold=0.3).attached(pipe),
+        pytest.raises(Exception, match="compile the blocks"),
+    ):
+        sample(pipe, "wan", steps=STEPS)
+
+
 def test_a_known_plan_reads_no_tensor(make_cache, monkeypatch):
     """No value of any tensor is asked for while the steps run, so no device would be waited for."""
     pipe = flux()
@@ -96,8 +123,8 @@ def test_a_known_plan_reads_no_tensor(make_cache, monkeypatch):
                 return _original(self, *args)
 
             monkeypatch.setattr(torch.Tensor, name, watched)
-        driver_reads: list[list[str]] = []
-        before, after = [], []
+        before: list[int] = []
+        after: list[int] = []
         pipe.transformer.register_forward_pre_hook(lambda *_: before.append(len(asked)))
         pipe.transformer.register_forward_hook(lambda *_: after.append(len(asked)))
         sample(pipe, "flux", steps=STEPS)
