@@ -1,8 +1,7 @@
-"""From a record and what a caller knows to a policy: buckets, windows, operating points, and where a record holds."""
+"""From a record and what a caller knows to a policy: which buckets, and where a record holds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache.errors import InvalidCalibration, UnreachableTarget
+from easyteacache.errors import InvalidCalibration
 from easyteacache.policy import Policy, RetiredCalibration, Setting, resolve
 from easyteacache.registry import Found
 from easyteacache.rescale import SigmaProfile, blend_profiles
-from easyteacache.resolver import FixedPolicy, Resolver
+from easyteacache.resolver import Resolver
 
 Make = Callable[..., Any]
 CAUTIOUS = "No threshold, speedup or max_error given: threshold 0.1 is the record's most cautious operating point."
@@ -27,11 +26,15 @@ def say(policy: Policy) -> str:
     return "\n".join(policy.notes)
 
 
+def choose(record: Any, **wish: Any) -> Policy:
+    return resolve(record, Setting(sequence_length=1024, num_steps=50, **wish))
+
+
 def lengths(policy: Policy) -> list[tuple[int | None, float]]:
     return [(share.sequence_length, share.weight) for share in policy.buckets]
 
 
-# Sequence length -----------------------------------------------------------------------------------------------------
+# Sequence length ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -99,91 +102,7 @@ def test_of_several_buckets_at_one_length_the_one_that_says_most_is_used(make_re
     assert policy.curve(0.3) == pytest.approx(3.0)
 
 
-# Windows -------------------------------------------------------------------------------------------------------------
-
-
-def window(policy: Policy) -> tuple[int, int | None, int | None]:
-    return policy.first_skip_step, policy.last_skip_step, policy.max_consecutive_skips
-
-
-def test_the_window_is_the_cautious_intersection(make_record: Make, bucket: Make) -> None:
-    record = make_record(
-        bucket(1000, min_skip_step=2, max_skip_step=40, max_consecutive_skips=5),
-        bucket(4000, min_skip_step=6, max_skip_step=-3, max_consecutive_skips=None),
-        bucket(16000, max_consecutive_skips=2),
-        bucket(64000, max_consecutive_skips=4),
-    )
-    assert window(resolve(record, Setting(sequence_length=2000, num_steps=50))) == (6, 40, 5)
-    assert window(resolve(record, Setting(sequence_length=4000, num_steps=50))) == (6, 47, None)
-    assert window(resolve(record, Setting(sequence_length=8000, num_steps=50))) == (6, 47, 2)
-    assert window(resolve(record, Setting(sequence_length=32000, num_steps=50))) == (1, 49, 2)
-
-
-@pytest.mark.parametrize(
-    ("bucket_window", "num_steps", "expected"),
-    [
-        ((5, 47), 25, (3, 23)),  # five steps at the start become three, two at the end one
-        ((5, 47), 100, (10, 95)),
-        ((1, 49), 100, (1, 99)),  # nothing is left out, whatever the step count
-        ((1, 48), 25, (1, 23)),
-        ((5, -3), 25, (3, 22)),  # counted from the end as it says
-        ((5, -1), 20, (2, 19)),
-        ((5, 47), 50, (5, 47)),
-        ((5, 47), None, (5, 47)),
-        ((40, 47), 3, (3, 1)),
-    ],
-)
-def test_published_windows_are_scaled_to_the_step_count(
-    make_record: Make, bucket: Make, bucket_window: tuple[int, int], num_steps: int | None, expected: tuple[int, int]
-) -> None:
-    first, last = bucket_window
-    record = make_record(bucket(min_skip_step=first, max_skip_step=last, domain=None), status="published")
-    policy = resolve(record, Setting(num_steps=num_steps, threshold=0.1))
-    assert (policy.first_skip_step, policy.last_skip_step) == expected
-    assert ("skip window is scaled" in say(policy)) == (num_steps not in (None, 50))
-    assert ("skip window is empty" in say(policy)) == (num_steps == 3)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 60), st.data())
-def test_scaling_never_leaves_out_less_than_the_record_does(
-    make_record: Make, bucket: Make, num_steps: int, data: Any
-) -> None:
-    first = data.draw(st.integers(1, 49))
-    last = data.draw(st.integers(first, 49))
-    record = make_record(bucket(min_skip_step=first, max_skip_step=last, domain=None), status="published")
-    policy = resolve(record, Setting(num_steps=num_steps, threshold=0.1))
-    assert policy.first_skip_step >= (first * num_steps / 50 if first > 1 else 1)
-    assert policy.last_skip_step is not None
-    assert num_steps - 1 - policy.last_skip_step >= (49 - last) * num_steps / 50 - 1e-6
-
-
-def test_a_window_in_fractions_narrows_the_other_one(make_record: Make, bucket: Make) -> None:
-    record = make_record(
-        bucket(num_steps=None, min_skip_step=1, skip_window_fraction=[0.1, 0.9], domain=None), status="published"
-    )
-    for num_steps, expected in ((30, (3, 27)), (50, (5, 45)), (7, (1, 6))):
-        assert window(resolve(record, Setting(num_steps=num_steps, threshold=0.1)))[:2] == expected
-    unknown = resolve(record, Setting(threshold=0.1))
-    assert unknown.last_skip_step == -1
-    assert "Pass num_steps=" in say(unknown)
-
-
-def test_a_window_that_ends_early_needs_the_step_count(make_record: Make, bucket: Make) -> None:
-    record = make_record(bucket(num_steps=None, max_skip_step=-2))
-    assert resolve(record, Setting(threshold=0.1)).last_skip_step == -1
-    assert resolve(record, Setting(threshold=0.1, num_steps=20)).last_skip_step == 18
-    assert resolve(make_record(bucket(num_steps=None)), Setting(threshold=0.1)).last_skip_step is None
-
-
-def test_the_caller_s_window_replaces_the_record_s(make_record: Make, bucket: Make) -> None:
-    record = make_record(bucket(min_skip_step=5, max_skip_step=40, max_consecutive_skips=3))
-    setting = Setting(num_steps=50, min_skip_step=2, max_skip_step=-5, max_consecutive_skips=1)
-    assert window(resolve(record, setting)) == (2, 45, 1)
-    assert window(resolve(record, Setting(num_steps=50, max_skip_step=45))) == (5, 45, 3)
-
-
-# Step count and shift ------------------------------------------------------------------------------------------------
+# Step count and shift -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -264,168 +183,7 @@ def test_a_record_that_does_not_say_holds_everywhere(make_record: Make, bucket: 
     assert (policy.refusal, policy.notes) == (None, (CAUTIOUS,))
 
 
-# Operating points ----------------------------------------------------------------------------------------------------
-
-
-def point(**fields: Any) -> dict[str, Any]:
-    error = fields.pop("error", None)
-    return {"evidence": "replayed", **fields, **({} if error is None else {"error": {"mean": error}})}
-
-
-@pytest.fixture
-def choices(make_record: Make, bucket: Make) -> Any:
-    return make_record(
-        bucket(
-            operating_points=[
-                point(threshold=0.05, speedup=1.25, error=0.01),
-                point(threshold=0.10, speedup=2.0, error=0.05),
-                point(schedule=list(range(0, 50, 2)), speedup=2.0, error=0.03, forecaster="linear"),
-                point(threshold=0.20, speedup=3.0, error=0.2, forecaster="foca"),
-            ]
-        )
-    )
-
-
-def choose(record: Any, **wish: Any) -> Policy:
-    return resolve(record, Setting(sequence_length=1024, num_steps=50, **wish))
-
-
-def test_without_a_wish_the_most_cautious_point_is_used(choices: Any) -> None:
-    policy = choose(choices)
-    assert (policy.threshold, policy.expected_speedup, policy.expected_error) == (0.05, 1.25, 0.01)
-    assert "most cautious" in say(policy)
-
-
-@pytest.mark.parametrize(
-    ("speedup", "threshold", "schedule"),
-    [(1.0, 0.05, None), (1.26, 0.05, None), (1.5, 0.0, 25), (2.0, 0.0, 25), (3.0, 0.2, None)],
-)
-def test_a_speed_up_takes_the_best_that_is_fast_enough(
-    choices: Any, speedup: float, threshold: float, schedule: int | None
-) -> None:
-    policy = choose(choices, speedup=speedup)
-    assert policy.threshold == threshold
-    assert (None if policy.schedule is None else len(policy.schedule)) == schedule
-
-
-@pytest.mark.parametrize(("max_error", "speedup"), [(0.01, 1.25), (0.04, 2.0), (0.05, 2.0), (0.5, 3.0)])
-def test_an_error_budget_takes_the_fastest_within_it(choices: Any, max_error: float, speedup: float) -> None:
-    policy = choose(choices, max_error=max_error)
-    assert policy.expected_speedup == speedup
-    # Of two that are equally fast the better one.
-    assert policy.expected_error == {1.25: 0.01, 2.0: 0.03, 3.0: 0.2}[speedup]
-
-
-def test_a_faster_point_that_is_also_better_is_taken(make_record: Make, bucket: Make) -> None:
-    points = [point(threshold=0.1, speedup=1.5, error=0.2), point(threshold=0.3, speedup=2.0, error=0.1)]
-    assert choose(make_record(bucket(operating_points=points)), speedup=1.5).expected_speedup == 2.0
-
-
-def test_without_errors_the_slowest_point_that_is_fast_enough_is_taken(make_record: Make, bucket: Make) -> None:
-    points = [point(threshold=t, speedup=s) for t, s in ((0.1, 1.4), (0.2, 1.495), (0.3, 2.0))]
-    assert choose(make_record(bucket(operating_points=points)), speedup=1.5).threshold == 0.2
-
-
-def test_a_point_brings_its_forecaster_unless_the_caller_has_one(choices: Any) -> None:
-    assert choose(choices, speedup=3.0).forecaster == "foca"
-    assert choose(choices, speedup=2.0).forecaster == "linear"
-    assert choose(choices, speedup=3.0, forecaster="hold").forecaster == "hold"
-    assert choose(choices, threshold=0.33).forecaster == "hold"
-
-
-def test_a_threshold_of_the_caller_s_own_is_taken_as_it_is(choices: Any) -> None:
-    policy = choose(choices, threshold=0.33)
-    assert (policy.threshold, policy.schedule, policy.expected_speedup) == (0.33, None, None)
-
-
-def test_impossible_targets_say_what_is_possible(choices: Any, make_record: Make, bucket: Make) -> None:
-    with pytest.raises(UnreachableTarget, match=r"speed-up of 4 is not calibrated: the record offers 1\.25, 2, 3"):
-        choose(choices, speedup=4.0)
-    with pytest.raises(UnreachableTarget, match=r"error of 0\.001: the least is 0\.01"):
-        choose(choices, max_error=0.001)
-    bare = make_record(bucket(operating_points=[point(threshold=0.1)]))
-    with pytest.raises(UnreachableTarget, match="states no speed-ups"):
-        choose(bare, speedup=1.5)
-    with pytest.raises(UnreachableTarget, match="states no errors"):
-        choose(bare, max_error=0.1)
-    with pytest.raises(UnreachableTarget, match="lists no operating points"):
-        choose(make_record(bucket(operating_points=[])))
-
-
-def test_a_blend_of_two_points_is_the_weighted_mean(make_record: Make, bucket: Make) -> None:
-    record = make_record(
-        bucket(1000, operating_points=[point(threshold=0.1, speedup=1.5, error=0.1)]),
-        bucket(4000, operating_points=[point(threshold=0.3, speedup=2.5, error=0.3, forecaster="linear")]),
-    )
-    policy = resolve(record, Setting(sequence_length=2100, num_steps=50))
-    weight = policy.buckets[1].weight
-    assert weight > 0.5
-    for value, low, high in (
-        (policy.threshold, 0.1, 0.3),
-        (policy.expected_speedup, 1.5, 2.5),
-        (policy.expected_error, 0.1, 0.3),
-    ):
-        assert value == pytest.approx((1 - weight) * low + weight * high)
-    assert policy.forecaster == "linear"
-
-
-def test_schedules_are_not_blended_and_the_nearer_one_is_named(make_record: Make, bucket: Make) -> None:
-    plans = [list(range(0, 50, 2)), list(range(0, 50, 5))]
-    record = make_record(
-        *(bucket(n, operating_points=[point(schedule=s)]) for n, s in zip((1000, 4000), plans, strict=True))
-    )
-    policy = resolve(record, Setting(sequence_length=1100, num_steps=50))
-    assert list(policy.schedule or ()) == plans[0]
-    assert "Schedules cannot be blended" in say(policy)
-    mixed = make_record(
-        bucket(1000, operating_points=[point(schedule=plans[0], speedup=2.0), point(threshold=0.1, speedup=2.0)]),
-        bucket(4000, operating_points=[point(threshold=0.3, speedup=2.0)]),
-    )
-    policy = resolve(mixed, Setting(sequence_length=2000, num_steps=50, speedup=2.0))
-    assert (policy.schedule, policy.threshold) == (None, pytest.approx(0.2))
-
-
-def test_a_schedule_is_never_used_at_another_step_count_or_shift(make_record: Make, bucket: Make) -> None:
-    record = make_record(bucket(shift=3.0, sigma_profile=PROFILE, operating_points=[point(schedule=[0, 2, 4])]))
-    for setting in ({"num_steps": 25, "shift": 3.0}, {"num_steps": 50, "shift": 5.0}):
-        policy = resolve(record, Setting(sequence_length=1024, **setting))
-        assert (policy.schedule, policy.threshold) == (None, 0.0)
-        assert "schedules, which hold for no other step count or shift" in (policy.refusal or "")
-        # Its own threshold needs no operating point.
-        own = resolve(record, Setting(sequence_length=1024, threshold=0.2, **setting))
-        assert (own.refusal, own.threshold, own.needs_sigma) == (None, 0.2, True)
-
-
-@pytest.mark.parametrize(("num_steps", "last"), [(50, 49), (None, 4)])
-def test_a_schedule_ends_with_its_steps(make_record: Make, bucket: Make, num_steps: int | None, last: int) -> None:
-    record = make_record(bucket(num_steps=num_steps, operating_points=[point(schedule=[0, 2, 4])]))
-    assert resolve(record, Setting(sequence_length=1024)).last_skip_step == last
-
-
-def test_a_caller_that_sees_the_block_stack_alone_gets_a_point_for_it(make_record: Make, bucket: Make) -> None:
-    points = [
-        point(threshold=0.1, applied_to="output"),
-        point(threshold=0.2, forecaster="linear", coordinate="timestep"),
-        point(threshold=0.3),
-    ]
-    record = make_record(bucket(operating_points=points))
-    assert choose(record).applied_to == "output"
-    policy = choose(record, block_stack_only=True)
-    assert policy.threshold == 0.3
-    assert "nothing but the block stack" in say(policy)
-    # Where there is none the caller is told so when it uses it.
-    assert choose(make_record(bucket(operating_points=points[:1])), block_stack_only=True).applied_to == "output"
-
-
-def test_reported_speed_ups_say_whose_they_are(make_record: Make, bucket: Make) -> None:
-    record = make_record(
-        bucket(domain=None, operating_points=[{"threshold": 0.1, "speedup": 1.8, "evidence": "reported"}]),
-        status="published",
-    )
-    assert "speed-up of 1.8 is what the source reports" in say(choose(record, speedup=1.5))
-
-
-# Status and method ---------------------------------------------------------------------------------------------------
+# Status and method ----------------------------------------------------------------------------------------------------
 
 
 def test_a_yanked_record_is_refused_unless_asked_for(make_record: Make, bucket: Make) -> None:
@@ -474,44 +232,7 @@ def test_a_published_curve_without_a_domain_is_evaluated_as_its_authors_do(make_
             assert curve(float(x)) == pytest.approx(after(float(np.polyval(coefficients, x))), rel=1e-9)
 
 
-# Wishes --------------------------------------------------------------------------------------------------------------
-
-
-def test_wishes_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="threshold and speedup exclude each other"):
-        Setting(threshold=0.1, speedup=2.0)
-    with pytest.raises(ValueError, match="speedup and max_error"):
-        Setting(speedup=2.0, max_error=0.1)
-
-
-@pytest.mark.parametrize(
-    ("name", "bad"),
-    [
-        *[("sequence_length", bad) for bad in (0, -1, 1.5, True, "8", math.nan)],
-        *[("num_steps", bad) for bad in (0, -1, 50.0, False)],
-        *[("shift", bad) for bad in (0, -1, math.inf, "3")],
-        *[("threshold", bad) for bad in (-0.1, math.nan, math.inf, True)],
-        *[("speedup", bad) for bad in (0.5, math.nan)],
-        *[("max_error", bad) for bad in (-1, math.inf)],
-        *[("min_skip_step", bad) for bad in (-1, 1.0)],
-        *[("max_skip_step", bad) for bad in (1.0, True)],
-        *[("max_consecutive_skips", bad) for bad in (-1, 0.5)],
-    ],
-)
-def test_a_number_out_of_range_is_named(name: str, bad: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} is"):
-        Setting(**{name: bad})
-
-
-def test_numbers_of_numpy_are_numbers() -> None:
-    setting = Setting(
-        sequence_length=np.int64(8), num_steps=np.uint8(50), threshold=np.float32(0.5), shift=np.float64(3)
-    )  # type: ignore[arg-type]
-    assert (setting.sequence_length, setting.num_steps, setting.threshold, setting.shift) == (8, 50, 0.5, 3.0)
-    assert {type(setting.sequence_length), type(setting.threshold)} == {int, float}
-
-
-# Sources of policies -------------------------------------------------------------------------------------------------
+# Sources of policies --------------------------------------------------------------------------------------------------
 
 
 def test_a_resolver_resolves_once_for_each_setting(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,25 +253,7 @@ def test_a_resolver_resolves_once_for_each_setting(two: Any, monkeypatch: pytest
     )
 
 
-def test_a_fixed_policy_changes_only_what_is_asked(choices: Any) -> None:
-    policy = choose(choices, speedup=2.0)
-    source = FixedPolicy(policy)
-
-    def after(**wish: Any) -> Policy:
-        return source.with_setting(Setting(**wish)).policy(sequence_length=9, num_steps=9, shift=None)
-
-    assert after() == policy
-    assert after(block_stack_only=True) == policy
-    changed = after(threshold=0.4, max_skip_step=-3, max_consecutive_skips=2)
-    assert (changed.threshold, changed.schedule, changed.last_skip_step, changed.max_consecutive_skips) == (
-        0.4,
-        None,
-        47,
-        2,
-    )
-
-
-# Profiles ------------------------------------------------------------------------------------------------------------
+# Profiles -------------------------------------------------------------------------------------------------------------
 
 levels = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8, unique=True).map(
     lambda s: tuple(sorted(s, reverse=True))

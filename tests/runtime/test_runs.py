@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from easyteacache.errors import InvalidSignal, StepOrderError
+from easyteacache.errors import StepOrderError
 from easyteacache.policy import Policy
 from easyteacache.run_state import RunState
 from easyteacache.setting import Setting
@@ -255,34 +254,6 @@ def test_steps_reported_without_asking_are_kept_apart_from_the_last_question(mak
     cache.store_truth(2, signal(2.0), LATENT, LATENT)
     record = cache.statistics()["default"].steps[-1]
     assert (record.step, record.reason, record.distance) == (2, "unasked", None)
-
-
-# Arguments -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("step", [np.int64(1), np.uint8(1), torch.tensor(1)], ids=["int64", "uint8", "tensor"])
-def test_every_kind_of_integer_is_a_step(make_cache: Make, step: Any) -> None:
-    cache = make_cache(threshold=9.0)
-    compute(cache, 0, sequence_length=8)
-    assert cache.check(step, ONE, np.int32(8))
-    cache.update(ONE, LATENT)
-    assert cache.statistics()["default"].hits == (1,)
-
-
-@pytest.mark.parametrize("step", [True, 1.0, np.float64(1), "1", None, -1, float("nan")])
-def test_what_is_no_index_is_refused(make_cache: Make, step: Any) -> None:
-    cache = make_cache(threshold=9.0)
-    compute(cache, 0)
-    for call in (lambda: cache.check(step, ONE), lambda: cache.store_truth(step, ONE, LATENT, LATENT)):
-        with pytest.raises(InvalidSignal, match="step: expected an integer index"):
-            call()
-    assert cache.check(1, ONE)
-
-
-@pytest.mark.parametrize("length", [True, 8.0, "8", -8])
-def test_what_is_no_token_count_is_refused(make_cache: Make, length: Any) -> None:
-    with pytest.raises(InvalidSignal, match="sequence_length: expected a number of tokens"):
-        make_cache().check(0, ONE, length)
 
 
 # Sequence length and step count --------------------------------------------------------------------------------------
