@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from easyteacache.policy import Policy, Setting, resolve
 
 Make = Callable[..., Any]
-CAUTIOUS = "No threshold, speedup or max_error given: threshold 0.1 is the record's most cautious operating point."
-PROFILE = {"sigmas": [1.0, 0.5, 0.0], "distances": [0.0, 1.0, 3.0]}
 
 
 def say(policy: Policy) -> str:
     return "\n".join(policy.notes)
-
-
-def lengths(policy: Policy) -> list[tuple[int | None, float]]:
-    return [(share.sequence_length, share.weight) for share in policy.buckets]
 
 
 def window(policy: Policy) -> tuple[int, int | None, int | None]:

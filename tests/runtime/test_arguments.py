@@ -17,10 +17,6 @@ ONE = torch.ones(1, 6, 4)
 Make = Callable[..., Any]
 
 
-def reasons(cache: TeaCache, branch: str = "default") -> list[str]:
-    return [record.reason for record in cache.statistics()[branch].steps]
-
-
 def compute(cache: TeaCache, step: int, *, residual: float = 1.0, signal: torch.Tensor = ONE, **arguments: Any) -> None:
     assert not cache.check(step, signal, **arguments)
     branch = {"branch": arguments["branch"]} if "branch" in arguments else {}
