@@ -215,6 +215,46 @@ class ReferenceModelError(EasyTeaCacheError, ValueError):
     """The reference model cannot do what it was asked for, or its files are missing."""
 
 
+class UnreadableFrames(EasyTeaCacheError, ValueError):
+    """A file or folder does not give frames or arrays: missing, damaged, too large, or of a kind that is not read.
+
+    Attributes:
+        where: the file, or the file and the part of it.
+        reason: what was expected, what was found, what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"{where}: {reason}")
+
+
+class FramesMismatch(EasyTeaCacheError, ValueError):
+    """Two things cannot be compared: another number of frames, another size, other channels, other names.
+
+    Attributes:
+        a: the first one, usually its path.
+        b: the second one.
+        reason: what each of them has, and what to do.
+    """
+
+    def __init__(self, a: str, b: str, reason: str) -> None:
+        self.a, self.b, self.reason = a, b, reason
+        super().__init__(f"{a} and {b} cannot be compared: {reason}")
+
+
+class MissingPackage(EasyTeaCacheError, ImportError):
+    """An optional package, or data that it needs, is not on this machine.
+
+    Attributes:
+        package: its name.
+        advice: how to get it.
+    """
+
+    def __init__(self, package: str, purpose: str, advice: str) -> None:
+        self.package, self.advice = package, advice
+        super().__init__(f"{purpose} needs {package}, which is not there: {advice}")
+
+
 class HubError(EasyTeaCacheError):
     """Talking to a hub failed.
 

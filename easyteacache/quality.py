@@ -32,8 +32,12 @@ def psnr(reference: Frames, result: Frames, *, data_range: float = 1.0) -> float
         ValueError: the shapes differ, or there is nothing or a value that is not finite in them.
     """
     a, b = _comparable(reference, result)
-    error = float(np.mean((a - b) ** 2))
-    return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
+    return decibels(float(np.mean((a - b) ** 2)) / data_range**2)
+
+
+def decibels(error: float) -> float:
+    """The PSNR of a mean squared error between values whose range is 1; infinity when it is 0."""
+    return math.inf if error == 0.0 else -10.0 * math.log10(error)
 
 
 def ssim(reference: Frames, result: Frames, *, data_range: float = 1.0) -> float:

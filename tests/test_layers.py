@@ -49,10 +49,11 @@ LAYERS = {
     ),
     "export": Layer("integrations.export integrations.export.*", "facts records registry identify runtime", ""),
     "reference": Layer("reference reference.*", "facts records registry runtime", "torch diffusers numpy safetensors"),
-    "demo": Layer("demo demo.* quality", "facts records registry runtime reference", "numpy"),
+    "compare": Layer("compare compare.* quality", "facts", "numpy"),
+    "demo": Layer("demo demo.*", "facts records registry runtime reference compare", "numpy"),
     "cli": Layer(
         "cli cli.* __main__",
-        "facts records registry identify runtime recorder solver hub integrations export reference demo",
+        "facts records registry identify runtime recorder solver hub integrations export reference compare demo",
         "click",
     ),
     "front": Layer("__init__", "facts", ""),  # everything else by name, on first use

@@ -26,6 +26,9 @@ EXAMPLES = [
     errors.StepOrderError("message"),
     errors.AttachError("message"),
     errors.ReferenceModelError("message"),
+    errors.UnreadableFrames("a.png", "damaged"),
+    errors.FramesMismatch("a.png", "b.png", "another size"),
+    errors.MissingPackage("av", "reading a.mp4", "install it"),
     errors.HubError("org/repo", "reason"),
     errors.PushRefused("org/repo", "reason", report=[1]),
 ]

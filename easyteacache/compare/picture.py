@@ -1,0 +1,238 @@
+"""A picture for people: A, B and what differs, for a few frames, above the curve of every frame's PSNR."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from easyteacache import atomic
+from easyteacache.compare.opening import ArrayOptions, open_source
+from easyteacache.compare.report import frame_pairs
+from easyteacache.compare.results import Comparison, FrameResult, Summary
+from easyteacache.compare.source import Frame, refuse
+from easyteacache.errors import FramesMismatch, MissingPackage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+LONGEST_SIDE = 900
+DOTS_PER_INCH = 130
+WIDTH, LABEL, HEAD, CURVE, GAP = 9.0, 1.05, 0.95, 1.9, 0.06
+LINE, WORST = "#1f4e79", "#a4243b"
+
+Unit = npt.NDArray[np.float32]
+
+
+class Shown(NamedTuple):
+    """One row: the frame's figures, why it is shown, and both pictures on a scale of 0 to 1, (H, W) or (H, W, 3)."""
+
+    result: FrameResult
+    why: str
+    a: Unit
+    b: Unit
+
+
+def save(comparison: Comparison, path: Path, options: ArrayOptions, *, common_beginning: bool = False) -> None:
+    """Write the picture to ``path``, whole or not at all. Both results are read a second time for it.
+
+    Raises:
+        UnreadableFrames: there are no frames to show, or they are neither grey nor RGB.
+        MissingPackage: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise MissingPackage("matplotlib", "--picture", 'pip install "easyteacache[compare]"') from error
+
+    figure = draw(comparison, _shown(comparison, options, common_beginning=common_beginning))
+    target = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(target)
+    atomic.write_bytes(path, target.getvalue())
+
+
+def chosen(comparison: Comparison) -> dict[int, str]:
+    """Which frames are shown, place → why: the first, the middle one and the worst, each once, in order."""
+    last = len(comparison.frames) - 1
+    reasons: dict[int, list[str]] = {}
+    for place, why in ((0, "first"), (last // 2, "middle"), (_worst(comparison.summary), "worst")):
+        if place is not None:
+            reasons.setdefault(place, []).append(why)
+    return {place: " and ".join(reasons[place]) for place in sorted(reasons)} if last else {0: ""}
+
+
+def gain(rows: Sequence[Shown]) -> int:
+    """The largest factor of ``GAINS`` with which no shown difference exceeds white; at least 1."""
+    largest = max(float(np.abs(row.a - row.b).max()) for row in rows)
+    return max((factor for factor in GAINS if factor * largest <= 1.0), default=1) if largest else 1
+
+
+def _worst(summary: Summary) -> int | None:
+    return None if summary.identical else summary.worst_frame["psnr"]
+
+
+def _shown(comparison: Comparison, options: ArrayOptions, *, common_beginning: bool) -> list[Shown]:
+    a, b = (open_source(Path(side["path"]), options) for side in (comparison.a, comparison.b))
+    if not a.pictures:
+        refuse(a.path, "an array without a layout has no picture; name its axes with --layout, for example FHWC")
+    wanted = chosen(comparison)
+    rows = []
+    for place, (_, _, one, other) in enumerate(frame_pairs(a, b, common_beginning=common_beginning)):
+        if place in wanted:
+            pictures = [_unit(a.path, frame) for frame in (one, other)]
+            rows.append(Shown(comparison.frames[place], wanted[place], pictures[0], pictures[1]))
+        if place >= max(wanted):
+            return rows
+    raise FramesMismatch(str(a.path), str(b.path), "they have fewer frames than a moment ago: somebody changed them")
+
+
+def _unit(path: Path, frame: Frame) -> Unit:
+    channels = frame.pixels.shape[-1] - frame.alpha
+    if channels not in (1, 3) or frame.peak is None:
+        refuse(
+            path, f"a picture takes grey or RGB frames of known range, found {channels} channels, range {frame.peak}"
+        )
+    height, width = frame.pixels.shape[:2]
+    # What a screen cannot show is left out by stepping over pixels: the worst single pixel may be among them.
+    step = -(-max(height, width) // LONGEST_SIDE)
+    values = frame.pixels[::step, ::step, :channels].astype(np.float32) / np.float32(frame.peak)
+    clipped: Unit = np.clip(values[..., 0] if channels == 1 else values, 0, 1)
+    return clipped
+
+
+def draw(comparison: Comparison, rows: Sequence[Shown]) -> Figure:
+    """The figure: one row a shown frame, three columns, and the curve where there are several frames."""
+    from matplotlib.figure import Figure
+
+    height, width = rows[0].a.shape[:2]
+    panel = (WIDTH - LABEL - 0.15 - 2 * GAP) / 3
+    row = min(panel * height / width, 2.6)
+    curve = CURVE if len(comparison.frames) > 1 else 0.15
+    total = HEAD + len(rows) * (row + GAP) + curve
+    figure = Figure(figsize=(WIDTH, total), dpi=DOTS_PER_INCH, facecolor="white")
+    figure.text(0.15 / WIDTH, 1 - 0.12 / total, _title(comparison), ha="left", va="top", fontsize=9, linespacing=1.4)
+    factor = gain(rows)
+    for line, shown in enumerate(rows):
+        bottom = total - HEAD - (line + 1) * row - line * GAP
+        difference = np.clip(factor * np.abs(shown.a - shown.b), 0, 1)
+        titles = ("A", "B", f"|A − B| × {factor}" if difference.any() else "|A − B|: none")
+        for column, image in enumerate((shown.a, shown.b, difference)):
+            left = LABEL + column * (panel + GAP)
+            axes = figure.add_axes((left / WIDTH, bottom / total, panel / WIDTH, row / total))
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased", aspect="equal", anchor="C")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if line == 0:
+                axes.set_title(titles[column], fontsize=9, pad=4)
+        figure.text(
+            (LABEL - 0.1) / WIDTH, (bottom + row / 2) / total, _row_label(shown), ha="right", va="center", fontsize=8
+        )
+    if len(comparison.frames) > 1:
+        axes = figure.add_axes((LABEL / WIDTH, 0.45 / total, 1 - (LABEL + 0.15) / WIDTH, (curve - 0.75) / total))
+        _draw_curve(axes, comparison)
+    return figure
+
+
+def _title(comparison: Comparison) -> str:
+    summary = comparison.summary
+    sides = [f"{letter}  {_short(side['path'])}" for letter, side in (("A", comparison.a), ("B", comparison.b))]
+    if summary.identical:
+        figures = f"{summary.frames} frame{'s' * (summary.frames != 1)}, identical"
+    else:
+        means = {"SSIM": summary.means["ssim"], "LPIPS": summary.means["lpips"]}
+        listed = [f"{name} {value:.4f}" for name, value in means.items() if value is not None]
+        figures = ", ".join([f"PSNR {_decibels(summary.psnr_mean)}", *listed])
+        if summary.frames > 1:
+            figures = f"mean of {summary.frames} frames: {figures}; worst frame {_decibels(summary.worst['psnr'])}"
+    return "\n".join([*sides, figures])
+
+
+def _short(path: str, most: int = 100) -> str:
+    # Matplotlib reads $…$ as mathematics.
+    text = path if len(path) <= most else "…" + path[-most + 1 :]
+    return "".join(c if c.isprintable() else "�" for c in text).replace("$", r"\$")
+
+
+def _row_label(shown: Shown) -> str:
+    found = shown.result.figures
+    lines = [f"frame {shown.result.index}", f"({shown.why})"] if shown.why else []
+    lines.append("identical" if found.identical else _decibels(found.psnr))
+    if found.ssim is not None and not found.identical:
+        lines.append(f"SSIM {found.ssim:.3f}")
+    return "\n".join(lines)
+
+
+def _decibels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} dB"
+
+
+def _draw_curve(axes: Axes, comparison: Comparison) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    frames, summary = comparison.frames, comparison.summary
+    places = np.arange(len(frames))
+    values = np.array([np.nan if f.figures.identical else f.figures.psnr for f in frames], np.float64)
+    same = [f.index for f in frames if f.figures.identical]
+    few = len(frames) <= 60
+    axes.plot(places, values, color=LINE, linewidth=1.3, marker="o" if few else "", markersize=3)
+    axes.set_xlim(-0.02 * len(frames) - 0.3, len(frames) * 1.02 - 0.7)
+    axes.set_ylabel("PSNR, dB", fontsize=8)
+    axes.set_xlabel("frame", fontsize=8, labelpad=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, length=2)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.margins(y=0.25)
+    if same:
+        _mark_identical(axes, same)
+    worst = _worst(summary)
+    if worst is None or summary.psnr_mean is None:
+        return
+    axes.axhline(summary.psnr_mean, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)))
+    label: dict[str, Any] = {"fontsize": 8, "xycoords": "axes fraction", "va": "bottom", "ha": "right"}
+    axes.annotate(
+        f"mean {summary.psnr_mean:.1f}",
+        (1.0, summary.psnr_mean),
+        **{**label, "xycoords": ("axes fraction", "data")},
+        color="0.35",
+        xytext=(0, 2),
+        textcoords="offset points",
+    )
+    axes.plot([worst], [values[worst]], marker="v", markersize=7, color=WORST)
+    right = worst > 0.85 * len(frames)
+    axes.annotate(
+        f"worst: frame {worst}, {values[worst]:.1f} dB",
+        (worst, values[worst]),
+        xytext=(-7 if right else 7, -3),
+        textcoords="offset points",
+        fontsize=8,
+        color=WORST,
+        ha="right" if right else "left",
+        va="top",
+    )
+
+
+def _mark_identical(axes: Axes, places: Sequence[int]) -> None:
+    # Infinity has no place on the curve: these frames stand on its upper edge.
+    axes.plot(
+        places, np.full(len(places), 0.97), marker="|", linestyle="", color="0.3", transform=axes.get_xaxis_transform()
+    )
+    axes.text(
+        places[0],
+        1.02,
+        "identical",
+        fontsize=8,
+        color="0.3",
+        ha="left",
+        va="bottom",
+        transform=axes.get_xaxis_transform(),
+    )
