@@ -36,7 +36,9 @@ _RESULT = click.Path(path_type=Path)
 @click.option("--data-range", type=NumberType(min=0, min_open=True), help="Largest minus smallest value of arrays.")
 @click.option("--lpips", is_flag=True, help="Measure LPIPS too; needs the extra `lpips`.")
 @click.option("--min-psnr", type=NumberType(min=0), metavar="DB", help="Exit with 1 where the PSNR is lower.")
-@click.option("--min-ssim", type=NumberType(min=-1, max=1), metavar="VALUE", help="Exit with 1 where the SSIM is lower.")
+@click.option(
+    "--min-ssim", type=NumberType(min=-1, max=1), metavar="VALUE", help="Exit with 1 where the SSIM is lower."
+)
 @click.option(
     "--judge",
     type=click.Choice(["mean", "worst"]),
@@ -214,7 +216,11 @@ def _closing(report: Report) -> str:
     count = f"{summary.frames} {thing}{'s' * (summary.frames != 1)}{pairs}"
     if summary.identical:
         return f"{count} compared: identical."
-    return f"{count} compared" + (f", {summary.identical_frames} identical." if summary.identical_frames else ".")
+    if not summary.identical_frames:
+        return f"{count} compared."
+    rest = summary.frames - summary.identical_frames
+    over = f"; the mean PSNR is that of the other {rest}" if summary.psnr_mean is not None else ""
+    return f"{count} compared, {summary.identical_frames} identical{over}."
 
 
 def _frame_table(frames: Sequence[FrameResult]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ANIMATED_SUFFIXES = (".gif",)
 # Pillow decides by content; other formats it knows (PostScript, FITS …) are nothing to open unasked.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 # What each mode is read as; the others (CMYK, YCbCr, 32 bits …) have no range or no one meaning.
 _MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB"}
 _BITS_PER_SAMPLE = 258
@@ -79,7 +79,8 @@ def _opened(path: Path) -> Image:
 
 
 def _length(image: Image) -> int:
-    return int(getattr(image, "n_frames", 1))
+    # The further pictures of a camera's MPO (a JPEG) are other views, not other times.
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def _frame(path: Path, image: Image, number: int) -> Frame:

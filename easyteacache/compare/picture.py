@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+WITHIN = 0.995
+NARROWEST_CURVE = 2.0  # decibels: less is not a difference anybody sees
 LONGEST_SIDE = 900
 DOTS_PER_INCH = 130
 WIDTH, LABEL, HEAD, CURVE, GAP = 9.0, 1.05, 0.95, 1.9, 0.06
@@ -61,16 +63,23 @@ def chosen(comparison: Comparison) -> dict[int, str]:
     """Which frames are shown, place → why: the first, the middle one and the worst, each once, in order."""
     last = len(comparison.frames) - 1
     reasons: dict[int, list[str]] = {}
-    for place, why in ((0, "first"), (last // 2, "middle"), (_worst(comparison.summary), "worst")):
+    middle = last // 2 if last > 1 else None
+    for place, why in ((0, "first"), (middle, "middle"), (_worst(comparison.summary), "worst")):
         if place is not None:
             reasons.setdefault(place, []).append(why)
-    return {place: " and ".join(reasons[place]) for place in sorted(reasons)} if last else {0: ""}
+    return {place: ", ".join(reasons[place]) for place in sorted(reasons)} if last else {0: ""}
 
 
 def gain(rows: Sequence[Shown]) -> int:
-    """The largest factor of ``GAINS`` with which no shown difference exceeds white; at least 1."""
-    largest = max(float(np.abs(row.a - row.b).max()) for row in rows)
+    """The largest factor of ``GAINS`` with which at most one in 200 shown pixels is clipped to white; at least 1."""
+    largest = float(np.quantile(np.concatenate([_difference(row).ravel() for row in rows]), WITHIN))
     return max((factor for factor in GAINS if factor * largest <= 1.0), default=1) if largest else 1
+
+
+def _difference(row: Shown) -> Unit:
+    """The largest difference over the channels, (H, W): grey, so that it needs no colours to be read."""
+    difference: Unit = np.abs(row.a - row.b)
+    return difference.max(axis=-1) if difference.ndim == 3 else difference
 
 
 def _worst(summary: Summary) -> int | None:
@@ -112,20 +121,20 @@ def draw(comparison: Comparison, rows: Sequence[Shown]) -> Figure:
 
     height, width = rows[0].a.shape[:2]
     panel = (WIDTH - LABEL - 0.15 - 2 * GAP) / 3
-    row = min(panel * height / width, 2.6)
+    row = min(max(panel * height / width, 0.65), 2.6)  # four lines of text stand beside it
     curve = CURVE if len(comparison.frames) > 1 else 0.15
     total = HEAD + len(rows) * (row + GAP) + curve
     figure = Figure(figsize=(WIDTH, total), dpi=DOTS_PER_INCH, facecolor="white")
     figure.text(0.15 / WIDTH, 1 - 0.12 / total, _title(comparison), ha="left", va="top", fontsize=9, linespacing=1.4)
     factor = gain(rows)
+    titles = ("A", "B", f"|A − B| × {factor}" if factor > 1 else "|A − B|")
     for line, shown in enumerate(rows):
         bottom = total - HEAD - (line + 1) * row - line * GAP
-        difference = np.clip(factor * np.abs(shown.a - shown.b), 0, 1)
-        titles = ("A", "B", f"|A − B| × {factor}" if difference.any() else "|A − B|: none")
+        difference = np.clip(factor * _difference(shown), 0, 1)
         for column, image in enumerate((shown.a, shown.b, difference)):
             left = LABEL + column * (panel + GAP)
             axes = figure.add_axes((left / WIDTH, bottom / total, panel / WIDTH, row / total))
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased", aspect="equal", anchor="C")
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="auto", aspect="equal")
             axes.set_xticks([])
             axes.set_yticks([])
             if line == 0:
@@ -145,11 +154,14 @@ def _title(comparison: Comparison) -> str:
     if summary.identical:
         figures = f"{summary.frames} frame{'s' * (summary.frames != 1)}, identical"
     else:
-        means = {"SSIM": summary.means["ssim"], "LPIPS": summary.means["lpips"]}
-        listed = [f"{name} {value:.4f}" for name, value in means.items() if value is not None]
-        figures = ", ".join([f"PSNR {_decibels(summary.psnr_mean)}", *listed])
-        if summary.frames > 1:
-            figures = f"mean of {summary.frames} frames: {figures}; worst frame {_decibels(summary.worst['psnr'])}"
+        many, differing = summary.frames > 1, summary.frames - summary.identical_frames
+        verb = "frames that differ" if differing > 1 else "frame that differs"
+        over = f" of the {differing} {verb}" if summary.identical_frames else ""
+        figures = f"PSNR {_decibels(summary.psnr_mean)}" + (f" (mean{over})" if many else "")
+        figures += f", worst {_decibels(summary.worst['psnr'])}" if many else ""
+        for name, value in (("SSIM", summary.means["ssim"]), ("LPIPS", summary.means["lpips"])):
+            if value is not None:
+                figures += f";  {name} {value:.4f}" + (f" (mean of {summary.frames} frames)" if many else "")
     return "\n".join([*sides, figures])
 
 
@@ -161,7 +173,8 @@ def _short(path: str, most: int = 100) -> str:
 
 def _row_label(shown: Shown) -> str:
     found = shown.result.figures
-    lines = [f"frame {shown.result.index}", f"({shown.why})"] if shown.why else []
+    # The column is narrow: two reasons stand on two lines.
+    lines = [f"frame {shown.result.index}", f"({shown.why})".replace(", ", ",\n")] if shown.why else []
     lines.append("identical" if found.identical else _decibels(found.psnr))
     if found.ssim is not None and not found.identical:
         lines.append(f"SSIM {found.ssim:.3f}")
@@ -192,6 +205,9 @@ def _draw_curve(axes: Axes, comparison: Comparison) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.margins(y=0.25)
+    low, high = axes.get_ylim()
+    if high - low < NARROWEST_CURVE:
+        axes.set_ylim((low + high - NARROWEST_CURVE) / 2, (low + high + NARROWEST_CURVE) / 2)
     if same:
         _mark_identical(axes, same)
     worst = _worst(summary)

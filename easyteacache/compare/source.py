@@ -106,4 +106,4 @@ def bounded(path: Path, frames: Iterator[Frame]) -> Iterator[Frame]:
 def natural(name: str) -> tuple[Any, ...]:
     """Sort key that puts ``frame2`` before ``frame10``."""
     parts = re.split(r"([0-9]+)", name)
-    return (*((1, int(part), "") if part.isdecimal() and part.isascii() else (0, 0, part) for part in parts), name)
+    return tuple((1, int(part), "") if part.isascii() and part.isdecimal() else (0, 0, part) for part in parts), name
