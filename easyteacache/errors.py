@@ -252,7 +252,7 @@ class MissingPackage(EasyTeaCacheError, ImportError):
 
     def __init__(self, package: str, purpose: str, advice: str) -> None:
         self.package, self.advice = package, advice
-        super().__init__(f"{purpose} needs {package}, which is not there: {advice}")
+        super().__init__(f"{purpose} needs {package}, not found here: {advice}")
 
 
 class HubError(EasyTeaCacheError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,20 +63,24 @@ def _frames(path: Path, first: int, count: int) -> Iterator[Frame]:
             yield _frame(path, image, number)
 
 
-def _opened(path: Path) -> Image:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image]:
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingPackage("Pillow", f"reading {path}", 'pip install "easyteacache[compare]"') from error
-    with warnings.catch_warnings():
-        # Its own limit lies above MAX_PIXELS: past it nothing is opened at all, below it check_size speaks.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(path, formats=FORMATS)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            refuse(path, "so many pixels that it would fill the memory: a decompression bomb, or not meant for this")
-    check_size(path, *image.size)
-    return image
+    with path.open("rb") as file:
+        with warnings.catch_warnings():
+            # Its own limit lies above MAX_PIXELS: past it nothing is opened at all, below it check_size speaks.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
+                image = Image.open(file, formats=FORMATS)
+            except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+                refuse(
+                    path, "so many pixels that it would fill the memory: a decompression bomb, or not meant for this"
+                )
+        check_size(path, *image.size)
+        yield image
 
 
 def _length(image: Image) -> int:

@@ -127,7 +127,7 @@ def test_every_line_of_the_table_leads_to_its_command(main: LazyGroup) -> None:
 
 @pytest.mark.parametrize("main", [program, hub])
 def test_command_names_complete_without_importing_commands(main: LazyGroup) -> None:
-    items = main.shell_complete(click.Context(main), "comp")
+    items = main.shell_complete(click.Context(main), "compl")
     assert [item.value for item in items] == ["completion"]
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import Result
 
 from easyteacache.cli.compare import compare as command
+from easyteacache.cli.main import main as program
 
 from .conftest import changed, noise, write_folder, write_image
 
@@ -79,7 +81,7 @@ def test_json_of_identical_results(run_compare: Program, folders: tuple[Path, Pa
     ("arguments", "code", "message"),
     [
         (["--min-psnr", "27"], 0, ""),
-        (["--min-psnr", "28"], 1, "Too far apart: PSNR (mean) is 27.4288, at least 28 was asked for."),
+        (["--min-psnr", "28"], 1, "Too far apart: PSNR (mean) is 27.4274, at least 28 was asked for."),
         (["--min-psnr", "27", "--judge", "worst"], 1, "Too far apart: PSNR of frame 2 is 13.9794, at least 27"),
         (["--min-ssim", "0.9999"], 1, "Too far apart: SSIM (mean) is"),
         (["--min-psnr", "13", "--min-ssim", "0.1", "--judge", "worst"], 0, ""),
@@ -145,3 +147,12 @@ def test_lpips_without_the_package_says_how_to_get_it(
     result = run_compare(path, path, "--lpips")
     assert result.exit_code == 1
     assert 'pip install "easyteacache[lpips]"' in result.stderr
+
+
+def test_its_options_and_choices_complete() -> None:
+    def words(arguments: list[str], incomplete: str) -> list[str]:
+        found = ShellComplete(program, {}, "p", "_P_COMPLETE").get_completions(arguments, incomplete)
+        return [item.value for item in found]
+
+    assert words(["compare", "a", "b"], "--min") == ["--min-psnr", "--min-ssim"]
+    assert words(["compare", "--judge"], "w") == ["worst"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from easyteacache.compare import compare
 from easyteacache.compare.perceptual import WEIGHTS, Perceptual
@@ -40,7 +41,8 @@ def test_it_is_what_the_package_computes(tmp_path: Path, weights: Path, channels
     a, b = pictures(tmp_path, channels)
     found = compare(a, b, perceptual=Perceptual()).summary.means["lpips"]
     model = lpips.LPIPS(net="alex", verbose=False)
-    images = [lpips.im2tensor(lpips.load_image(str(path))) for path in (a, b)]
+    # im2tensor takes (H, W, 3) of 8 bits and scales it to −1 … 1.
+    images = [lpips.im2tensor(np.asarray(Image.open(path).convert("RGB"))) for path in (a, b)]
     with torch.no_grad():
         assert found == pytest.approx(float(model(*images)), abs=1e-5)
     assert compare(a, a, perceptual=Perceptual()).summary.means["lpips"] == 0
