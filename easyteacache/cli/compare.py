@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from easyteacache.compare import Comparison, FrameResult, Report, Summary
 
-NEEDED = {"PIL": "pillow", "skimage": "scikit-image"}
 _RESULT = click.Path(path_type=Path)
 
 
@@ -96,7 +94,6 @@ def compare(
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise click.UsageError(f"--picture writes PNG: {picture.name} must end in .png")
-    _require_packages()
     from easyteacache import compare as comparing
     from easyteacache.compare.perceptual import Perceptual
 
@@ -113,6 +110,7 @@ def compare(
             perceptual=perceptual,
             progress=progress.step,
         )
+    _require_arrays(report, {"--tensor": tensor, "--layout": layout, "--data-range": data_range})
     limits = {"psnr": min_psnr, "ssim": min_ssim}
     failures = [line for pair in report.comparisons for line in _failures(pair, limits, worst=judge == "worst")]
     if picture is not None:
@@ -129,12 +127,11 @@ def compare(
     ctx.exit(1 if failures else 0)
 
 
-def _require_packages() -> None:
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise click.ClickException(
-            f'comparing needs {" and ".join(missing)}, not installed here: pip install "easyteacache[compare]"'
-        )
+def _require_arrays(report: Report, options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given and all(pair.a["kind"] != "array" for pair in report.comparisons):
+        found = report.comparisons[0].a["kind"]
+        raise click.UsageError(f"{' and '.join(given)} is for arrays; {report.a} is read as {found}")
 
 
 class _Progress:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easyteacache.compare.source import EIGHT_BITS, SIXTEEN_BITS, Frame
+from easyteacache.errors import MissingPackage
 from easyteacache.quality import decibels, ssim
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def figures(a: Frame, b: Frame, *, pictures: bool, array: bool, perceptual: Perc
 
     Raises:
         NotFinite: NaN or infinity in one of them.
+        MissingPackage: scikit-image is not installed.
     """
     sums = np.zeros(4)
     for part_a, part_b in _chunks(a.pixels, b.pixels):
@@ -99,7 +101,7 @@ def figures(a: Frame, b: Frame, *, pictures: bool, array: bool, perceptual: Perc
     mse = None if a.peak is None else squared / a.pixels.size / a.peak**2
     similar = None
     if pictures and a.peak is not None and min(a.pixels.shape[:2]) >= SMALLEST_FOR_SSIM:
-        similar = 1.0 if identical else ssim(a.pixels, b.pixels, data_range=a.peak)
+        similar = 1.0 if identical else _ssim(a, b)
     return Figures(
         identical=identical,
         mse=mse,
@@ -109,6 +111,14 @@ def figures(a: Frame, b: Frame, *, pictures: bool, array: bool, perceptual: Perc
         relative_l2=_ratio(squared, norm_a) if array else None,
         cosine=_cosine(inner, norm_a, norm_b, identical) if array else None,
     )
+
+
+def _ssim(a: Frame, b: Frame) -> float:
+    assert a.peak is not None
+    try:
+        return ssim(a.pixels, b.pixels, data_range=a.peak)
+    except ImportError as error:
+        raise MissingPackage("scikit-image", "SSIM", 'pip install "easyteacache[compare]"') from error
 
 
 def _ratio(squared: float, norm: float) -> float | None:

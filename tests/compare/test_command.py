@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,10 +140,36 @@ def test_wrong_usage(run_compare: Program, folders: tuple[Path, Path], arguments
     assert run_compare(*folders, *arguments).exit_code == 2
 
 
+@pytest.mark.parametrize("option", [("--tensor", "x"), ("--layout", "FHWC"), ("--data-range", "2")])
+def test_an_option_for_arrays_is_not_ignored_for_pictures(
+    run_compare: Program, folders: tuple[Path, Path], option: tuple[str, str]
+) -> None:
+    result = run_compare(*folders, *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} is for arrays" in result.stderr
+
+
+@pytest.mark.parametrize(("module", "package"), [("PIL", "Pillow"), ("skimage.metrics", "scikit-image")])
+def test_without_a_package_pictures_say_so_and_latents_work(
+    run_compare: Program,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    package: str,
+) -> None:
+    np.save(tmp_path / "a.npy", np.ones(3))
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run_compare(*folders)
+    assert result.exit_code == 1
+    assert f"needs {package}, not found here" in result.stderr
+    assert run_compare(tmp_path / "a.npy", tmp_path / "a.npy").exit_code == 0
+
+
 def test_lpips_without_the_package_says_how_to_get_it(
     run_compare: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lpips", None)
+    monkeypatch.setitem(sys.modules, "lpips", None)
     path = write_image(tmp_path / "a.png", noise(1)[0])
     result = run_compare(path, path, "--lpips")
     assert result.exit_code == 1
