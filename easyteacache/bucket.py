@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from easyteacache.provenance import Count, LongText, Record, ReportedFit, ShortText
 
 MAX_STEPS = 100_000
+# The forecaster whose weights are numbers of the record instead of following from the steps computed.
+FITTED = "fitted"
 
 ForecasterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 Branch = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
@@ -19,6 +21,8 @@ StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Coefficients = Annotated[tuple[float, ...], Field(min_length=1, max_length=33)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+WeightRow = Annotated[tuple[Annotated[float, Field(ge=-1000, le=1000)], ...], Field(min_length=1, max_length=16)]
+WeightTable = Annotated[tuple[WeightRow, ...], Field(min_length=1, max_length=MAX_STEPS)]
 SigmaSeries = Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2000)]
 
 
@@ -44,13 +48,20 @@ class OperatingPoint(Record):
         description="Instead of a threshold: the computed steps, zero-based indices, ascending, beginning with 0.",
     )
     forecaster: ForecasterName = Field(
-        default="hold", description="What fills a reused step: `hold`, `linear`, `quadratic`, `taylor-N`, `foca` …"
+        default="hold",
+        description="What fills a reused step: `hold`, `linear`, `quadratic`, `taylor-N`, `foca`, `fitted` …",
     )
     coordinate: Literal["step", "timestep", "sigma"] = Field(
         default="step", description="The axis the forecaster extrapolates along."
     )
     applied_to: Literal["residual", "output"] = Field(
         default="residual", description="What is forecast: the block-stack residual or the model's output."
+    )
+    weights: WeightTable | None = Field(
+        default=None,
+        description="Only for the forecaster `fitted`: per step the weights of the model outputs at the last computed "
+        "steps up to and including this one, oldest first; what the sampler is handed at step j is their weighted sum. "
+        "One row a step, 1 to 16 weights a row, dimensionless, −1000 to 1000; the row of step 0 is [1].",
     )
     computed_steps: StepCount | None = Field(
         default=None, description="Steps computed in one run (rounded mean over runs for a threshold), at least 1."
@@ -81,6 +92,38 @@ class OperatingPoint(Record):
                 raise ValueError("a schedule begins with step 0, because nothing can be reused before it")
             if self.computed_steps not in (None, len(self.schedule)):
                 raise ValueError(f"computed_steps is {self.computed_steps}, the schedule lists {len(self.schedule)}")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_what_was_computed(self) -> OperatingPoint:
+        if (self.forecaster == FITTED) != (self.weights is not None):
+            raise ValueError(
+                f"forecaster is {self.forecaster!r}: weights must "
+                + (
+                    "be given, they are what was fitted"
+                    if self.weights is None
+                    else f"be absent, only {FITTED!r} has them"
+                )
+            )
+        if self.weights is None:
+            return self
+        if self.schedule is None:
+            raise ValueError("weights without a schedule: they hold for the steps that one schedule computes")
+        if self.coordinate != "step":
+            raise ValueError(f"coordinate is {self.coordinate!r}; weights are given per step, expected 'step'")
+        if self.applied_to != "output":
+            raise ValueError(f"applied_to is {self.applied_to!r}; weights are of model outputs, expected 'output'")
+        if self.weights[0] != (1.0,):
+            raise ValueError(
+                f"the weights of step 0 are {list(self.weights[0])}; expected [1], nothing is forecast there"
+            )
+        computed, done = set(self.schedule), 0
+        for step, row in enumerate(self.weights):
+            done += step in computed
+            if len(row) > done:
+                raise ValueError(
+                    f"step {step} has {len(row)} weights; up to it the schedule computes {done} of the steps"
+                )
         return self
 
 
@@ -224,6 +267,8 @@ class Bucket(Record):
         for point in self.operating_points:
             if point.schedule is not None:
                 self._check_schedule(point.schedule)
+            if point.weights is not None:
+                self._check_weights(len(point.weights))
             if point.computed_steps and self.num_steps is not None and point.computed_steps > self.num_steps:
                 raise ValueError(f"computed_steps is {point.computed_steps}, more than num_steps = {self.num_steps}")
         return self
@@ -290,6 +335,14 @@ class Bucket(Record):
                     f"schedule reuses {after - before - 1} steps in a row after step {before}; "
                     f"max_consecutive_skips is {self.max_consecutive_skips}"
                 )
+
+    def _check_weights(self, rows: int) -> None:
+        if self.num_steps is None:
+            raise ValueError(
+                "weights in a bucket without num_steps: they hold for one number of steps, which it must say"
+            )
+        if rows != self.num_steps:
+            raise ValueError(f"{rows} rows of weights; expected one a step, num_steps = {self.num_steps}")
 
     @property
     def setting(self) -> tuple[int, int, float]:

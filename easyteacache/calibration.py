@@ -7,6 +7,8 @@ this layer tests for it again. `docs/registry-format.md` is the same text for pe
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -51,10 +53,11 @@ __all__ = [
     "Status",
     "load",
     "save",
+    "upgraded",
 ]
 
-SCHEMA_VERSION = 1
-SUPPORTED_VERSIONS = (1,)
+SCHEMA_VERSION = 2
+SUPPORTED_VERSIONS = (1, 2)
 # First part of every rule identifier about this kind of file.
 RULES = "record"
 # About the most values a record holds; each costs several hundred bytes when every one of them is wrong.
@@ -75,7 +78,7 @@ Status = Literal["draft", "validated", "published", "deprecated", "yanked"]
 class Calibration(Record):
     """All buckets of one model key for one signal, with its provenance: one file of the registry."""
 
-    schema_version: Literal[1] = Field(description="Version of this format.")
+    schema_version: Literal[2] = Field(description="Version of this format.")
     model_key: ModelKey = Field(
         description="Hierarchical name of what was calibrated; equals the file's path without `.json`."
     )
@@ -173,21 +176,20 @@ class Calibration(Record):
 
     @classmethod
     def from_json(cls, data: bytes | str, *, where: str = "calibration") -> Calibration:
-        """Read a record from JSON text.
+        """Read a record from JSON text of any supported version; the record is of the newest.
 
         Args:
             data: the file's bytes or text.
             where: named in errors, usually the path.
 
         Raises:
-            UnsupportedSchemaVersion: written for another version of the format.
+            UnsupportedSchemaVersion: written for a version of the format that this release does not read.
             InvalidCalibration: anything else that is wrong, with the field and the reason.
         """
         content = reading.read_object(
             data, where=where, rules=RULES, max_bytes=json_text.MAX_BYTES, max_items=MAX_ITEMS
         )
-        reading.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
-        return reading.validate(cls, content, where=where, rules=RULES)
+        return reading.validate(cls, upgraded(content, where=where), where=where, rules=RULES)
 
     @classmethod
     def from_mapping(cls, content: Any, *, where: str = "calibration") -> Calibration:
@@ -201,6 +203,41 @@ class Calibration(Record):
     def to_json(self) -> str:
         """The canonical spelling: fields in the format's order, absent and empty values left out, final newline."""
         return json_text.spell(_without_empty(self.model_dump(mode="json")))
+
+
+def _from_1(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Version 2 adds the optional ``weights`` of an operating point and changes nothing else."""
+    for i, bucket in enumerate(_objects(content.get("buckets"))):
+        for j, point in enumerate(_objects(bucket.get("operating_points"))):
+            if "weights" in point:
+                field = f"buckets[{i}].operating_points[{j}].weights"
+                raise InvalidCalibration(
+                    where, f"{field}: not a field of version 1 of this format", rule=f"{RULES}.schema"
+                )
+    return content
+
+
+# By the version they read, each to the next one. What they are given is unchecked; what they leave wrong, the record
+# refuses, so a step only has to refuse what its own version does not know and the next one does.
+UPGRADES: Mapping[int, Callable[[dict[str, Any], str], dict[str, Any]]] = MappingProxyType({1: _from_1})
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    # Places are kept, so that an error names the right one.
+    return [item if isinstance(item, dict) else {} for item in value] if isinstance(value, list) else []
+
+
+def upgraded(content: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The parsed JSON of any supported version as the newest version spells it; ``content`` itself is not changed.
+
+    Raises:
+        UnsupportedSchemaVersion: ``schema_version`` is missing or not one that this release reads.
+        InvalidCalibration: rule ``record.schema``, for a field that the file's own version does not have.
+    """
+    reading.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
+    for version in range(content["schema_version"], SCHEMA_VERSION):
+        content = UPGRADES[version](content, where) | {"schema_version": version + 1}
+    return content
 
 
 def load(path: str | os.PathLike[str]) -> Calibration:
