@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from easyteacache.distance import Reduce, relative_l1
 from easyteacache.errors import InvalidSignal, StepOrderError
-from easyteacache.forecast import Forecaster, forecaster
+from easyteacache.forecast import Fitted, Forecaster, forecaster
 from easyteacache.gate import Gate
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class BranchState:
 
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
-        self.forecaster = forecaster(policy.forecaster)
+        fitted = policy.weights is not None and policy.schedule is not None
+        self.forecaster = Fitted(policy.weights, policy.schedule) if fitted else forecaster(policy.forecaster)  # type: ignore[arg-type]
         self.gate = Gate(
             threshold=policy.threshold,
             first=policy.first_skip_step,
@@ -181,21 +183,28 @@ class BranchState:
                 f"{'another origin' if self._stored is None else _described(*self._stored)}. Pass sequence_length= to check(), or call clear_cache() before a new "
                 "resolution or batch",
             )
-        (weight, residual), *others = self._terms(at)
-        output = block_input.add(residual, alpha=weight)
-        for weight, residual in others:
-            output.add_(residual, alpha=weight)
+        output = weighted_sum([(1.0, block_input), *self._terms(at)])
         self.reuse(signal, coordinate=at)
         return output
 
     def residual(self, *, coordinate: float | None = None) -> torch.Tensor:
         """The residual forecast for the step that ``check`` admitted; nothing is committed. May be an anchor itself."""
-        (weight, total), *others = self._terms(self._place(self._admitted().step, coordinate))
-        if weight != 1.0:
-            total = total * weight
-        for weight, residual in others:
-            total = total.add(residual, alpha=weight)
-        return total
+        return weighted_sum(self._terms(self._place(self._admitted().step, coordinate)))
+
+    def corrected(self, step: int, output: torch.Tensor) -> torch.Tensor:
+        """What an Euler sampler is handed at a computed step, any shape; nothing is committed.
+
+        The model's output itself, unless the policy's forecaster is fitted: then plus what the forecasts since the last computed step
+        got wrong, now that this output shows it.
+        """
+        if not isinstance(self.forecaster, Fitted) or not self._anchors or not _alike(self._anchors[-1][1], output):
+            return output
+        anchors = [*self._anchors][-(self.forecaster.history - 1) :]
+        weights = self.forecaster.correction([*(place for place, _ in anchors), float(step)])
+        if weights is None:
+            return output
+        tensors = [*(tensor for _, tensor in anchors), output]
+        return weighted_sum([(weight, tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight])
 
     def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
         """Commit the reuse that ``check`` admitted."""
@@ -329,6 +338,25 @@ def expect_order(step: int, last: int, branch: str) -> None:
         f"step {step} came after step {last} on branch {branch!r}: steps go up within a run; "
         "a new run begins with step 0 or after clear_cache()"
     )
+
+
+def weighted_sum(terms: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """Σ w_k t_k of tensors of one shape; with a single weight of 1, the tensor itself.
+
+    Half precision is added up in single: weights such as 3, −3, 1 cancel most of what they multiply, and rounding every term would
+    leave several times the rounding of the result (``tools/bench/forecast_cost.py`` measures both).
+    """
+    import torch
+
+    (weight, first), *others = terms
+    if not others and weight == 1.0:
+        return first
+    half = first.dtype in (torch.bfloat16, torch.float16)
+    total = first.float() if half else first
+    total = total.mul(weight) if weight != 1.0 else total.clone() if total is first else total
+    for weight, tensor in others:
+        total.add_(tensor, alpha=weight)
+    return total.to(first.dtype)
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

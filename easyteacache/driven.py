@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from easyteacache.branch import BranchState
@@ -64,6 +65,16 @@ class DrivenCache:
         """
         if self._run is not None:
             self._run.begin(num_steps=num_steps, sequence_length=sequence_length, shift=shift)
+
+    def know_sampler(self, *, euler: bool) -> None:
+        """Say whether the run's sampler is Euler's, to which alone a plan may hand corrections of earlier steps.
+
+        Raises:
+            UnreachableTarget: it is not, and without corrections the record does not reach the speed-up or error asked for.
+        """
+        if self._run is not None and self._setting.uncorrected == euler:
+            self._setting = dataclasses.replace(self._setting, uncorrected=not euler)
+            self._run.use(self._setting)
 
     def branch_state(self, branch: str, step: int, *, sequence_length: int | None = None) -> BranchState:
         """The state of one branch, ready for ``step``: what ``attach`` drives instead of the three verbs.

@@ -7,12 +7,18 @@ predicted on a laptop is the error of exactly this code. Pure Python on floats.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from easyteacache.errors import EasyTeaCacheError
+
+#: The record's own choice for its operating point: what validation found best there.
+AUTO = "auto"
+#: Weights that an operating point holds, step by step.
+FITTED = "fitted"
 
 
 class UnknownForecaster(EasyTeaCacheError, ValueError):
@@ -25,7 +31,8 @@ class UnknownForecaster(EasyTeaCacheError, ValueError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"no forecaster named {name!r}; expected hold, mean, linear, quadratic, cubic, taylor-1 … taylor-4 or foca"
+            f"no forecaster named {name!r}; expected {AUTO}, hold, mean, linear, quadratic, cubic, taylor-1 … taylor-4 or foca"
+            + ("; a fitted one comes with the operating point of a record that holds its weights" * (name == FITTED))
         )
 
 
@@ -177,6 +184,47 @@ class FoCa:
                 value = (coordinate, _foca_step(values[-2], values[-1], coordinate, slope))
             values.append(value)
         return tuple(values[-1][1])
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Weights found by least squares on traces for every step of one schedule (``solver/fitted.py``), along the steps.
+
+    Besides filling reused steps it corrects computed ones: the output that a step computed shows what the forecasts before it got
+    wrong, and an Euler sampler can be handed the difference with it.
+
+    Attributes:
+        rows: per step the weights of the last computed outputs up to and including that step, oldest first.
+        schedule: the computed steps that the rows were fitted to, ascending.
+    """
+
+    rows: tuple[tuple[float, ...], ...]
+    schedule: tuple[int, ...]
+    name: str = FITTED
+
+    @property
+    def history(self) -> int:
+        """The longest row."""
+        return max(len(row) for row in self.rows)
+
+    def weights(self, anchors: Sequence[float], at: float, *, reused: Sequence[float] = ()) -> tuple[float, ...]:
+        """The row of step ``at``; the last anchor alone when other steps were computed than those it was fitted to."""
+        row = self._row(anchors, at)
+        return (*(0.0 for _ in anchors[:-1]), 1.0) if row is None else row
+
+    def correction(self, anchors: Sequence[float]) -> tuple[float, ...] | None:
+        """Weights of the outputs at ``anchors``, the last of which is being computed; None when nothing is to be corrected."""
+        row = self._row(anchors, anchors[-1])
+        return None if row is None or row == (*(0.0 for _ in anchors[:-1]), 1.0) else row
+
+    def _row(self, anchors: Sequence[float], at: float) -> tuple[float, ...] | None:
+        step = int(at)
+        if step != at or not 0 <= step < len(self.rows):
+            return None
+        row, seen = self.rows[step], bisect.bisect_right(self.schedule, step)
+        if tuple(anchors[-len(row) :]) != self.schedule[max(0, seen - len(row)) : seen]:
+            return None
+        return (*(0.0 for _ in anchors[: len(anchors) - len(row)]), *row)
 
 
 _Value = tuple[float, list[float]]

@@ -29,6 +29,7 @@ class Choice:
     forecaster: str = "hold"
     coordinate: str = "step"
     applied_to: str = "residual"
+    weights: tuple[tuple[float, ...], ...] | None = None
     speedup: float | None = None
     error: float | None = None
 
@@ -51,6 +52,11 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     if setting.block_stack_only:
         offers = [(_of_the_block_stack(points), weight) for points, weight in offers]
         notes.append("Only plans that need nothing but the block stack are chosen from, because check() sees no more.")
+    if setting.uncorrected and any(point.weights is not None for points, _ in offers for point in points):
+        offers = [(_uncorrected(points), weight) for points, weight in offers]
+        notes.append(
+            "Plans that correct computed steps are left out: the sampler is not known to be Euler's, which alone can be handed a correction."
+        )
     chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
     if setting.speedup is None and setting.max_error is None:
         notes.append(
@@ -67,6 +73,10 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
 def _of_the_block_stack(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
     """Those that forecast its residual along the steps; all of them where there is none, so that the caller can say so."""
     return tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step") or points
+
+
+def _uncorrected(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
+    return tuple(point for point in points if point.weights is None)
 
 
 def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:
@@ -134,6 +144,7 @@ def _blend(picks: list[tuple[OperatingPoint, float]]) -> Choice:
         forecaster=main.forecaster,
         coordinate=main.coordinate,
         applied_to=main.applied_to,
+        weights=main.weights,
         speedup=_mean([(point.speedup, weight) for point, weight in picks]),
         error=_mean([(None if point.error is None else point.error.mean, weight) for point, weight in picks]),
     )

@@ -69,6 +69,7 @@ class Policy:
         profile: accumulated output distance over sigma, or None.
         threshold: accumulated predicted distance at which a step must be computed; 0 computes every step.
         schedule: the computed steps, when the operating point is a fixed plan; the threshold is then not used.
+        weights: per step those of the last computed outputs, when the forecaster is ``fitted`` to that schedule.
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
@@ -93,6 +94,7 @@ class Policy:
     buckets: tuple[BucketShare, ...]
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None
     forecaster: str = "hold"
     coordinate: str = "step"
     applied_to: str = "residual"
@@ -160,6 +162,7 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
         shift=setting.shift,
         threshold=choice.threshold,
         schedule=choice.schedule,
+        weights=choice.weights if setting.forecaster is None else None,
         forecaster=setting.forecaster or choice.forecaster,
         coordinate=choice.coordinate,
         applied_to=choice.applied_to,

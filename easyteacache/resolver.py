@@ -53,7 +53,7 @@ class FixedPolicy:
     """A policy source that always gives the same policy."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self._given = self._policy = policy
 
     def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
         """The given policy, whatever the setting."""
@@ -61,14 +61,20 @@ class FixedPolicy:
 
     def with_setting(self, setting: Setting) -> FixedPolicy:
         """The given policy with what ``setting`` says of threshold and window; another threshold replaces its schedule."""
-        policy = self._policy
+        policy = self._given
         changes: dict[str, Any] = {}
+        if setting.uncorrected and policy.weights is not None:
+            why = "It corrects computed steps, and this sampler is not known to be Euler's: every step is computed."
+            changes |= {"schedule": None, "weights": None, "forecaster": "hold", "threshold": 0.0, "refusal": why}
         if setting.threshold is not None:
             changes |= {"threshold": setting.threshold, "schedule": None}
+            changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
         if setting.min_skip_step is not None:
             changes["first_skip_step"] = setting.min_skip_step
         if setting.max_skip_step is not None:
             changes["last_skip_step"] = from_end(setting.max_skip_step, setting.num_steps or policy.num_steps)
         if setting.max_consecutive_skips is not None:
             changes["max_consecutive_skips"] = setting.max_consecutive_skips
-        return FixedPolicy(dataclasses.replace(policy, **changes))
+        found = FixedPolicy(dataclasses.replace(policy, **changes))
+        found._given = policy
+        return found

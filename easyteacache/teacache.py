@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from easyteacache import arguments
 from easyteacache.attachable import AttachableCache
 from easyteacache.errors import SignalMismatch, StepOrderError
+from easyteacache.forecast import AUTO
 from easyteacache.forecast import forecaster as _forecaster_named
 from easyteacache.policy import Policy
 from easyteacache.resolver import FixedPolicy, PolicySource, Resolver
@@ -118,7 +119,8 @@ class TeaCache(AttachableCache):
             key: a model key (``"wan2.1/t2v-14b"``) or an exact alias such as a Hub repository id.
             threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
-            min_skip_step, max_skip_step, max_consecutive_skips, forecaster: override the record's.
+            min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
+            forecaster: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_yanked: use a yanked record all the same.
 
@@ -141,7 +143,7 @@ class TeaCache(AttachableCache):
             min_skip_step=min_skip_step,
             max_skip_step=max_skip_step,
             max_consecutive_skips=max_consecutive_skips,
-            forecaster=None if forecaster is None else _forecaster_named(forecaster).name,
+            forecaster=None if forecaster in (None, AUTO) else _forecaster_named(forecaster).name,
         )
         found = registry.find(key)
         if found.calibration.signal == "unknown":

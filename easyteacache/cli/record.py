@@ -152,7 +152,13 @@ def _record(model: str, folder: Path, options: dict[str, Any], *, rank: int, wor
     from easyteacache.integrations.recording import record_pipeline
 
     jobs, settings = _jobs(model, options), _settings(model, options)
-    pipe = _pipeline(model, options)
+    pipe = open_pipeline(
+        model,
+        dtype=options["dtype"],
+        device=options["device"],
+        offload=options["offload"],
+        revision=options["revision"],
+    )
     return record_pipeline(
         pipe, jobs, folder, settings, chunk=options["chunk"], rank=rank, world_size=world_size, progress=rank == 0
     )
@@ -223,20 +229,29 @@ def _checkpoint(model: str, revision: str | None) -> str:
     return f"{name}@{revision}" if revision else name
 
 
-def _pipeline(model: str, options: dict[str, Any]) -> Any:
+def open_pipeline(
+    model: str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    offload: bool = False,
+    revision: str | None = None,
+) -> Any:
+    """The pipeline that people name MODEL on the command line: 'reference', a folder, or a repository on the Hub."""
     import torch
 
-    dtype = getattr(torch, options["dtype"]) if options["dtype"] else None
+    number_type = getattr(torch, dtype) if dtype else None
     if model == REFERENCE:
         from easyteacache.reference import load_pipeline
 
-        pipe: Any = load_pipeline(dtype=dtype or torch.float32)
+        pipe: Any = load_pipeline(dtype=number_type or torch.float32)
     else:
         from diffusers import DiffusionPipeline
 
-        pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=dtype, revision=options["revision"])
-    device = options["device"] or _default_device(torch)
-    if options["offload"]:
+        pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=number_type, revision=revision)
+    pipe.set_progress_bar_config(disable=True)
+    device = device or _default_device(torch)
+    if offload:
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)

@@ -36,6 +36,19 @@ if TYPE_CHECKING:
 )
 @click.option("--order", type=click.IntRange(1, 8), help="Fix the polynomial's order.  [chosen by cross-validation]")
 @click.option("--robust", is_flag=True, help="Huber weights: runs that went wrong count less.")
+@click.option(
+    "--measure",
+    "model",
+    metavar="MODEL",
+    help="Choose between plans by sampling a few runs with MODEL, as given to `record`.  [traces alone decide]",
+)
+@click.option(
+    "--measure-runs",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="With --measure: runs a plan is sampled on.",
+)
 @click.option("--title", help="The model's name as people write it.  [the key]")
 @click.option(
     "--modality",
@@ -47,12 +60,23 @@ if TYPE_CHECKING:
 @click.option("--date", metavar="YYYY-MM-DD", help="Date of the fit.  [day of the last recording]")
 @click.option("--note", "notes", multiple=True, help="What a user should know; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys listed above as JSON.")
-def solve(traces: tuple[Path, ...], out: Path, part: str | None, as_json: bool, **choices: Any) -> None:
+def solve(
+    traces: tuple[Path, ...],
+    out: Path,
+    part: str | None,
+    model: str | None,
+    measure_runs: int,
+    as_json: bool,
+    **choices: Any,
+) -> None:
     """Solve a calibration from TRACES, files or folders that `easyteacache record` wrote.
 
     Fits a curve and a sigma profile per sequence length, step count and shift, searches schedules and thresholds for speed-ups of
     1.25 to 5, and states the error of each on runs it kept aside. The record is a draft until `easyteacache validate --write`
     has judged it. The same traces and options always give the same file.
+
+    With --measure, plans that correct computed steps are sampled with the model itself before one is chosen. What was measured is
+    kept in OUT.measured.json: the same command goes on where it was stopped.
 
     \b
     Examples:
@@ -60,6 +84,7 @@ def solve(traces: tuple[Path, ...], out: Path, part: str | None, as_json: bool, 
       easyteacache solve a.safetensors b.safetensors --out my.json \\
           --model-key wan2.1/t2v-1.3b --license CC0-1.0
       easyteacache solve traces --out plain.json --method teacache
+      easyteacache solve traces --out my-model.json --measure reference
 
     \b
     JSON: file, model_key, revision, signal, explains, signals (each bucket,
@@ -67,6 +92,8 @@ def solve(traces: tuple[Path, ...], out: Path, part: str | None, as_json: bool, 
       forecaster, computed_steps, speedup, error, p90)
     """
     from easyteacache import calibration as records
+    from easyteacache.cli.measuring import measure_with
+    from easyteacache.cli.record import open_pipeline
     from easyteacache.solver.options import FitOptions
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
@@ -82,7 +109,15 @@ def solve(traces: tuple[Path, ...], out: Path, part: str | None, as_json: bool, 
     signal = choices.pop("signal")
     options = FitOptions(choices.pop("method"), choices.pop("order"), choices.pop("robust"))
     with _Bar(len(runs.settings()), hidden=as_json) as progress:
-        solution = solve_traces(runs, signal=signal, options=options, labels=Labels(**choices), progress=progress)
+        measure = None
+        if model is not None:
+            kept_in = out.with_name(f"{out.name}.measured.json")
+            measure = measure_with(
+                open_pipeline(model), runs=measure_runs, kept_in=kept_in, on_run=lambda: progress("")
+            )
+        solution = solve_traces(
+            runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
+        )
     record = _next_revision(solution.calibration, previous)
     records.save(record, out)
     if as_json:

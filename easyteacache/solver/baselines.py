@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 IDENTITY = Polynomial((1.0, 0.0))
 # Bisection of a threshold that every run and branch answers differently.
 ROUNDS = 24
+UNFITTED = ("linear", "quadratic", "taylor-2", "foca")
 
 
 def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
@@ -25,8 +26,15 @@ def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
 
 
 def uniform(replay: Replay, computed: int, filling: Filling) -> Array:
-    """Errors (R,) of evenly spaced computed steps with the same filling: what needs no calibration at all."""
-    return fixed(replay, schedule.uniform(replay.runs.num_steps, computed), filling)
+    """Errors (R,) of evenly spaced computed steps with the same filling: what needs no calibration at all.
+
+    Fitted weights are a calibration: there it is the best of the forecasts of the output that need none.
+    """
+    steps = schedule.uniform(replay.runs.num_steps, computed)
+    if filling.weights is None:
+        return fixed(replay, steps, filling)
+    found = [fixed(replay, steps, Filling(name, "step", filling.applied_to)) for name in UNFITTED]
+    return min(found, key=lambda errors: float(np.log(errors).mean()))
 
 
 def fewer_steps(replay: Replay, computed: int) -> Array:

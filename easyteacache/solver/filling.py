@@ -30,8 +30,11 @@ class Filling:
     forecaster: str = "hold"
     coordinate: Coordinate = "step"
     applied_to: Target = "residual"
+    weights: tuple[tuple[float, ...], ...] | None = None
 
     def __str__(self) -> str:
+        if self.weights is not None:
+            return f"fitted weights of the {self.applied_to}"
         axis = "" if self.forecaster in ("hold", "mean") else f" over {self.coordinate}"
         return f"{self.forecaster}{axis} of the {self.applied_to}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -123,7 +124,7 @@ def _baselines(replay: Replay, policy: Policy, computed: float, incumbent: Calib
         "uniform": baselines.uniform(replay, steps, filling_of(policy)),
         "fewer steps": baselines.fewer_steps(replay, steps),
     }
-    if all(policy.signal in trace.signal_distances for trace in replay.runs.traces):
+    if policy.weights is None and all(policy.signal in trace.signal_distances for trace in replay.runs.traces):
         found["identity"] = baselines.identity(replay, policy, computed, filling_of(policy))
     other = None if incumbent is None else _incumbent(replay, incumbent, computed)
     if other is not None:
@@ -144,7 +145,8 @@ def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array
         candidates = [(replay.decide(p), filling_of(p)) for p in policies]
         candidates = [(d, f) for d, f in candidates if mean_computed(d) <= computed]
         if policy.profile is not None or all(policy.signal in t.signal_distances for t in replay.runs.traces):
-            candidates.append((baselines.at_equal_cost(replay, policy, computed), filling_of(policy)))
+            bare = dataclasses.replace(policy, schedule=None)
+            candidates.append((baselines.at_equal_cost(replay, bare, computed), filling_of(bare)))
     except EasyTeaCacheError:
         return None
     errors = [replay.errors(decided, filling) for decided, filling in candidates]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from easyteacache.solver import baselines
+from easyteacache.solver.choice import FittedPlans
 from easyteacache.solver.decisions import Window, from_profile
 from easyteacache.solver.filling import Target
 from easyteacache.solver.plan import SPEEDUPS, Plan, Planner, computed_steps
@@ -20,19 +21,25 @@ LEAST_GAIN_ON_EVEN = 0.98
 LEAST_GAIN_ON_FEWER = 0.85
 
 
-def make_plans(runs: Runs, profile: Profile, progress: Progress = lambda _: None) -> list[Plan]:
+def make_plans(
+    runs: Runs, profile: Profile, progress: Progress = lambda _: None, *, fitted: FittedPlans | None = None
+) -> list[Plan]:
     """The plans of one bucket, the most cautious first.
 
     Args:
         runs: its calibration runs.
         profile: its sigma profile, which drives thresholds.
         progress: told now and then.
+        fitted: makes the plans with fitted weights; None: traces alone decide between them.
     """
     planner = Planner(runs, tick=lambda: progress(""))
     predicted = next(iter(from_profile(runs.traces[0], profile.curve()).values()))
     replay = Replay(runs)
+    counts = sorted({computed_steps(runs.num_steps, speedup) for speedup in SPEEDUPS}, reverse=True)
+    corrected = (fitted or FittedPlans()).plans(runs, counts, progress)
     found: list[Plan] = []
-    for computed in sorted({computed_steps(runs.num_steps, speedup) for speedup in SPEEDUPS}, reverse=True):
+    for computed in counts:
+        found += [corrected[computed]] if computed in corrected else []
         progress(f"planning {computed} of {runs.num_steps} steps")
 
         def scheduled(target: Target | None, computed: int = computed) -> Plan | None:

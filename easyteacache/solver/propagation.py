@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,3 +25,35 @@ def gains(sigmas: Array, *, early: float = EARLY_GAIN) -> Array:
         early: growth at the first one; 1 weighs all steps alike.
     """
     return np.asarray(1.0 + (early - 1.0) * (sigmas[:-1] / sigmas[0]) ** POWER)
+
+
+# Noise level → how much the output answers to a disturbance of the state, ‖δv‖ / ‖δx‖.
+_LEVELS = (0.0, 0.22, 0.38, 0.5, 0.6, 0.72, 0.81, 0.86, 0.92, 0.955, 1.0)
+_MEASURED = (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 1.7, 1.0, 1.0)
+#: Views of how outputs answer to disturbances: the measured one first, then stronger where a sample is decided, stronger early, even.
+VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "measured": _MEASURED,
+        "strong": tuple(1.5 * answer for answer in _MEASURED),
+        "weak": tuple(0.7 * answer for answer in _MEASURED),
+        "early": (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 4.0, 4.0, 4.0),
+        "middle": (2.0, 2.0, 2.0, 2.0, 3.5, 5.0, 5.0, 5.0, 4.7, 3.9, 3.0),
+        "earliest": (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 6.0, 6.0, 6.0),
+    }
+)
+# Errors made at different steps point different ways, so that adding their sizes up counts too much; half of it predicts the
+# typical error of the reference model's plans to within a quarter (docs/solver.md).
+APART = 0.5
+
+
+def responses(sigmas: Array, *, view: str = "measured") -> Array:
+    """How much of a disturbance of the state before each step its output repeats, (S,), in units of the state.
+
+    Measured on plans of the reference model: ‖δv‖/‖δx‖ between runs that follow a plan and full ones, the same seeds. The part of δv along
+    δx is small; what matters is that outputs computed between σ 0.9 and 0.7, where a sample is decided, answer most.
+
+    Args:
+        sigmas: (S + 1,) noise levels, falling from about 1.
+        view: a name of ``VIEWS``.
+    """
+    return np.asarray(APART * np.interp(sigmas[:-1] / sigmas[0], _LEVELS, VIEWS[view]))

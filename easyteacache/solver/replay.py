@@ -14,6 +14,7 @@ from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver import decisions
 from easyteacache.solver.decisions import Predictions, Schedule, Window
 from easyteacache.solver.filling import Filling
+from easyteacache.solver.fitted import StateFit, Weights
 from easyteacache.solver.objective import Objective
 from easyteacache.solver.propagation import gains
 from easyteacache.solver.runs import Runs
@@ -41,6 +42,7 @@ def policy_at(record: Calibration, bucket: Bucket, point: OperatingPoint | None 
         policy,
         threshold=point.threshold or 0.0,
         schedule=point.schedule,
+        weights=point.weights,
         forecaster=point.forecaster,
         coordinate=point.coordinate,
         applied_to=point.applied_to,
@@ -49,7 +51,7 @@ def policy_at(record: Calibration, bucket: Bucket, point: OperatingPoint | None 
 
 def filling_of(policy: Policy | OperatingPoint) -> Filling:
     """What fills the reused steps of a policy or an operating point."""
-    return Filling(policy.forecaster, policy.coordinate, policy.applied_to)  # type: ignore[arg-type]
+    return Filling(policy.forecaster, policy.coordinate, policy.applied_to, policy.weights)  # type: ignore[arg-type]
 
 
 def window_of(policy: Policy) -> Window:
@@ -68,6 +70,7 @@ class Replay:
         self.runs = runs
         self._gains = gains(runs.sigmas)
         self._objectives: dict[tuple[Filling, str | None], Objective] = {}
+        self._fit: StateFit | None = None
 
     def predictions(self, policy: Policy, trace: Trace) -> Predictions:
         """Output distances that the runtime would predict on a run: by the profile where the policy has one."""
@@ -98,6 +101,8 @@ class Replay:
         Where the branches of a run compute different steps their errors are added up, which bounds the error of their
         combination: its Gram matrix knows only equal weights for all branches.
         """
+        if filling.weights is not None:
+            return self._fitted_errors(decided, filling.weights)
         found = np.empty(len(self.runs))
         groups: dict[tuple[tuple[str, Schedule], ...], list[int]] = {}
         for position, branches in enumerate(decided):
@@ -105,6 +110,12 @@ class Replay:
         for plan, members in groups.items():
             found[members] = self._group_errors(dict(plan), filling)[members]
         return found
+
+    def _fitted_errors(self, decided: list[Decisions], weights: Weights) -> Array:
+        """Of a schedule with fitted weights, which is the same for every run and branch."""
+        if self._fit is None:
+            self._fit = StateFit(self.runs)
+        return self._fit.errors_of(next(iter(decided[0].values())), weights)
 
     def _group_errors(self, branches: Decisions, filling: Filling) -> Array:
         schedules = list(branches.values())

@@ -13,13 +13,13 @@ from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
 from easyteacache.calibration import Calibration, Signal
 from easyteacache.errors import InvalidTrace
 from easyteacache.provenance import Conditions, Provenance
-from easyteacache.solver import fit
+from easyteacache.solver import baselines, fit
+from easyteacache.solver.choice import FittedPlans, Measure
 from easyteacache.solver.fit import BucketFit
-from easyteacache.solver.objective import Objective
 from easyteacache.solver.offer import make_plans
 from easyteacache.solver.options import FitOptions
 from easyteacache.solver.plan import Plan
-from easyteacache.solver.propagation import gains
+from easyteacache.solver.replay import Replay
 from easyteacache.solver.rules import require_runs
 from easyteacache.solver.runs import Runs
 from easyteacache.trace import Trace, TraceSet
@@ -80,6 +80,7 @@ def solve(
     signal: str | None = None,
     options: FitOptions | None = None,
     labels: Labels | None = None,
+    measure: Measure | None = None,
     progress: Progress = lambda _: None,
 ) -> Solution:
     """Solve the calibration of one model (one expert of it) from its runs.
@@ -89,6 +90,7 @@ def solve(
         signal: fit this one; None chooses the one held-out evidence speaks for.
         options: see ``FitOptions``.
         labels: see ``Labels``.
+        measure: samples plans with the model itself, to choose between those that traces cannot tell apart.
         progress: told about every stage.
 
     Raises:
@@ -103,11 +105,11 @@ def solve(
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
     fits = fit_buckets(calibration, signal, options, progress=progress)
     chosen = fit.best_signal(fits)
-    buckets = []
+    fitted, buckets = FittedPlans(measure), []
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
-        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress)
+        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress, fitted=fitted)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     return Solution(_record(traces, chosen, fits[chosen], buckets, options, labels), fits, chosen)
@@ -145,16 +147,17 @@ def fit_buckets(
     return fits
 
 
-def _point(plan: Plan, heldout: Runs) -> OperatingPoint:
-    errors = Objective(heldout, plan.filling, gains(heldout.sigmas)).errors(plan.computed)
+def _point(plan: Plan, replay: Replay) -> OperatingPoint:
+    errors = baselines.fixed(replay, plan.computed, plan.filling)
     return OperatingPoint(
         threshold=plan.threshold,
         schedule=plan.computed if plan.threshold is None else None,
         forecaster=plan.filling.forecaster,
         coordinate=plan.filling.coordinate,
         applied_to=plan.filling.applied_to,
+        weights=plan.filling.weights,
         computed_steps=len(plan.computed),
-        speedup=_short(heldout.num_steps / len(plan.computed)),
+        speedup=_short(replay.runs.num_steps / len(plan.computed)),
         error=statistics(errors),
         evidence="replayed",
     )
@@ -169,7 +172,7 @@ def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np
 
 
 def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: Runs) -> Bucket:
-    head = example.header
+    head, replay = example.header, Replay(heldout)
     return Bucket(
         sequence_length=head.sequence_length,
         frames=head.frames,
@@ -182,7 +185,7 @@ def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: R
         coefficients=fitted.chosen.coefficients,
         domain=fitted.chosen.domain,
         quality=fitted.quality,
-        operating_points=tuple(_point(plan, heldout) for plan in plans),
+        operating_points=tuple(_point(plan, replay) for plan in plans),
         sigma_profile=fitted.profile.record(),
     )
 
@@ -204,7 +207,7 @@ def _record(
     modality = labels.modality or ("video" if any((trace.header.frames or 1) > 1 for trace in traces) else "image")
     recorded = [trace.header.recorded_at for trace in traces if trace.header.recorded_at]
     return Calibration(
-        schema_version=1,
+        schema_version=2,
         model_key=key,
         revision=labels.revision,
         status="draft",

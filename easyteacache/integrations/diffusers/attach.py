@@ -11,6 +11,7 @@ from torch import nn
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import parallel, signals
 from easyteacache.integrations.diffusers.adapters import Adapter, Source, adapter_for, located
+from easyteacache.integrations.diffusers.clock import is_euler
 from easyteacache.integrations.diffusers.compiled import step_around
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.families import refuse_another_model
@@ -109,6 +110,7 @@ def _attach(
     module = getattr(transformer, "_orig_mod", transformer)
     adapter = adapter_for(module)
     _refuse_other_caches(module)
+    cache.know_sampler(euler=scheduler is not None and is_euler(scheduler()))
     source = _source(cache, adapter)
     if cache.driven and not allow_borrowed:
         refuse_another_model(cache.policy, type(module).__name__)

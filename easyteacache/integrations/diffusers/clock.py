@@ -61,6 +61,11 @@ class Clock:
         shift = config.get("shift") if self._live and not config.get("use_dynamic_shifting") else None
         return float(shift) if isinstance(shift, (int, float)) and shift > 0 else None
 
+    @property
+    def euler(self) -> bool:
+        """True when the scheduler drives this loop and each of its steps adds Δσ · output to the sample, and nothing else."""
+        return self._live and is_euler(self.scheduler)
+
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
         if self.step < 0 or getattr(self.scheduler, "timesteps", None) is not self._timesteps:
@@ -187,6 +192,13 @@ class Clock:
     def _at(self, values: list[float]) -> float | None:
         position = self.step + (self._base or 0)
         return values[position] if position < len(values) else None
+
+
+def is_euler(scheduler: Any) -> bool:
+    """Does every step of ``scheduler`` add Δσ · output to the sample, with no noise and no memory of earlier outputs?"""
+    names = {kind.__name__ for kind in type(scheduler).__mro__}
+    config = getattr(scheduler, "config", None) or {}
+    return "FlowMatchEulerDiscreteScheduler" in names and not config.get("stochastic_sampling")
 
 
 def _rise(before: torch.Tensor, now: torch.Tensor) -> float:

@@ -26,6 +26,7 @@ class Around:
             output = self.compiled(*args, **kwargs)
         finally:
             driver.compiled_whole = False
+        output = driver.correct(output)
         driver.finish()
         return output
 

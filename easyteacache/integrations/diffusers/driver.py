@@ -111,6 +111,7 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
+        self.cache.know_sampler(euler=self.clock.euler)
         self._share(timestep)
         self.cache.begin_run(num_steps=self.clock.num_steps, shift=self.clock.shift)
         self.on_run()
@@ -264,6 +265,15 @@ class Driver:
         assert forward is not None
         return forwards.filled(blocks, arguments, forward.streams)
 
+    def correct(self, output: Any) -> Any:
+        """A computed step's output, corrected by what it shows of the steps before; other outputs as they are."""
+        forward = self.forward
+        if forward is None or forward.truth is None or not forward.of_output or forward.state is None:
+            return output
+        held = forward.truth if self.residual_device is None else forward.truth.to(self.residual_device)
+        handed = forward.state.corrected(forward.step, held)
+        return output if handed is held else forwards.with_sample(output, handed.to(forward.truth.device))
+
     def output(self, output: Any) -> Any:
         """The transformer's output; at a reused step forecast, where outputs are what is forecast."""
         forward = self.forward
@@ -271,7 +281,7 @@ class Driver:
             return output
         if not forward.skipping:
             forward.truth = forwards.sample_of(output)
-            return output
+            return output if self.compiled_whole else self.correct(output)
         assert forward.forecast is not None
         sample = forwards.sample_of(output)
         return forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())

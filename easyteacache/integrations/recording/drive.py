@@ -92,7 +92,7 @@ def record_run(
             stack.enter_context(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
-        pipe(**_arguments(pipe, job))
+        pipe(**arguments_of(pipe, job))
         known = {
             "sampler": type(pipe.scheduler).__name__,
             "shift": sampler.shift_of(pipe.scheduler),
@@ -127,7 +127,8 @@ def _transformers(pipe: Any) -> dict[str, nn.Module]:
     return present
 
 
-def _arguments(pipe: Any, job: Job) -> dict[str, Any]:
+def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
+    """What ``pipe`` is called with to run ``job``; raises ``AttachError`` where it does not take one of them."""
     accepted = inspect.signature(pipe.__call__).parameters
     wanted = {
         "prompt": job.prompt,
