@@ -215,6 +215,10 @@ class ReferenceModelError(EasyTeaCacheError, ValueError):
     """The reference model cannot do what it was asked for, or its files are missing."""
 
 
+class BenchError(EasyTeaCacheError, ValueError):
+    """The benchmark cannot do what it was asked for, or a file of results is damaged or another benchmark's."""
+
+
 class HubError(EasyTeaCacheError):
     """Talking to a hub failed.
 
