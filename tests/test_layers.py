@@ -50,9 +50,14 @@ LAYERS = {
     "export": Layer("integrations.export integrations.export.*", "facts records registry identify runtime", ""),
     "reference": Layer("reference reference.*", "facts records registry runtime", "torch diffusers numpy safetensors"),
     "demo": Layer("demo demo.* quality", "facts records registry runtime reference", "numpy"),
+    "bench": Layer(
+        "bench bench.*",
+        "facts records registry runtime recorder solver integrations reference demo",
+        "torch diffusers numpy",
+    ),
     "cli": Layer(
         "cli cli.* __main__",
-        "facts records registry identify runtime recorder solver hub integrations export reference demo",
+        "facts records registry identify runtime recorder solver hub integrations export reference demo bench",
         "click",
     ),
     "front": Layer("__init__", "facts", ""),  # everything else by name, on first use

@@ -9,6 +9,8 @@ from typing import Any
 
 from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings
 
+TITLES = {"": "DBCache", "taylorseer": "DBCache + TaylorSeer", "foca": "DBCache + FoCa", "dmd": "DBCache + DMD"}
+
 
 class DBCache(Contender):
     """DBCache without a forecast.
@@ -21,11 +23,10 @@ class DBCache(Contender):
     knob = Knob("residual_diff_threshold", 1e-4, 5.0)
     packages = ("cache-dit",)
     note = "always runs the first block, which weighs more the fewer blocks a model has"
-    _titles = {"": "DBCache", "taylorseer": "DBCache + TaylorSeer", "foca": "DBCache + FoCa", "dmd": "DBCache + DMD"}
 
     def __init__(self, forecast: str = "") -> None:
         self.forecast = forecast
-        self.name = self._titles[forecast]
+        self.name = TITLES[forecast]
         self.kind = "forecast" if forecast else "hold"
 
     def inapplicable(self, bed: Bed) -> str | None:

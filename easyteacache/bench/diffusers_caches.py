@@ -95,9 +95,7 @@ class MagCache(DiffusersCache):
         """``MagCacheConfig``."""
         from diffusers import MagCacheConfig
 
-        return MagCacheConfig(
-            **settings, num_inference_steps=bed.case.steps, mag_ratios=list(calibrated["mag_ratios"])
-        )
+        return MagCacheConfig(**settings, num_inference_steps=bed.case.steps, mag_ratios=list(calibrated["mag_ratios"]))
 
 
 class TaylorSeer(DiffusersCache):

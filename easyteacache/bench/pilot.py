@@ -17,7 +17,9 @@ from easyteacache.bench.subject import Pair
 from easyteacache.bench.trial import Uncached, measure
 
 #: Halvings of a knob's logarithmic range per target.
-ROUNDS = 9
+ROUNDS = 8
+#: A ratio of two values that is not halved any more, and how far beside a hint is looked first.
+NARROW, HINT_STEP = 1.02, 1.3
 #: A share this close below what is allowed needs no more halving.
 CLOSE = 0.04
 #: Decibels of the pilot within which a second setting is measured too, and how many are at most.
@@ -44,11 +46,13 @@ def run(
         return score.share
 
     shares: dict[str, tuple[Settings, float, float]] = {}
+    hints: dict[float, float] = {}
+    grain = 1.01 / bed.case.steps
     for variant in contender.variants(bed):
         if contender.knob is None:
             tried(variant)
         else:
-            bisect(tried, variant, contender.knob, bed.targets)
+            hints = bisect(tried, variant, contender.knob, bed.targets, grain=grain, hints=hints) or hints
     usable = [key for key, (_, share, _) in shares.items() if any(share <= allowed(t) for t in bed.targets)]
     # Where nothing reaches the smallest target, the one that skips most tells that.
     kept = usable or [min(shares, key=lambda key: shares[key][1])]
@@ -61,12 +65,15 @@ def run(
     return found
 
 
-def choose(piloted: Sequence[Piloted], targets: Sequence[float]) -> list[Settings]:
-    """The settings to evaluate: per target the best, and a second one where it is almost as good."""
+def choose(piloted: Sequence[Piloted], targets: Sequence[float], knob: Knob | None = None) -> list[Settings]:
+    """The settings to evaluate: per target the best, and a second variant where it is almost as good."""
     found: dict[str, Settings] = {}
     for target in targets:
         able = sorted((p for p in piloted if p.share <= allowed(target)), key=lambda p: -p.psnr)
-        for one in able[:MOST]:
+        variants: dict[str, Piloted] = {}
+        for one in able:
+            variants.setdefault(_key({k: v for k, v in one.settings.items() if knob is None or k != knob.name}), one)
+        for one in list(variants.values())[:MOST]:
             if one.psnr >= able[0].psnr - ALMOST:
                 found.setdefault(_key(one.settings), one.settings)
     if not found and piloted:
@@ -76,15 +83,26 @@ def choose(piloted: Sequence[Piloted], targets: Sequence[float]) -> list[Setting
 
 
 def bisect(
-    share_of: Callable[[Settings], float], variant: Settings, knob: Knob, targets: Sequence[float]
+    share_of: Callable[[Settings], float],
+    variant: Settings,
+    knob: Knob,
+    targets: Sequence[float],
+    *,
+    grain: float = 0.0,
+    hints: Mapping[float, float] | None = None,
 ) -> dict[float, float]:
-    """Bisect a knob for each target; returns every value tried → its share.
+    """Bisect a knob for each target.
 
     Args:
         share_of: tries a setting, returns its computed share, which falls as the knob rises.
         variant: the other settings.
         knob: what to turn.
         targets: speed-ups.
+        grain: the least difference that shares have: no value is searched for between two that are this close.
+        hints: target → where to look first.
+
+    Returns:
+        Target → the smallest value found that computes little enough; targets out of reach are left out.
     """
     known: dict[float, float] = {}
 
@@ -93,24 +111,26 @@ def bisect(
             known[value] = share_of({**variant, knob.name: value})
         return known[value]
 
-    if share(knob.high) > max(map(allowed, targets)):
-        return known
-    for target in sorted(targets, reverse=True):
+    found: dict[float, float] = {}
+    for target in sorted(targets):
         most = allowed(target)
-        if known[knob.high] > most:
-            continue
+        if share(knob.high) > most:
+            break
         # Between the largest value known to compute too much and the smallest known to compute little enough.
-        low = max((v for v, s in known.items() if s > most), default=knob.low)
-        high = min(v for v, s in known.items() if s <= most and v > low)
+        low = max((value for value, found_share in known.items() if found_share > most), default=knob.low)
+        high = min(value for value, found_share in known.items() if found_share <= most and value >= low)
+        middle = (hints or {}).get(target)
         for _ in range(ROUNDS):
-            if known[high] >= most * (1 - CLOSE) or high / low < 1.02:
+            close = known[high] >= most * (1 - CLOSE) or (low in known and known[low] - known[high] <= grain)
+            if close or high / low < NARROW:
                 break
-            middle = math.sqrt(low * high)
+            middle = math.sqrt(low * high) if middle is None or not low < middle < high else middle
             if share(middle) > most:
-                low = middle
+                low, middle = middle, middle * HINT_STEP if hints else None
             else:
-                high = middle
-    return known
+                high, middle = middle, middle / HINT_STEP if hints else None
+        found[target] = high
+    return found
 
 
 def _worth_it(

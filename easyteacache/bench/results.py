@@ -53,7 +53,7 @@ class Cell:
     def share(self) -> float:
         """Mean computed share."""
         shares = self.pairs["share"]
-        return sum(shares) / len(shares)
+        return float(sum(shares)) / len(shares)
 
 
 @dataclass
@@ -82,9 +82,7 @@ class Results:
 
     def forget(self, contender: str, case: str | None = None) -> None:
         """Drop everything known of a contender, in one case or in all."""
-        self.cells = [
-            cell for cell in self.cells if cell.contender != contender or case not in (None, cell.case)
-        ]
+        self.cells = [cell for cell in self.cells if cell.contender != contender or case not in (None, cell.case)]
         for name, plans in self.plans.items():
             if case in (None, name):
                 plans.pop(contender, None)
@@ -115,7 +113,9 @@ def load(path: Path) -> Results:
         content.pop("format")
         results = Results(cells=cells, **content)
     except (TypeError, KeyError, AttributeError) as error:
-        raise BenchError(f"{path}: damaged, a part is missing or unknown ({error}); delete it to measure again") from error
+        raise BenchError(
+            f"{path}: damaged, a part is missing or unknown ({error}); delete it to measure again"
+        ) from error
     for cell in results.cells:
         _check(path, cell)
     return results
@@ -163,7 +163,9 @@ def merge(files: Iterable[Path]) -> Results:
         if merged is None:
             merged = found
             continue
-        differing = [name for name in {**merged.setup, **found.setup} if merged.setup.get(name) != found.setup.get(name)]
+        differing = [
+            name for name in {**merged.setup, **found.setup} if merged.setup.get(name) != found.setup.get(name)
+        ]
         if differing:
             raise BenchError(f"{path}: its {differing[0]} is not that of the other files, so they cannot be compared")
         twice = {cell.identity for cell in merged.cells} & {cell.identity for cell in found.cells}

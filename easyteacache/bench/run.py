@@ -19,7 +19,7 @@ import torch
 from easyteacache.bench import pilot
 from easyteacache.bench.contender import Bed, Contender, Settings
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
-from easyteacache.bench.subject import Case, Pair, Subject
+from easyteacache.bench.subject import Case, Subject
 from easyteacache.bench.trial import PeakMemory, Uncached, measure, sample
 from easyteacache.errors import BenchError
 
@@ -202,7 +202,7 @@ class _Case:
         settings: list[Settings] = list(contender.variants(bed))
         if contender.piloted():
             piloted = pilot.run(bed, self.uncached, contender, calibrated, self.pilot_pairs)
-            settings = pilot.choose(piloted, bed.targets)
+            settings = pilot.choose(piloted, bed.targets, contender.knob)
         plans[contender.name] = {
             "calibrated": calibrated,
             "pilot": [asdict(one) for one in piloted],
@@ -217,9 +217,7 @@ class _Case:
         try:
             with memory.watched():
                 sample(bed, self.uncached.meter, contender, settings, calibrated, self.pairs[0])
-            scores = measure(
-                bed, self.uncached, contender, settings, calibrated, self.pairs, retimed=self.plan.retimed
-            )
+            scores = measure(bed, self.uncached, contender, settings, calibrated, self.pairs, retimed=self.plan.retimed)
         except Exception as error:
             self._record(contender, FAILED, _reason(error), settings)
             return

@@ -55,7 +55,9 @@ class EasyTeaCache(Contender):
         from easyteacache.resolver import Resolver
         from easyteacache.setting import Setting
 
-        setting = Setting(num_steps=bed.case.steps, speedup=settings["speedup"])
+        setting = Setting(
+            sequence_length=bed.subject.tokens(bed.case), num_steps=bed.case.steps, speedup=settings["speedup"]
+        )
         cache = TeaCache._from_source(Resolver(_found(bed.record), setting), setting)
         with cache.attached(bed.subject.pipe):
             yield
@@ -184,7 +186,5 @@ def _recorded(bed: Bed) -> Any:
 
     jobs = [bed.subject.job(bed.case, pair) for pair in bed.calibration_pairs[:OWN_RUNS]]
     with tempfile.TemporaryDirectory() as folder:
-        record_pipeline(
-            bed.subject.pipe, jobs, folder, RecordingSettings(model_key="bench/contender"), progress=False
-        )
+        record_pipeline(bed.subject.pipe, jobs, folder, RecordingSettings(model_key="bench/contender"), progress=False)
         return TraceSet.load(folder)

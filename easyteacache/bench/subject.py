@@ -96,6 +96,10 @@ class Subject:
         """``count`` prompts in turn, each with a seed of its own."""
         return tuple(Pair(self.prompts[i % len(self.prompts)], first_seed + i) for i in range(count))
 
+    def tokens(self, case: Case) -> int | None:
+        """Sequence length in a case, where it is known without a run."""
+        return None
+
     def job(self, case: Case, pair: Pair) -> Job:
         """The same run as the recorder takes it."""
         from easyteacache.integrations.recording import Job
@@ -171,6 +175,10 @@ class ReferenceSubject(Subject):
         )[0][0]
         return np.asarray(frames, dtype=np.float32)
 
+    def tokens(self, case: Case) -> int:
+        """Tokens entering the blocks."""
+        return int(self.pipe.sequence_length(case.frames or 1, case.height or 16, case.width or 16))
+
     def read(self, pair: Pair, frames: Frames) -> bool | None:
         """Does the digit classifier read the digit asked for?"""
         from easyteacache.reference import load_classifier
@@ -189,7 +197,7 @@ class ReferenceSubject(Subject):
 
         pipe = self.pipe
 
-        def guided(state: dict[str, Tensor], *, step: int, timestep: Tensor) -> Tensor:
+        def guided_velocity(state: dict[str, Tensor], *, step: int, timestep: Tensor) -> Tensor:
             latents = state["latents"]
             text = torch.cat((state["negative_prompt_embeds"], state["prompt_embeds"]))
             twice = torch.cat((latents, latents)).to(pipe.transformer.dtype)
@@ -198,9 +206,10 @@ class ReferenceSubject(Subject):
                     pipe.transformer, twice, timestep=timestep.expand(len(twice)), text=text.to(twice.dtype)
                 )
             uncond, cond = velocity.to(latents.dtype).chunk(2)
-            return uncond + pipe.guidance_scale * (cond - uncond)
+            guided: Tensor = uncond + pipe.guidance_scale * (cond - uncond)
+            return guided
 
-        pipe._guided_velocity = guided
+        pipe._guided_velocity = guided_velocity
         try:
             yield True
         finally:
@@ -233,6 +242,25 @@ def load_reference(model_path: Path | None) -> ReferenceSubject:
         raise ReferenceModelError(f"{folder}: not a saved {kind}: {error}") from error
     pipe = MovingDigitsPipeline.from_transformer(transformer)
     return ReferenceSubject(pipe, name=f"{model_path.name} ({kind})", digest=digest_of(pipe), key=None)
+
+
+def load_pipeline(
+    model: str, *, prompts: Sequence[str], guidance_scale: float | None = None, dtype: str | None = None
+) -> Subject:
+    """A diffusers pipeline from a folder or from the Hub.
+
+    Args:
+        model: folder or repository id.
+        prompts: what to sample.
+        guidance_scale: None leaves it to the pipeline.
+        dtype: name of torch's number type; None loads it as it is stored.
+    """
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype) if dtype else None)
+    # A folder's place on this machine is nobody's business, its name may be.
+    name = Path(model).name if Path(model).exists() else model
+    return Subject(pipe, name=name, digest=digest_of(pipe), prompts=prompts, guidance_scale=guidance_scale)
 
 
 def digest_of(pipe: Any) -> str:
