@@ -90,7 +90,7 @@ def _line(axes: Axes, line: Sequence[tuple[float, float]], kind: str, marker: st
 
 
 def _frame(axes: Axes, targets: Sequence[float]) -> None:
-    axes.set_xlim(1.0, max(*targets) * 1.09)
+    axes.set_xlim(1.0, max(targets) * 1.09)
     axes.set_xticks([1, *targets], ["1x", *(f"{target:g}x" for target in targets)])
     axes.set_xlabel("times less computed (work of the uncached run / work done)", fontsize=9)
     axes.set_ylabel("PSNR, dB", fontsize=9)

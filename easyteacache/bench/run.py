@@ -20,7 +20,7 @@ from easyteacache.bench import pilot
 from easyteacache.bench.contender import Bed, Contender, Settings
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
 from easyteacache.bench.subject import Case, Subject
-from easyteacache.bench.trial import PeakMemory, Uncached, measure, sample
+from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure, sample
 from easyteacache.errors import BenchError
 
 #: Seeds far from those that calibrations are recorded with, and from each other.
@@ -194,7 +194,7 @@ class _Case:
         if known is not None and contender.kind != "own":
             return known["settings"], known["calibrated"]
         self.tell(f"{self.case.name}: {contender.name}, tuning")
-        calibrated = dict(contender.calibrate(bed))
+        calibrated = dict(calibrated_on(bed, self.uncached.meter, contender))
         if known is not None and known["calibrated"] == calibrated:
             return known["settings"], calibrated
         self.results.forget(contender.name, self.case.name)

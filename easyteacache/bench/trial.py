@@ -146,6 +146,12 @@ def _score(
     )
 
 
+def calibrated_on(bed: Bed, meter: Meter, contender: Contender) -> Calibrated:
+    """The contender's own calibration, with everything it put on taken off again."""
+    with meter.counting():
+        return contender.calibrate(bed)
+
+
 def sample(
     bed: Bed, meter: Meter, contender: Contender, settings: Settings, calibrated: Calibrated, pair: Pair
 ) -> Sampled:
