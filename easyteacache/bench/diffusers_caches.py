@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -258,7 +259,10 @@ def quiet() -> Iterator[None]:
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            # FasterCache's own call.
+            warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
+            yield
     finally:
         logging.set_verbosity(before)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -167,7 +167,7 @@ def _timed(subject: Subject, case: Case, pair: Pair, meter: Meter, *, steps: int
     begin = time.perf_counter()
     frames = subject.sample(case, pair, steps=steps)
     _synchronise()
-    return Sampled(frames, time.perf_counter() - begin, meter.work)
+    return Sampled(frames, time.perf_counter() - begin, replace(meter.work))
 
 
 def _synchronise() -> None:
