@@ -39,6 +39,7 @@ def as_data(results: Results) -> dict[str, Any]:
                     for at in case["targets"]
                 ],
                 "curves": {name: [list(point) for point in line] for name, line in case["curves"].items()},
+                "short": [{"contender": name, "share": share, "psnr": psnr} for name, share, psnr in case["short"]],
                 "missing": [{"contender": c.contender, "state": c.state, "reason": c.reason} for c in case["missing"]],
             }
             for case in tables(results)
@@ -61,7 +62,8 @@ def _lines(results: Results, table: Any, *, heading: Any) -> Iterator[str]:
     yield f"{setup['model']}, {len(setup['pairs'])} prompt and seed pairs, on {machine.get('accelerator') or machine.get('processor')}"
     yield (
         "PSNR and SSIM compare with the uncached sample of the same noise. A contender stands at a speed-up with the best of its "
-        f"points that computed no more than {SLACK:g} times its share. Time: of the uncached run, median."
+        f"points that computed no more than {SLACK:g} times its share. Time: of the uncached run, median. *: blocks run in part, so "
+        "their attention and feed-forward layers are counted, each by its number of weights."
     )
     for case in tables(results):
         shape, _, steps = case["case"].partition("@")
@@ -74,9 +76,13 @@ def _lines(results: Results, table: Any, *, heading: Any) -> Iterator[str]:
             yield table(HEADS, [_row(name, one) for name, one in at["standings"].items()])
             for one in at["differences"]:
                 yield _difference(one)
-        if case["missing"]:
+        absent = [
+            (name, f"computed {100 * share:.1f} % at least, at {psnr:.1f} dB") for name, share, psnr in case["short"]
+        ]
+        absent += [(cell.contender, _why(cell)) for cell in case["missing"]]
+        if absent:
             yield heading("Not in these tables", 3)
-            yield table(("contender", "why"), [(cell.contender, _why(cell)) for cell in case["missing"]])
+            yield table(("contender", "why"), absent)
         notes = {cell.contender: cell.note for cell in results.cells if cell.case == case["case"] and cell.note}
         if notes:
             yield heading("Notes", 3)
@@ -90,9 +96,13 @@ def _case(results: Results, case: str) -> dict[str, Any]:
         standings = {name: found for name, cells in points.items() if (found := curves.standing(cells, target))}
         ordered = dict(sorted(standings.items(), key=lambda item: -item[1].psnr.mean))
         targets.append({"target": target, "standings": ordered, "differences": curves.differences(points, target)})
+    reached = {name for at in targets for name in at["standings"]}
+    # Cells are ordered by their share, the last one computed least.
+    short = [(name, cells[-1]) for name, cells in points.items() if name not in reached]
     return {
         "case": case,
         "targets": targets,
+        "short": [(name, cell.share, curves.bootstrap(cell.pairs["psnr"]).mean) for name, cell in short],
         "curves": {name: curves.envelope(cells) for name, cells in points.items()},
         "missing": [c for c in results.cells if c.case == case and c.state != MEASURED],
     }

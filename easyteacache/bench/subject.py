@@ -52,9 +52,9 @@ class Case:
 
     @property
     def shape(self) -> str:
-        """``FxHxW``; ``default`` where the pipeline decides."""
+        """``FxHxW``, without F for images; ``default`` where the pipeline decides."""
         sizes = (self.frames, self.height, self.width)
-        return "x".join("-" if size is None else str(size) for size in sizes) if any(sizes) else "default"
+        return "x".join(str(size) for size in sizes if size is not None) or "default"
 
     @property
     def name(self) -> str:

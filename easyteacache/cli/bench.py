@@ -158,7 +158,7 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
 
     \b
     JSON: setup, machine, command, cases (each case, uncached, targets, curves,
-      missing; targets: target, contenders, differences)
+      short, missing; targets: target, contenders, differences)
     """
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other: give one of them.")
