@@ -13,7 +13,7 @@ import pytest
 from easyteacache.bench import plot, report, roster
 from easyteacache.bench.contender import Bed, Contender
 from easyteacache.bench.diffusers_caches import TaylorSeer
-from easyteacache.bench.results import FAILED, IDLE, INAPPLICABLE, MEASURED, load
+from easyteacache.bench.results import FAILED, IDLE, INAPPLICABLE, MEASURED, Results, load
 from easyteacache.bench.run import Plan, run
 from easyteacache.bench.subject import Case, ReferenceSubject
 from easyteacache.errors import BenchError
@@ -133,6 +133,19 @@ def test_the_tables_name_everybody(measured: Path) -> None:
     assert at_two["uniform, hold"]["share"] == pytest.approx(0.5)
     assert at_two["uniform, hold"]["right"] in (0.0, 0.5, 1.0)
     json.dumps(data, allow_nan=False)
+
+
+def test_who_reaches_no_target_is_named_with_what_it_did(make_cell) -> None:
+    cells = [make_cell("attention only", share=0.9, psnr=[31.0, 33.0]), make_cell("held", share=0.5, psnr=[40.0, 42.0])]
+    results = Results(
+        {"model": "m", "pairs": [["a", 1], ["b", 2]], "targets": [2.0]},
+        machine={"processor": "p"},
+        uncached={"a@8": {"right": [True, True]}},
+        cells=cells,
+    )
+    text = report.as_text(results)
+    assert "attention only  computed 90.0 % at least, at 32.0 dB" in text
+    assert report.as_data(results)["cases"][0]["short"] == [{"contender": "attention only", "share": 0.9, "psnr": 32.0}]
 
 
 def test_a_picture_is_written_for_each_case(measured: Path, tmp_path: Path) -> None:
