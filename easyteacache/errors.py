@@ -255,6 +255,10 @@ class MissingPackage(EasyTeaCacheError, ImportError):
         super().__init__(f"{purpose} needs {package}, not found here: {advice}")
 
 
+class BenchError(EasyTeaCacheError, ValueError):
+    """The benchmark cannot do what it was asked for, or a file of results is damaged or another benchmark's."""
+
+
 class HubError(EasyTeaCacheError):
     """Talking to a hub failed.
 

@@ -51,9 +51,14 @@ LAYERS = {
     "reference": Layer("reference reference.*", "facts records registry runtime", "torch diffusers numpy safetensors"),
     "compare": Layer("compare compare.* quality", "facts", "numpy"),
     "demo": Layer("demo demo.*", "facts records registry runtime reference compare", "numpy"),
+    "bench": Layer(
+        "bench bench.*",
+        "facts records registry runtime recorder solver integrations reference compare demo",
+        "torch diffusers numpy",
+    ),
     "cli": Layer(
         "cli cli.* __main__",
-        "facts records registry identify runtime recorder solver hub integrations export reference compare demo",
+        "facts records registry identify runtime recorder solver hub integrations export reference compare demo bench",
         "click",
     ),
     "front": Layer("__init__", "facts", ""),  # everything else by name, on first use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import accelerate
@@ -13,9 +14,11 @@ from tiny_case import noise
 from tiny_pipelines import flux, sample, wan
 from tiny_transformers import CASES, arguments, build
 
+from easyteacache import TeaCache
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import Adapter, Blocks, adapters, register_adapter
 from easyteacache.integrations.diffusers.adapters import _REGISTERED
+from easyteacache.setting import Setting
 
 ADDITIONS: dict[str, dict[str, Any]] = {
     "FluxTransformer2DModel": {
@@ -142,6 +145,25 @@ def test_an_operating_point_may_forecast_the_output_instead_of_the_residual(make
         sample(pipe, "wan", steps=4, guidance_scale=1.0)
     torch.testing.assert_close(outputs[2], 2 * outputs[1] - outputs[0])
     assert not torch.equal(outputs[3], 2 * outputs[2] - outputs[1])
+
+
+def test_what_is_forecast_may_follow_from_a_length_that_only_the_first_forward_tells(make_cache):
+    # As in a record whose bucket for this length forecasts the output and whose first one forecasts the residual.
+    known = make_cache(schedule=(0, 1, 3), applied_to="output", forecaster="linear").policy
+
+    class ByLength:
+        def policy(self, *, sequence_length, num_steps, shift):
+            return dataclasses.replace(known, applied_to="residual" if sequence_length is None else "output")
+
+        def with_setting(self, setting):
+            return self
+
+    pipe = wan()
+    outputs: list[torch.Tensor] = []
+    with TeaCache._from_source(ByLength(), Setting()).attached(pipe):
+        pipe.transformer.register_forward_hook(lambda module, args, output: outputs.append(output[0].clone()))
+        sample(pipe, "wan", steps=4, guidance_scale=1.0)
+    torch.testing.assert_close(outputs[2], 2 * outputs[1] - outputs[0])
 
 
 # Adapters of one's own -----------------------------------------------------------------------------------------------

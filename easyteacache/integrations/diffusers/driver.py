@@ -95,7 +95,6 @@ class Driver:
         else:
             # The first forward of a branch in a run: there is nothing to reuse yet.
             forward.decided = True
-            forward.of_output = self.cache.policy.applied_to == "output"
             forward.wants_signal = not self._needs_no_signal(self.cache.policy, timestep)
 
     def _locate(self, arguments: Mapping[str, Any], timestep: torch.Tensor | None) -> str:
@@ -189,6 +188,8 @@ class Driver:
             self._tokens[forward.branch] = tokens
             self._resolve(forward, tokens, forward.arguments.get(self.adapter.timestep))
             assert forward.state is not None
+            if forward.of_output:
+                forward.truth = forwards.sample_of(forward.returned)
             forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
         if forward.skipping:
             forward.state.reuse(forward.signal, coordinate=forward.coordinate)
@@ -256,7 +257,7 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
-        if forward.heads and not forward.of_output:
+        if forward.heads and (forward.state is None or not forward.of_output):
             forward.truth = forwards.residuals(blocks, output, forward.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
@@ -277,7 +278,12 @@ class Driver:
     def output(self, output: Any) -> Any:
         """The transformer's output; at a reused step forecast, where outputs are what is forecast."""
         forward = self.forward
-        if forward is None or not forward.of_output:
+        if forward is None:
+            return output
+        if forward.state is None:
+            forward.returned = output
+            return output
+        if not forward.of_output:
             return output
         if not forward.skipping:
             forward.truth = forwards.sample_of(output)

@@ -34,6 +34,8 @@ class Forward:
         tokens: sequence length of the generated stream.
         forecast: what a reused step adds to ``heads``; several streams come flattened into one ``(B, N)``.
         truth: the same quantity as a computed step found it.
+        returned: what the transformer returned in a branch's first forward of a run, when the length is not known yet, on
+            which it depends whether the output is forecast.
         collected: outputs of submodules that the signal is taken from.
     """
 
@@ -55,6 +57,7 @@ class Forward:
     tokens: int = 0
     forecast: torch.Tensor | None = None
     truth: torch.Tensor | None = None
+    returned: Any = None
     collected: dict[Output, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,190 @@
+"""What this project's runtime drives: EasyTeaCache itself, the official TeaCache rule, and evenly spaced steps."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings, most_steps
+from easyteacache.errors import BenchError
+from easyteacache.policy import Policy
+from easyteacache.rescale import Polynomial
+from easyteacache.teacache import TeaCache
+
+#: Signal of the official script of a class (ali-vilab/TeaCache 7c10efc), where it has one.
+OFFICIAL_SIGNALS = {"WanTransformer3DModel": "timestep_projection", "FluxTransformer2DModel": "modulated_input"}
+#: Runs the official fit records itself where it is given none.
+OWN_RUNS = 4
+
+
+class EasyTeaCache(Contender):
+    """The calibration in the registry at ``speedup=``, nothing else tuned."""
+
+    name = "EasyTeaCache"
+    family = "easyteacache"
+    kind = "own"
+
+    def inapplicable(self, bed: Bed) -> str | None:
+        """Not without a record."""
+        return "no calibration of this model: name one with --record" if bed.record is None else None
+
+    def calibrate(self, bed: Bed) -> Calibrated:
+        """Which record it is, so that results of another one are not mixed with these."""
+        from easyteacache import json_text
+
+        record = _found(bed.record).calibration
+        text = json_text.spell(record.model_dump(mode="json"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"model_key": record.model_key, "revision": record.revision, "sha256": digest}
+
+    def variants(self, bed: Bed) -> Sequence[Settings]:
+        """One point a target."""
+        return tuple({"speedup": float(target)} for target in bed.targets)
+
+    def piloted(self) -> bool:
+        """Its points were chosen when the record was made."""
+        return False
+
+    @contextlib.contextmanager
+    def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Iterator[None]:
+        """Attached inside the block."""
+        from easyteacache.resolver import Resolver
+        from easyteacache.setting import Setting
+
+        setting = Setting(
+            sequence_length=bed.subject.tokens(bed.case), num_steps=bed.case.steps, speedup=settings["speedup"]
+        )
+        cache = TeaCache._from_source(Resolver(_found(bed.record), setting), setting)
+        with cache.attached(bed.subject.pipe):
+            yield
+
+
+class OfficialTeaCache(Contender):
+    """The official rule: a quartic by ``numpy.polyfit``, accumulated as it is, first and last step computed, plain reuse."""
+
+    name = "TeaCache (official rule)"
+    family = "TeaCache"
+    kind = "hold"
+    knob = Knob("threshold", 1e-4, 20.0)
+    packages = ()
+    note = "fitted natively to traces of the same step count"
+
+    def inapplicable(self, bed: Bed) -> str | None:
+        """Only classes with a known signal."""
+        kind = type(bed.transformer).__name__
+        if len(bed.subject.transformers) > 1:
+            return "the pipeline has two transformers"
+        return None if kind in OFFICIAL_SIGNALS else f"no official signal is known for {kind}"
+
+    def calibrate(self, bed: Bed) -> Calibrated:
+        """Fit the quartic."""
+        from easyteacache.solver import curves
+        from easyteacache.solver.points import gather
+
+        signal = OFFICIAL_SIGNALS[type(bed.transformer).__name__]
+        traces = _recorded(bed)
+        fitted = curves.teacache(gather(traces, signal))
+        return {"signal": signal, "coefficients": list(fitted.coefficients or ()), "runs": len(traces)}
+
+    def variants(self, bed: Bed) -> Sequence[Settings]:
+        """The threshold is all there is."""
+        return ({},)
+
+    def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
+        """Attached inside the block."""
+        policy = _policy(
+            bed,
+            signal=calibrated["signal"],
+            curve=Polynomial(tuple(calibrated["coefficients"])),
+            threshold=settings["threshold"],
+            first_skip_step=1,
+            last_skip_step=bed.case.steps - 2,
+        )
+        return TeaCache.from_policy(policy).attached(bed.subject.pipe)
+
+
+class Uniform(Contender):
+    """Evenly spaced computed steps, filled by one forecaster: what needs no calibration at all.
+
+    Args:
+        forecaster: ``hold`` or ``linear``.
+    """
+
+    family = "easyteacache runtime"
+    packages = ()
+
+    def __init__(self, forecaster: str) -> None:
+        self.forecaster = forecaster
+        self.name = f"uniform, {forecaster}"
+        self.kind = "hold" if forecaster == "hold" else "forecast"
+
+    def inapplicable(self, bed: Bed) -> str | None:
+        """One transformer alone."""
+        return "the pipeline has two transformers" if len(bed.subject.transformers) > 1 else None
+
+    def variants(self, bed: Bed) -> Sequence[Settings]:
+        """As many steps as a target allows."""
+        counts = dict.fromkeys(most_steps(bed.case, target) for target in bed.targets)
+        return tuple({"computed": count} for count in counts)
+
+    def piloted(self) -> bool:
+        """There is nothing to choose."""
+        return False
+
+    def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
+        """Attached inside the block."""
+        from easyteacache.solver.schedule import uniform
+
+        policy = _policy(
+            bed, schedule=uniform(bed.case.steps, settings["computed"]), forecaster=self.forecaster, threshold=0.0
+        )
+        return TeaCache.from_policy(policy).attached(bed.subject.pipe)
+
+
+def _policy(bed: Bed, **changes: Any) -> Policy:
+    plain: dict[str, Any] = {
+        "model_key": "bench/contender",
+        "revision": 1,
+        "status": "draft",
+        "layer": "bench",
+        "signal": "hidden_states",
+        "curve": Polynomial((1.0, 0.0)),
+        "first_skip_step": 0,
+        "last_skip_step": None,
+        "max_consecutive_skips": None,
+        "buckets": (),
+        "num_steps": bed.case.steps,
+    }
+    return Policy(**{**plain, **changes})
+
+
+def _found(record: str | Path | None) -> Any:
+    from easyteacache import calibration
+    from easyteacache.registry import Found, Registry
+
+    if record is None:
+        raise BenchError("no calibration is named")
+    if isinstance(record, Path):
+        loaded = calibration.load(record)
+        return Found(loaded, "given", loaded.model_key)
+    return Registry.default().find(record)
+
+
+def _recorded(bed: Bed) -> Any:
+    """The given traces of this step count, or a few runs recorded now."""
+    from easyteacache.trace import TraceSet
+
+    if bed.traces is not None:
+        given = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
+        if len(given):
+            return given
+    from easyteacache.integrations.recording import RecordingSettings, record_pipeline
+
+    jobs = [bed.subject.job(bed.case, pair) for pair in bed.calibration_pairs[:OWN_RUNS]]
+    with tempfile.TemporaryDirectory() as folder:
+        record_pipeline(bed.subject.pipe, jobs, folder, RecordingSettings(model_key="bench/contender"), progress=False)
+        return TraceSet.load(folder)
