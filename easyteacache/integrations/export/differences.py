@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from easyteacache.bucket import FITTED
 from easyteacache.calibration import Calibration
 from easyteacache.integrations.export.engine import Engine, Model
 from easyteacache.integrations.export.numbers import SAMPLES, USUAL_RANGE, Numbers
@@ -102,6 +103,12 @@ def _plan(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
             False,
             f"This operating point was judged with the forecaster {numbers.forecaster}; {engine.title} repeats the last residual, "
             "so speed-up and error will differ.",
+        )
+    if engine.plan == "either" and numbers.forecaster == FITTED:
+        yield Difference(
+            "forecast",
+            True,
+            f"This operating point fills reused steps with weights of its own, which {engine.title} does not hold.",
         )
 
 
