@@ -133,7 +133,9 @@ def _points(name: str, a: Bucket, b: Bucket) -> Iterator[Change]:
         if _without_weights(before) != _without_weights(after):
             yield Change(label, None if before is None else _effect(before), _after(before, after, b))
         if before and after and before.weights and after.weights and before.weights != after.weights:
-            yield Change(f"{label}: weights", *_weights(before.weights, after.weights))
+            # Only schedules have weights, so what they are of need not be said again.
+            kind = asked.partition(",")[0]
+            yield Change(f"{name}: weights of {kind}", *_weights(before.weights, after.weights))
 
 
 def _without_weights(point: OperatingPoint | None) -> OperatingPoint | None:
@@ -147,8 +149,7 @@ def _weights(before: Rows, after: Rows) -> tuple[str, str]:
         for a, b in zip_longest(before, after, fillvalue=())
         if a != b
     ]
-    changed = f"{len(largest)} step{'' if len(largest) == 1 else 's'}"
-    return f"{len(before)} steps", f"weights of {changed} changed, largest difference {max(largest):.3g}"
+    return f"{len(before)} steps", f"{len(largest)} changed, largest difference {max(largest):.3g}"
 
 
 def _after(before: OperatingPoint | None, after: OperatingPoint | None, bucket: Bucket) -> str | None:
@@ -159,7 +160,7 @@ def _after(before: OperatingPoint | None, after: OperatingPoint | None, bucket: 
 
 
 def _asked(point: OperatingPoint) -> str:
-    kind = f"threshold {point.threshold:g}" if point.threshold is not None else f"schedule of {point.computed_steps}"
+    kind = f"threshold {point.threshold:g}" if point.schedule is None else f"schedule of {len(point.schedule)}"
     return f"{kind}, {point.forecaster} of {point.applied_to}"
 
 
