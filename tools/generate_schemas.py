@@ -4,7 +4,9 @@
     python tools/generate_schemas.py --check         # exit 1 and name what is stale, write nothing
     python tools/generate_schemas.py --release v1    # record the v1 files as released: from then on they never change
 
-A released file that no longer fits its record is an error in every mode: give the format a new version instead.
+A released file that no longer fits its record is an error in every mode: give the format a new version instead. The files of
+superseded versions are kept, because files of those versions are still read and checked; they are no longer generated, and an
+error in every mode when they are not what was released.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ LARGEST = sys.float_info.max
 
 @dataclass(frozen=True)
 class Format:
-    """One file format: its record, its version, and the page whose table describes it, if any."""
+    """One file format: its record, its newest version, and the page whose table describes it, if any."""
 
     name: str
     version: int
@@ -42,7 +44,15 @@ class Format:
     @property
     def path(self) -> str:
         """The schema file, relative to the repository root."""
-        return f"schemas/{self.name}.v{self.version}.schema.json"
+        return self._path(self.version)
+
+    @property
+    def superseded(self) -> tuple[str, ...]:
+        """The schema files of all earlier versions, relative to the repository root."""
+        return tuple(map(self._path, range(1, self.version)))
+
+    def _path(self, version: int) -> str:
+        return f"schemas/{self.name}.v{version}.schema.json"
 
     @property
     def identifier(self) -> str:
@@ -57,7 +67,7 @@ class Format:
 
 
 FORMATS = (
-    Format("calibration", 1, "easyteacache.calibration:Calibration", "docs/registry-format.md"),
+    Format("calibration", 2, "easyteacache.calibration:Calibration", "docs/registry-format.md"),
     Format("index", 1, "easyteacache.index:Index", "docs/registry-format.md"),
     Format("trace", 1, "easyteacache.trace_run:TraceHeader"),
 )
@@ -250,6 +260,20 @@ def _refuse_released(root: Path, stale: dict[str, str]) -> None:
         )
 
 
+def _refuse_changed_superseded(root: Path) -> None:
+    known = released(root)
+    for form in FORMATS:
+        for path in form.superseded:
+            target = root / path
+            digest = hashlib.sha256(target.read_bytes()).hexdigest() if target.exists() else None
+            if digest is None or digest != known.get(target.name):
+                state = "missing" if digest is None else f"not the file whose hash is in {RELEASED}"
+                raise click.ClickException(
+                    f"{path}: superseded by version {form.version}, but {state}. Files of its version are still checked "
+                    "against it and it is generated from nothing: restore it from the history."
+                )
+
+
 @click.command(help=__doc__)
 @click.option("--check", is_flag=True, help="Exit 1 when a generated file is stale, naming it; write nothing.")
 @click.option("--release", "version", metavar="VERSION", help="Record this version's schema files as released.")
@@ -258,6 +282,7 @@ def main(check: bool, version: str | None, root: Path) -> None:
     """Entry point."""
     stale = _stale(root)
     _refuse_released(root, stale)
+    _refuse_changed_superseded(root)
     if check or version:
         for path in stale:
             click.echo(f"{path} is stale: run python tools/generate_schemas.py", err=True)

@@ -202,8 +202,15 @@ def _computed(bucket: Bucket, point: OperatingPoint) -> str | None:
 
 def _remark(point: OperatingPoint) -> str | None:
     latency = None if point.latency_seconds is None else f"{point.latency_seconds:g} s"
-    parts = [part for part in (latency, point.hardware, point.note) if part]
+    parts = [part for part in (_weights(point), latency, point.hardware, point.note) if part]
     return ", ".join(parts) or None
+
+
+def _weights(point: OperatingPoint) -> str | None:
+    if point.weights is None:
+        return None
+    longest = max(map(len, point.weights))
+    return f"weights of {len(point.weights)} steps, up to {longest} a step"
 
 
 def _origin(record: Calibration) -> Iterator[str]:

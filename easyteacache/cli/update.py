@@ -60,7 +60,7 @@ def update(
     else:
         for key, before, after, changes in lines:
             click.echo(text.heading(f"{key}: revision {before} → {after}"))
-            click.echo(changes_table(changes))
+            click.echo(changes_table(changes) if changes else "  Only the way it is written differs.")
         gone = [key for key in wanted if key not in found.records]
         click.echo(f"\n{len(changed)} of {len(wanted)} pulled records changed at {remote.repository}.")
         if gone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from easyteacache.bucket import Bucket, OperatingPoint
@@ -13,6 +14,7 @@ from easyteacache.gate import Gate
 from easyteacache.rescale import Polynomial
 
 SAMPLES = 64
+Rows = tuple[tuple[float, ...], ...]
 _OWN_SECTIONS = ("buckets", "revision")
 
 
@@ -127,9 +129,27 @@ def _points(name: str, a: Bucket, b: Bucket) -> Iterator[Change]:
     new = {_asked(point): point for point in b.operating_points}
     for asked in dict.fromkeys((*old, *new)):
         before, after = old.get(asked), new.get(asked)
-        if before != after:
-            label = f"{name}: {asked}"
+        label = f"{name}: {asked}"
+        if _without_weights(before) != _without_weights(after):
             yield Change(label, None if before is None else _effect(before), _after(before, after, b))
+        if before and after and before.weights and after.weights and before.weights != after.weights:
+            # Only schedules have weights, so what they are of need not be said again.
+            kind = asked.partition(",")[0]
+            yield Change(f"{name}: weights of {kind}", *_weights(before.weights, after.weights))
+
+
+def _without_weights(point: OperatingPoint | None) -> OperatingPoint | None:
+    return None if point is None else point.model_copy(update={"weights": None})
+
+
+def _weights(before: Rows, after: Rows) -> tuple[str, str]:
+    """Hundreds of numbers in a few words; the row of one step is compared from the newest output back."""
+    largest = [
+        max(abs(old - new) for old, new in zip_longest(reversed(a), reversed(b), fillvalue=0.0))
+        for a, b in zip_longest(before, after, fillvalue=())
+        if a != b
+    ]
+    return f"{len(before)} steps", f"{len(largest)} changed, largest difference {max(largest):.3g}"
 
 
 def _after(before: OperatingPoint | None, after: OperatingPoint | None, bucket: Bucket) -> str | None:
@@ -140,7 +160,7 @@ def _after(before: OperatingPoint | None, after: OperatingPoint | None, bucket: 
 
 
 def _asked(point: OperatingPoint) -> str:
-    kind = f"threshold {point.threshold:g}" if point.threshold is not None else f"schedule of {point.computed_steps}"
+    kind = f"threshold {point.threshold:g}" if point.schedule is None else f"schedule of {len(point.schedule)}"
     return f"{kind}, {point.forecaster} of {point.applied_to}"
 
 

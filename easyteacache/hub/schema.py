@@ -23,7 +23,7 @@ from jsonschema.validators import extend
 from pydantic import ValidationError
 
 from easyteacache import bundled, json_text, model_key, reading
-from easyteacache.calibration import MAX_ITEMS, RULES, SUPPORTED_VERSIONS, Calibration
+from easyteacache.calibration import MAX_ITEMS, RULES, SCHEMA_VERSION, Calibration, upgraded
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
 from easyteacache.provenance import PATTERN_MEANINGS
 
@@ -38,7 +38,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "record.schema": "Every field is known, present where required, of the right type and in its range.",
         "record.invariant": "Fields do not contradict each other.",
         "record.path": "The file lies inside the registry folder, under its own model key, without symbolic links.",
-        "record.canonical": "The file is spelled canonically, so that a changed number is a one-line diff.",
+        "record.canonical": "The file is spelled canonically for its version, so that a changed number is a one-line diff.",
     }
 )
 
@@ -138,14 +138,16 @@ def _check(data: bytes | str | Mapping[str, Any], where: str) -> tuple[list[Find
         content = reading.read_object(
             text, where=where, rules=RULES, max_bytes=json_text.MAX_BYTES, max_items=MAX_ITEMS
         )
-        reading.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
-        record = reading.validate(Calibration, content, where=where, rules=RULES)
+        record = reading.validate(Calibration, upgraded(content, where=where), where=where, rules=RULES)
     except InvalidCalibration as error:
-        if not isinstance(error.__cause__, ValidationError):
-            return [Finding(error.rule, where, "", error.reason)], content
-        return _explained(content, error.__cause__, where), content
+        if isinstance(error.__cause__, ValidationError):
+            return _explained(content, error.__cause__, where), content
+        # A field that only a later version has: the schema of the file's own version names its place.
+        unknown = _schema_findings(content, where) if error.rule == "record.schema" else []
+        return unknown or [Finding(error.rule, where, "", error.reason)], content
     # The records accept nothing that the schema refuses; should they ever differ, the file is refused.
-    return _schema_findings(content, where) or _spelling_findings(data, record, where), content
+    version = content["schema_version"]
+    return _schema_findings(content, where) or _spelling_findings(data, record, version, where), content
 
 
 def _spelled(data: bytes | str | Mapping[str, Any], where: str) -> bytes | str:
@@ -219,11 +221,18 @@ def _message(error: SchemaError) -> str:
     return f"{expected}, found {found}"
 
 
-def _spelling_findings(data: bytes | str | Mapping[str, Any], record: Calibration, where: str) -> list[Finding]:
+def _canonical(record: Calibration, version: int) -> str:
+    # So far every version has spelled what it knows as the newest one does, so only the number differs.
+    return record.to_json().replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {version}', 1)
+
+
+def _spelling_findings(
+    data: bytes | str | Mapping[str, Any], record: Calibration, version: int, where: str
+) -> list[Finding]:
     if not isinstance(data, (bytes, str)):
         return []
     text = data.decode("utf-8") if isinstance(data, bytes) else data
-    lines = zip_longest(text.split("\n"), record.to_json().split("\n"))
+    lines = zip_longest(text.split("\n"), _canonical(record, version).split("\n"))
     for number, (found, expected) in enumerate(lines, start=1):
         if found != expected:
             message = (

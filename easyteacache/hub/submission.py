@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from easyteacache import index, trace_file
-from easyteacache.calibration import Calibration
+from easyteacache import index, json_text, trace_file
+from easyteacache.calibration import SCHEMA_VERSION, Calibration
 from easyteacache.errors import InvalidCalibration, InvalidTrace
 from easyteacache.hub import folder, schema
 from easyteacache.hub.schema import Finding
@@ -141,6 +141,7 @@ def check(
         record = Calibration.from_json(data, where=where)
     except InvalidCalibration:
         return Submission(where, None, data, (), tuple(findings))
+    findings += _check_version(data, where)
     findings += _check_change(record, incumbent, where)
     findings += _check_replacement(record, published, where)
     findings += _check_origin(record, where)
@@ -160,6 +161,17 @@ def _as_error(finding: Finding) -> Finding:
     return Finding(finding.rule, finding.where, finding.pointer, finding.message)
 
 
+def _check_version(data: bytes, where: str) -> Iterator[Finding]:
+    # Readers take older versions; writing them would leave every later release with more of them.
+    version = json_text.parse(data)["schema_version"]
+    if version != SCHEMA_VERSION:
+        message = (
+            f"schema_version is {version}; what is new or changed is published in version {SCHEMA_VERSION}: "
+            "`easyteacache solve` and `validate --write` write it, or read and save the file with this release"
+        )
+        yield Finding("submission.schema-version", where, "/schema_version", message)
+
+
 def _check_change(record: Calibration, incumbent: Calibration | None, where: str) -> Iterator[Finding]:
     before = incumbent.status if incumbent else None
     if before == "yanked" and record.status != "yanked":
@@ -169,7 +181,9 @@ def _check_change(record: Calibration, incumbent: Calibration | None, where: str
         expected = " or ".join(NEXT_STATUS[before])
         message = f"status is {record.status!r}; after {before or 'nothing'} it can be {expected}"
         yield Finding("submission.status", where, "/status", message)
-    expected_revision = 1 if incumbent is None else incumbent.revision + 1
+    # Written anew in the newest version of the format, a record still says what it said.
+    same = incumbent is not None and record == incumbent
+    expected_revision = 1 if incumbent is None else incumbent.revision + (0 if same else 1)
     if record.revision != expected_revision:
         message = f"revision is {record.revision}; expected {expected_revision}: raised by one with every change"
         yield Finding("submission.revision", where, "/revision", message)

@@ -157,7 +157,7 @@ def test_numbers_that_only_look_like_coefficients_are_nothing(standard: Standard
 
 def own(revision: int, coefficients: list[float], **changes: object) -> Calibration:
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": "flux.1/own",
         "revision": revision,
         "status": "draft",

@@ -37,7 +37,7 @@ def record(key: str = KEY, **changes: Any) -> Calibration:
         ],
     }
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": key,
         "revision": 1,
         "status": "draft",

@@ -101,7 +101,7 @@ def test_an_unknown_source_is_wrong_usage_and_names_the_layers(run_hub: Run) -> 
     assert "bundled" in result.stderr
 
 
-@pytest.mark.parametrize("broken", ["{", '{"schema_version": 1}', ""])
+@pytest.mark.parametrize("broken", ["{", '{"schema_version": 2}', ""])
 def test_a_broken_record_is_named(broken: str, run_hub: Run, registry_folder: Path) -> None:
     path = registry_folder / "tiny" / "video.json"
     path.write_text(broken)

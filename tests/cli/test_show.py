@@ -99,6 +99,20 @@ def test_ratios_of_magcache_are_shown(
     assert "(20 steps)" in page
 
 
+def test_fitted_weights_are_mentioned_and_json_holds_them_all(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, make_record: Callable[..., Calibration]
+) -> None:
+    weights = [[1.0], [1.0], [-0.4321, 1.5], [0.25]]
+    point = {"schedule": [0, 2], "forecaster": "fitted", "applied_to": "output", "evidence": "replayed"}
+    bucket = {"num_steps": 4, "coefficients": [2.0, 0.0], "operating_points": [point | {"weights": weights}]}
+    save(make_record(buckets=[bucket]), registry_folder / "tiny" / "video.json")
+    page = run_hub("show", "tiny/video", "--registry", registry_folder, env={"COLUMNS": "160"}).stdout
+    assert "weights of 4 steps, up to 2 a step" in page
+    assert "0.4321" not in page
+    content = read_json(run_hub("show", "tiny/video", "--registry", registry_folder, "--json"))
+    assert content["record"]["buckets"][0]["operating_points"][0]["weights"] == weights
+
+
 def test_a_record_past_its_checks_cannot_reach_this_page(make_record: Callable[..., Calibration]) -> None:
     with pytest.raises(InvalidCalibration):
         make_record(notes=["escape \x1b[31m"])

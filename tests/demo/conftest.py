@@ -50,7 +50,7 @@ def reference_registry(tmp_path: Path) -> Path:
         "operating_points": points,
     }
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": KEY,
         "revision": 1,
         "status": "draft",

@@ -29,7 +29,7 @@ def make(key: str, **changes: Any) -> Calibration:
         "operating_points": [{"threshold": 0.3, "speedup": 2.0, "evidence": "replayed"}],
     } | changes.pop("bucket", {})
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": key,
         "revision": 3,
         "status": "draft",

@@ -186,6 +186,18 @@ def test_a_blend_of_a_curve_that_is_floored_is_refused(make_registry: Make, reco
     assert refused(registry, "flux.1/dev", "json", Setting(sequence_length=800)).rules == ("length",)
 
 
+@pytest.mark.parametrize(("engine", "rule"), [("json", "plan"), ("python", "plan"), ("cache-dit", "forecast")])
+def test_fitted_weights_are_refused_by_every_format_of_schedules_without_a_place_for_them(
+    engine: str, rule: str, record: Record, make_registry: Make
+) -> None:
+    weights = [[1.0], [1.0], [-0.5, 1.5], *[[1.0]] * 17]
+    point = {"schedule": [0, 1, 3, 19], "forecaster": "fitted", "applied_to": "output", "weights": weights}
+    registry = make_registry(record("any/key", bucket={"operating_points": [point | {"evidence": "replayed"}]}))
+    error = refused(registry, "any/key", engine, Setting(num_steps=20))
+    assert rule in error.rules
+    assert "weights of its own" in str(error) or "with fitted as it was judged" in str(error)
+
+
 def test_an_engine_whose_threshold_is_set_elsewhere_takes_a_record_of_schedules(
     make_registry: Make, record: Record
 ) -> None:

@@ -47,7 +47,7 @@ def build_record(key: str = "tiny/video", **changes: Any) -> Calibration:
         ],
     }
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": key,
         "revision": 1,
         "status": "draft",

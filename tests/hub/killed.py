@@ -23,7 +23,7 @@ KEYS = [f"tiny/model-{number}" for number in range(4)]
 
 def build(key: str, revision: int) -> Calibration:
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "model_key": key,
         "revision": revision,
         "status": "draft",

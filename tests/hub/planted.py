@@ -148,6 +148,7 @@ PLANTED: dict[str, tuple[str, Callable[[Case], Any]]] = {
     "key-twice": ("record.json", lambda c: c.replace('"revision": 1', '"revision": 1, "revision": 1')),
     "nested-too-deep": ("record.json", lambda c: c.write("[" * 40 + "]" * 40)),
     "future-format": ("record.schema-version", lambda c: c.edit(lambda r: r.update(schema_version=9))),
+    "older-format": ("submission.schema-version", lambda c: c.replace('"schema_version": 2', '"schema_version": 1')),
     "unknown-field": ("record.schema", lambda c: c.edit(lambda r: r.update(comment="hello"))),
     "unknown-status": ("record.schema", lambda c: c.edit(lambda r: r.update(status="excellent"))),
     "window-contradicts-steps": ("record.invariant", lambda c: bucket(c, lambda b: b.update(max_skip_step=99))),

@@ -67,6 +67,47 @@ def test_diff_shows_coefficients_side_by_side_and_every_point(tmp_path: Path, ru
     assert changes[f"{bucket}: threshold 0.3, hold of residual"] == ("8 computed steps, 2.5×, error 0.08", None)
 
 
+FITTED = {
+    "schedule": [0, 2],
+    "forecaster": "fitted",
+    "applied_to": "output",
+    "weights": [[1.0], [1.0], [-0.5, 1.5], [1.25]],
+    "error": {"mean": 0.02},
+    "evidence": "replayed",
+}
+
+
+def fitted(weights: list[list[float]], **changes: Any) -> Any:
+    bucket = {
+        "num_steps": 4,
+        "coefficients": [2.0, 0.0],
+        "operating_points": [FITTED | {"weights": weights, "computed_steps": 2} | changes],
+    }
+    return build_record(buckets=[bucket])
+
+
+def test_fitted_weights_are_summed_up(tmp_path: Path, run_hub: Program) -> None:
+    save(fitted([[1.0], [1.0], [-0.5, 1.5], [1.25]]), tmp_path / "a.json")
+    save(fitted([[1.0], [1.0], [-0.53, 1.5], [0.01, 1.25]]), tmp_path / "b.json")
+    save(fitted([[1.0], [1.0], [-0.5, 1.5], [1.0]], error={"mean": 0.01}), tmp_path / "c.json")
+
+    def changes(a: str, b: str) -> list[tuple[str, str, str]]:
+        found = json.loads(run_hub("diff", tmp_path / a, tmp_path / b, "--json").stdout)["changes"]
+        return [(one["where"], one["before"], one["after"]) for one in found]
+
+    point = "any length, 4 steps: schedule of 2, fitted of output"
+    weights = "any length, 4 steps: weights of schedule of 2"
+    summed = (weights, "4 steps", "2 changed, largest difference 0.03")
+    assert changes("a.json", "b.json") == [summed]
+    assert changes("a.json", "c.json") == [
+        (point, "2 computed steps, error 0.02", "2 computed steps, error 0.01"),
+        (weights, "4 steps", "1 changed, largest difference 0.25"),
+    ]
+    assert "largest difference 0.03" in " ".join(
+        run_hub("diff", tmp_path / "a.json", tmp_path / "b.json").stdout.split()
+    )
+
+
 def test_equal_records_have_no_difference(tmp_path: Path, run_hub: Program) -> None:
     save(build_record(), tmp_path / "a.json")
     result = run_hub("diff", tmp_path / "a.json", tmp_path / "a.json")
@@ -104,6 +145,24 @@ def test_update_shows_what_changed_and_installs_it_only_when_told(
     assert [one["key"] for one in shown["records"]] == ["tiny/video"]
     assert Registry.default()["tiny/video"].revision == 2
     assert "0 of 2" in hub("update").output
+
+
+def test_update_says_when_only_the_version_of_the_format_differs(
+    hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    path = upstream / "tiny" / "draft.json"
+    newest = path.read_text()
+    path.write_text(newest.replace('"schema_version": 2', '"schema_version": 1'))
+    index.write(upstream, index.build(upstream))
+    hub_process.publish(repository, upstream, "As an older release wrote it")
+    assert hub("pull").exit_code == 0
+    assert Registry.default()["tiny/draft"].schema_version == 2
+    path.write_text(newest)
+    index.write(upstream, index.build(upstream))
+    hub_process.publish(repository, upstream, "Written anew")
+    result = hub("update")
+    assert "tiny/draft: revision 1 → 1" in result.output
+    assert "Only the way it is written differs." in result.output
 
 
 def test_the_log_names_the_commits_that_changed_the_record(

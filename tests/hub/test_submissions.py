@@ -113,6 +113,33 @@ def test_a_renamed_record_is_no_deletion(tool: ModuleType, case: Case) -> None:
     assert "submission.deleted" not in result.output
 
 
+def older(text: str) -> str:
+    assert '"schema_version": 2' in text
+    return text.replace('"schema_version": 2', '"schema_version": 1', 1)
+
+
+def test_a_published_record_of_an_older_version_is_no_change(tool: ModuleType, case: Case) -> None:
+    for folder in (case.registry, case.registry.parent / "base"):
+        path = folder / "known" / "model.json"
+        path.write_text(older(path.read_text()))
+        index.write(folder, index.build(folder))
+    result = judge(tool, case)
+    assert result.exit_code == 0, result.output
+    assert "known/model" not in result.output
+
+
+def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(tool: ModuleType, case: Case) -> None:
+    base = case.registry.parent / "base"
+    (base / "test").mkdir()
+    (base / case.path.relative_to(case.registry)).write_text(older(case.path.read_text()))
+    index.write(base, index.build(base))
+    result = judge(tool, case)
+    assert result.exit_code == 0, result.output
+    assert f"| `{KEY}` | 1 → 1 | validated | 1 | passed |" in result.output
+    case.edit(lambda record: record.update(title="Another title"))
+    assert [rule for rule, _, _ in annotated(judge(tool, case))] == ["submission.revision"]
+
+
 def test_runs_of_the_maintainers_are_judged_too(tool: ModuleType, case: Case, tmp_path: Path) -> None:
     from easyteacache.trace import TraceSet
 

@@ -34,6 +34,15 @@ def test_a_good_folder_passes(folder: Path, run_hub: Program) -> None:
     assert "passed (2 records, 0 errors, 0 warnings)" in result.output
 
 
+def test_records_of_an_older_version_pass(folder: Path, run_hub: Program) -> None:
+    for path in (folder / "tiny" / "video.json", folder / "other" / "image.json"):
+        edit(path, '"schema_version": 2', '"schema_version": 1')
+    index.write(folder, index.build(folder))
+    result = run_hub("verify", folder, "--strict")
+    assert result.exit_code == 0, result.output
+    assert "passed (2 records, 0 errors, 0 warnings)" in result.output
+
+
 def test_the_registry_of_this_project_passes(run_hub: Program) -> None:
     assert run_hub("verify", ROOT / "registry", "--strict").exit_code == 0
 

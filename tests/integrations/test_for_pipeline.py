@@ -20,7 +20,7 @@ STEPS = 8
 def record(key: str, aliases: list[dict[str, Any]], *, schedule: list[int]) -> Calibration:
     return Calibration.from_mapping(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "model_key": key,
             "revision": 1,
             "status": "draft",

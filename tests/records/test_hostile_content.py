@@ -17,7 +17,8 @@ from easyteacache.errors import EasyTeaCacheError, InvalidCalibration
 from easyteacache.hub.schema import check_record
 
 CASES = int(os.environ.get("EASYTEACACHE_FUZZ_CASES", "500"))
-VALID = sorted((Path(__file__).parent.parent / "fixtures" / "records" / "valid").iterdir())
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "records"
+VALID = sorted(path for folder in ("valid", "valid-v1") for path in (FIXTURES / folder).iterdir())
 WILD = [
     *(None, True, False, "", " ", "x", "../x", "a/b\n", "\x00", "\x1b[2J", "\ud83c", "\udc00", "\u202e", "é" * 301),
     *(0, -0.0, 1, -1, 2.0, 0.5, 10**18, 10**30, -(10**400), 1e-320, 1e308, -1e308, float("nan"), float("inf")),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from easyteacache import bundled
-from easyteacache.calibration import Calibration
+from easyteacache.calibration import SCHEMA_VERSION, SUPPORTED_VERSIONS, Calibration
 from easyteacache.errors import InvalidCalibration
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,11 +43,15 @@ def run(tool):
 
 
 @pytest.fixture
-def copy(tmp_path, run):
-    """A copy of what the tool writes, to break."""
+def copy(tmp_path, tool, run):
+    """A copy of what the tool writes and of what it keeps, with nothing else released yet, to break."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     (tmp_path / "schemas").mkdir()
-    (tmp_path / "schemas" / "released.json").write_text("{}\n")
+    kept = {}
+    for path in (path for form in tool.FORMATS for path in form.superseded):
+        shutil.copy(ROOT / path, tmp_path / path)
+        kept[Path(path).name] = hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
+    (tmp_path / "schemas" / "released.json").write_text(json.dumps(kept))
     assert run(tmp_path).exit_code == 0
     return tmp_path
 
@@ -85,7 +89,15 @@ def test_every_generated_file_is_fresh(tool):
 
 
 def test_every_schema_file_comes_from_the_table(tool):
-    assert {form.path for form in tool.FORMATS} == {f"schemas/{path.name}" for path in SCHEMAS}
+    named = {path for form in tool.FORMATS for path in (form.path, *form.superseded)}
+    assert named == {f"schemas/{path.name}" for path in SCHEMAS}
+
+
+def test_every_version_that_is_read_has_its_schema(tool):
+    (form,) = (form for form in tool.FORMATS if form.name == "calibration")
+    assert form.version == SCHEMA_VERSION
+    names = [f"schemas/calibration.v{version}.schema.json" for version in SUPPORTED_VERSIONS]
+    assert names == [*form.superseded, form.path]
 
 
 def test_the_package_finds_the_schemas():
@@ -141,10 +153,19 @@ def test_every_number_is_finite_for_parsers_that_read_infinity(schema):
         assert not validator.is_valid(float("-inf")), path
 
 
-@pytest.mark.parametrize("path", sorted((FIXTURES / "valid").iterdir()), ids=lambda path: path.stem)
+def _schema_for(content):
+    """The schema of the version that a file says it is of."""
+    return json.loads((ROOT / "schemas" / f"calibration.v{content['schema_version']}.schema.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for folder in ("valid", "valid-v1") for path in (FIXTURES / folder).iterdir()),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
 def test_a_stock_validator_accepts_every_valid_file(path):
-    schema = json.loads((ROOT / "schemas" / "calibration.v1.schema.json").read_bytes())
-    Draft202012Validator(schema).validate(json.loads(path.read_bytes()))
+    content = json.loads(path.read_bytes())
+    Draft202012Validator(_schema_for(content)).validate(content)
 
 
 # What the records refuse and a stock validator for Python cannot see: it takes 20.0 for an integer, and its patterns
@@ -157,8 +178,8 @@ def test_a_stock_validator_refuses_every_malformed_file(path):
     with pytest.raises(InvalidCalibration) as refused:
         Calibration.from_json(path.read_bytes())
     if refused.value.rule in ("record.schema", "record.invariant"):
-        schema = json.loads((ROOT / "schemas" / "calibration.v1.schema.json").read_bytes())
-        refuses = not Draft202012Validator(schema).is_valid(json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
+        refuses = not Draft202012Validator(_schema_for(content)).is_valid(content)
         assert refuses == (refused.value.rule == "record.schema" and path.stem not in UNSEEN)
 
 
@@ -170,12 +191,12 @@ def test_released_schema_files_have_not_changed():
 
 def test_check_names_the_stale_file_and_writes_nothing(copy, run):
     assert run(copy, "--check").exit_code == 0
-    stale = copy / "schemas" / "calibration.v1.schema.json"
+    stale = copy / "schemas" / "calibration.v2.schema.json"
     stale.write_text(stale.read_text().replace("from 1.", "from 0."))
     before = stale.read_bytes()
     result = run(copy, "--check")
     assert result.exit_code == 1
-    assert "schemas/calibration.v1.schema.json is stale" in result.output
+    assert "schemas/calibration.v2.schema.json is stale" in result.output
     assert "index.v1" not in result.output
     assert stale.read_bytes() == before
 
@@ -206,8 +227,10 @@ def test_a_missing_schema_file_is_written_again(copy, run):
 
 
 def test_releasing_records_the_hash_of_every_file_of_that_version(copy, run):
-    result = run(copy, "--release", "v1")
-    assert result.exit_code == 0
+    assert run(copy, "--release", "v1").exit_code == 0
+    released = json.loads((copy / "schemas" / "released.json").read_bytes())
+    assert set(released) == {path.name for path in SCHEMAS if ".v1." in path.name}
+    assert run(copy, "--release", "v2").output == "released calibration.v2.schema.json\n"
     released = json.loads((copy / "schemas" / "released.json").read_bytes())
     assert set(released) == {path.name for path in SCHEMAS}
     for name, digest in released.items():
@@ -217,16 +240,40 @@ def test_releasing_records_the_hash_of_every_file_of_that_version(copy, run):
 
 
 def test_a_released_file_is_neither_rewritten_nor_released_anew(copy, run):
-    assert run(copy, "--release", "v1").exit_code == 0
+    assert run(copy, "--release", "v2").exit_code == 0
+    path = copy / "schemas" / "calibration.v2.schema.json"
+    path.write_text(path.read_text().replace("from 1.", "from 0."))
+    changed, released = path.read_bytes(), (copy / "schemas" / "released.json").read_bytes()
+    for options in ((), ("--check",), ("--release", "v2")):
+        result = run(copy, *options)
+        assert result.exit_code == 1
+        assert "schemas/calibration.v2.schema.json: released" in result.output
+    assert path.read_bytes() == changed
+    assert (copy / "schemas" / "released.json").read_bytes() == released
+
+
+@pytest.mark.parametrize("options", [(), ("--check",), ("--release", "v1"), ("--release", "v2")])
+def test_a_superseded_file_that_was_changed_is_refused_and_left_alone(copy, run, options):
     path = copy / "schemas" / "calibration.v1.schema.json"
     path.write_text(path.read_text().replace("from 1.", "from 0."))
     changed, released = path.read_bytes(), (copy / "schemas" / "released.json").read_bytes()
-    for options in ((), ("--check",), ("--release", "v1")):
-        result = run(copy, *options)
-        assert result.exit_code == 1
-        assert "schemas/calibration.v1.schema.json: released" in result.output
+    result = run(copy, *options)
+    assert result.exit_code == 1
+    assert "calibration.v1.schema.json: superseded by version 2, but not the file whose hash" in result.output
     assert path.read_bytes() == changed
     assert (copy / "schemas" / "released.json").read_bytes() == released
+
+
+def test_a_superseded_file_that_is_missing_or_not_listed_is_named(copy, run):
+    path, listed = copy / "schemas" / "calibration.v1.schema.json", copy / "schemas" / "released.json"
+    before = listed.read_bytes()
+    listed.write_text("{}")
+    assert "calibration.v1.schema.json: superseded by version 2, but not the file" in run(copy, "--check").output
+    listed.write_bytes(before)
+    path.unlink()
+    result = run(copy, "--check")
+    assert (result.exit_code, "superseded by version 2, but missing" in result.output) == (1, True)
+    assert not path.exists()
 
 
 def test_an_entry_that_was_edited_is_refused(copy, run):
@@ -239,10 +286,11 @@ def test_an_entry_that_was_edited_is_refused(copy, run):
 
 
 def test_a_stale_file_cannot_be_released(copy, run):
-    path = copy / "schemas" / "calibration.v1.schema.json"
+    path, listed = copy / "schemas" / "calibration.v2.schema.json", copy / "schemas" / "released.json"
     path.write_text(path.read_text().replace("from 1.", "from 0."))
-    assert run(copy, "--release", "v1").exit_code == 1
-    assert json.loads((copy / "schemas" / "released.json").read_bytes()) == {}
+    before = listed.read_bytes()
+    assert run(copy, "--release", "v2").exit_code == 1
+    assert listed.read_bytes() == before
 
 
 def test_a_version_without_files_is_refused(copy, run):

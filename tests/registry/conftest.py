@@ -37,7 +37,7 @@ def make_record() -> Callable[..., Calibration]:
         *buckets: dict[str, Any], key: str = "toy/model", status: str = "validated", **changes: Any
     ) -> Calibration:
         content: dict[str, Any] = {
-            "schema_version": 1,
+            "schema_version": 2,
             "model_key": key,
             "revision": 1,
             "status": status,

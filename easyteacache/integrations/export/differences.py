@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from easyteacache.bucket import FITTED
 from easyteacache.calibration import Calibration
 from easyteacache.integrations.export.engine import Engine, Model
 from easyteacache.integrations.export.numbers import SAMPLES, USUAL_RANGE, Numbers
@@ -103,6 +104,10 @@ def _plan(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
             f"This operating point was judged with the forecaster {numbers.forecaster}; {engine.title} repeats the last residual, "
             "so speed-up and error will differ.",
         )
+    if engine.plan == "either" and numbers.forecaster == FITTED:
+        # Of this rule, because no permission gives the format a place for them.
+        told = f"This operating point fills reused steps with weights of its own, which {engine.title} does not hold."
+        yield Difference("plan", True, told)
 
 
 def _order(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
