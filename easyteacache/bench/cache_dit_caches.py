@@ -41,11 +41,16 @@ class DBCache(Contender):
         return None
 
     def variants(self, bed: Bed) -> Sequence[Settings]:
-        """Warm-ups from the default down: on short runs 8 full steps are most of the budget."""
-        warm_ups = (8, 4, 2)
-        if self.forecast == "taylorseer":
-            return tuple({"max_warmup_steps": w, "order": o} for w, o in ((8, 1), (4, 1), (2, 1), (4, 2)))
-        return tuple({"max_warmup_steps": warm_up} for warm_up in warm_ups)
+        """The default warm-up and limit first; on short runs 8 full steps are most of the budget."""
+        rows = ((8, -1), (4, -1), (4, 2), (2, 4))
+        orders = (1, 2) if self.forecast == "taylorseer" else (None,)
+        return tuple(
+            {"max_warmup_steps": warm_up, "max_continuous_cached_steps": most, **({"order": order} if order else {})}
+            for warm_up, most in rows
+            for order in orders
+            # The second order is tried where the first one is usually best: a pilot costs time.
+            if order != 2 or (warm_up, most) == (4, 2)
+        )
 
     @contextlib.contextmanager
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Iterator[None]:
@@ -57,6 +62,7 @@ class DBCache(Contender):
             Fn_compute_blocks=1,
             Bn_compute_blocks=0,
             max_warmup_steps=settings["max_warmup_steps"],
+            max_continuous_cached_steps=settings["max_continuous_cached_steps"],
             residual_diff_threshold=settings["residual_diff_threshold"],
             enable_separate_cfg=bed.separate_branches,
             num_inference_steps=bed.case.steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +57,6 @@ class Bed:
         targets: speed-ups to be compared at.
         record: model key or file of EasyTeaCache's calibration; None: there is none.
         traces: recorded runs for the official TeaCache fit; None: it records some itself.
-        reach: share of the work that a contender skipped at most in its pilot, so that one that skips nothing is noticed.
     """
 
     subject: Subject
@@ -67,7 +66,6 @@ class Bed:
     targets: Sequence[float]
     record: str | Path | None = None
     traces: Path | None = None
-    reach: dict[str, float] = field(default_factory=dict)
 
     @property
     def transformer(self) -> Any:

@@ -23,7 +23,7 @@ NARROW, HINT_STEP = 1.02, 1.3
 #: A share this close below what is allowed needs no more halving.
 CLOSE = 0.04
 #: Decibels of the pilot within which a second setting is measured too, and how many are at most.
-ALMOST, MOST = 0.5, 2
+ALMOST, MOST = 0.3, 2
 
 
 @dataclass(frozen=True)

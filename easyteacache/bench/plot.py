@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DOTS_PER_INCH = 8.6, 6.0, 130
 #: Lines of a label's height that two labels are kept apart.
 LABEL_GAP = 0.034
+#: Share of the width from which on a line's end is near enough to the column of names.
+NEAR = 0.45
 OWN_COLOUR, OWN_TEXT = "#b3261e", "#8c1d18"
 SHADES = {"hold": "#8a8a8a", "forecast": "#4d4d4d", "attention": "#b0b0b0", "sampler": "#1f4e79"}
 STYLES = {"hold": (0, (1.2, 1.2)), "forecast": "-", "attention": (0, (3, 1, 1, 1)), "sampler": (0, (6, 2))}
@@ -105,10 +107,14 @@ def _frame(axes: Axes, targets: Sequence[float]) -> None:
 def _labels(
     axes: Axes, lines: dict[str, list[tuple[float, float]]], kinds: dict[str, str], markers: dict[str, str]
 ) -> None:
-    """Names in a column at the right, moved apart, each led to the end of its line."""
+    """Names in a column at the right, moved apart, each led to the end of its line; where that is far, beside the end."""
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
     ends = {name: line[-1] for name, line in lines.items()}
+    for name in [name for name, (x, _) in ends.items() if x < 1 + NEAR * (right - 1)]:
+        axes.annotate(
+            name, ends.pop(name), (7, 0), textcoords="offset points", va="center", fontsize=8.5, color="#333333"
+        )
     ordered = sorted(ends, key=lambda name: ends[name][1])
     places = spread([(ends[name][1] - low) / (high - low) for name in ordered], LABEL_GAP)
     for name, place in zip(ordered, places, strict=True):

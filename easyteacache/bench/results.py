@@ -29,7 +29,7 @@ class Cell:
         reason: why it was not measured.
         settings: what was applied, None where it did not come to that.
         pairs: column → one value a pair, see ``COLUMNS``.
-        memory: bytes above the resting state in the first pair, None where unknown.
+        memory: most bytes above the resting state while it was measured, None where unknown.
     """
 
     case: str

@@ -20,7 +20,7 @@ from easyteacache.bench import pilot
 from easyteacache.bench.contender import Bed, Contender, Settings
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
 from easyteacache.bench.subject import Case, Subject
-from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure, sample
+from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure
 from easyteacache.errors import BenchError
 
 #: Seeds far from those that calibrations are recorded with, and from each other.
@@ -51,7 +51,7 @@ class Plan:
     targets: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     record: str | Path | None = None
     traces: Path | None = None
-    retimed: int = 3
+    retimed: int = 2
     pilot_pairs: int = PILOT_PAIRS
     threads: int = 1
 
@@ -216,8 +216,9 @@ class _Case:
         memory = PeakMemory()
         try:
             with memory.watched():
-                sample(bed, self.uncached.meter, contender, settings, calibrated, self.pairs[0])
-            scores = measure(bed, self.uncached, contender, settings, calibrated, self.pairs, retimed=self.plan.retimed)
+                scores = measure(
+                    bed, self.uncached, contender, settings, calibrated, self.pairs, retimed=self.plan.retimed
+                )
         except Exception as error:
             self._record(contender, FAILED, _reason(error), settings)
             return

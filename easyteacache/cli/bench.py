@@ -221,7 +221,7 @@ def _plan(model: str, subject: Subject, options: dict[str, Any]) -> Plan:
         targets=options["targets"],
         record=Path(record) if record is not None and Path(record).is_file() else record,
         traces=options["traces"],
-        retimed=1 if quick else 3,
+        retimed=1 if quick else 2,
         pilot_pairs=2 if quick else 3,
         threads=options["threads"],
     )
