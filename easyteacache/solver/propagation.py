@@ -30,15 +30,16 @@ def gains(sigmas: Array, *, early: float = EARLY_GAIN) -> Array:
 # Noise level → how much the output answers to a disturbance of the state, ‖δv‖ / ‖δx‖.
 _LEVELS = (0.0, 0.22, 0.38, 0.5, 0.6, 0.72, 0.81, 0.86, 0.92, 0.955, 1.0)
 _MEASURED = (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 1.7, 1.0, 1.0)
-#: Views of how outputs answer to disturbances: the measured one first, then stronger where a sample is decided, stronger early, even.
+#: Views of how outputs answer to disturbances: the measured one first, then stronger ones, of which the first steps say most.
 VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "measured": _MEASURED,
         "strong": tuple(1.5 * answer for answer in _MEASURED),
-        "weak": tuple(0.7 * answer for answer in _MEASURED),
-        "early": (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 4.0, 4.0, 4.0),
+        "early": (*_MEASURED[:8], 4.0, 4.0, 4.0),
+        "earliest": (*_MEASURED[:8], 6.0, 6.0, 6.0),
+        "strong and early": (*(1.5 * answer for answer in _MEASURED[:8]), 9.0, 9.0, 9.0),
         "middle": (2.0, 2.0, 2.0, 2.0, 3.5, 5.0, 5.0, 5.0, 4.7, 3.9, 3.0),
-        "earliest": (2.7, 2.7, 2.1, 1.9, 2.7, 2.8, 4.0, 3.9, 6.0, 6.0, 6.0),
+        "rising": tuple(1.0 + 7.0 * level for level in _LEVELS),
     }
 )
 # Errors made at different steps point different ways, so that adding their sizes up counts too much; half of it predicts the
