@@ -87,7 +87,9 @@ class Person:
         found: dict[str, Any] = json.loads(self.run("easyteacache", *DEMO))
         policy = found["policy"]
         (sample,) = found["samples"]
-        click.echo(f"{policy['model_key']} revision {policy['revision']} (layer {policy['layer']}): {sample['patterns']}")
+        click.echo(
+            f"{policy['model_key']} revision {policy['revision']} (layer {policy['layer']}): {sample['patterns']}"
+        )
         if policy["layer"] != layer:
             raise click.ClickException(f"the calibration came from the layer {policy['layer']!r}, expected {layer!r}")
         cached = found["rows"][1]

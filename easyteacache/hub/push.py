@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from easyteacache import index, json_text, model_key, reading
+from easyteacache import index, json_text, model_key
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, PushRefused
 from easyteacache.hub import card, submission
@@ -74,7 +74,7 @@ def published_record(remote: Remote, commit: str, key: str) -> tuple[Calibration
         InvalidCalibration: it is damaged.
     """
     path = model_key.path_of(key).as_posix()
-    data = reading.read_file(remote.download(path, commit), rules="record", max_bytes=json_text.MAX_BYTES)
+    data = remote.read(path, commit, limit=json_text.MAX_BYTES)
     return Calibration.from_json(data, where=f"{remote.repository}/{path}"), data
 
 

@@ -18,13 +18,14 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 from easyteacache import json_text
 from easyteacache.errors import HubError
+from easyteacache.hub import downloads
+from easyteacache.hub.downloads import PUBLIC
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 ENVIRONMENT_TOKEN = "EASYTEACACHE_TOKEN"
 ENVIRONMENT_REPOSITORY = "EASYTEACACHE_REPOSITORY"
-PUBLIC = "https://huggingface.co"
 DATASET = "dataset"
 RETRIES = 4
 LONGEST_WAIT_SECONDS = 60.0
@@ -36,6 +37,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0
 
 class MissingFile(HubError):
     """The hub has the repository and the revision, but not this file."""
+
+
+class TooLarge(HubError):
+    """A file has more bytes than are ever read."""
 
 
 class StaleParent(HubError):
@@ -118,56 +123,80 @@ class Remote:
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
-    def pin(self, file: str, revision: str | None) -> tuple[str, Path]:
+    def pin(self, file: str, revision: str | None, *, limit: int) -> tuple[str, Path]:
         """Download ``file`` at a branch, tag or commit; returns the commit it was read from and the local copy.
 
-        Raises:
-            HubError: it cannot be had; the reason says what to do.
-        """
-        wanted = revision or "main"
-        if not self.offline:
-            # The download itself would quietly answer from the cache when the hub cannot be reached.
-            self.size(file, wanted)
-        path = self.download(file, wanted)
-        parts = path.parts[len(path.parts) - len(Path(file).parts) - 1 :]
-        return parts[0], path
-
-    def size(self, file: str, revision: str) -> int:
-        """Bytes of one file, asked of the hub.
+        Args:
+            file: path in the repository.
+            revision: None: main.
+            limit: bytes it may have.
 
         Raises:
-            HubError: as ``pin``.
-        """
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-        options = {"repo_type": DATASET, "revision": revision, "endpoint": self.endpoint}
-        url = hf_hub_url(self.repository, file, **options)
-        found = self.attempt(lambda: get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint))
-        return found.size or 0
-
-    def download(self, file: str, revision: str, *, force: bool = False) -> Path:
-        """The local copy of one file, downloaded unless the cache has it.
-
-        Raises:
-            HubError: as ``pin``.
+            HubError: it cannot be had, or is larger; the reason says what to do.
         """
         from huggingface_hub import hf_hub_download
 
-        return Path(
+        wanted = revision or "main"
+        if not self.offline:
+            # The download itself would quietly answer from the cache when the hub cannot be reached.
+            size = self._size(file, wanted)
+            if size > limit:
+                raise HubError(self.repository, f"{file} has {size} bytes; at most {limit} are read")
+        path = Path(
             self.attempt(
                 lambda: hf_hub_download(
                     self.repository,
                     file,
                     repo_type=DATASET,
-                    revision=revision,
+                    revision=wanted,
                     endpoint=self.endpoint,
                     token=self._token,
                     local_files_only=self.offline,
-                    force_download=force and not self.offline,
+                    cache_dir=downloads.folder_of(self.endpoint),
                     library_name="easyteacache",
                 )
             )
         )
+        return path.parts[len(path.parts) - len(Path(file).parts) - 1], path
+
+    def _size(self, file: str, revision: str) -> int:
+        from huggingface_hub import get_hf_file_metadata
+
+        url = self._url(file, revision)
+        found = self.attempt(lambda: get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint))
+        return found.size or 0
+
+    def _url(self, file: str, revision: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repository, file, repo_type=DATASET, revision=revision, endpoint=self.endpoint)
+
+    def read(self, file: str, commit: str, *, limit: int) -> bytes:
+        """The content of one file of a commit, in one request; nothing is kept.
+
+        Raises:
+            MissingFile: the commit has no such file.
+            TooLarge: it has more than ``limit`` bytes; no more than these were received.
+            HubError: it cannot be had.
+        """
+        if self.offline:
+            raise HubError(self.repository, self._not_kept())
+        return self.attempt(lambda: self._received(file, commit, limit))
+
+    def _received(self, file: str, commit: str, limit: int) -> bytes:
+        from huggingface_hub import get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=self._token, library_name="easyteacache") | {"Accept-Encoding": "identity"}
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", self._url(file, commit), headers=headers, timeout=timeout) as response:
+            hf_raise_for_status(response)
+            data = bytearray()
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > limit:
+                    raise TooLarge(self.repository, f"{file} has more than the {limit} bytes that are read")
+        return bytes(data)
 
     def stored(self, files: Sequence[str], revision: str) -> dict[str, Stored]:
         """What the hub knows of files; those that do not exist are left out."""
@@ -317,7 +346,7 @@ class Remote:
             return f"there is no such revision {at}"
         if isinstance(error, errors.LocalEntryNotFoundError):
             if self.offline:
-                return "not in the cache of earlier downloads: pull once without --offline"
+                return self._not_kept()
             return f"{self.endpoint} cannot be reached; --offline uses what was downloaded before"
         if isinstance(error, errors.RemoteEntryNotFoundError):
             return f"the file does not exist {at}: is this a registry, and this the right revision?"
@@ -334,6 +363,9 @@ class Remote:
                 f"{self.endpoint} cannot be reached ({type(error).__name__}); --offline uses what was downloaded before"
             )
         return f"the hub's answer {at} makes no sense ({type(error).__name__}: {_line(error)})"
+
+    def _not_kept(self) -> str:
+        return f"not among the earlier downloads from {self.endpoint}: pull once without --offline"
 
 
 def _status(error: BaseException) -> int | None:

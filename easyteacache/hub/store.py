@@ -110,13 +110,14 @@ class Store:
         for key, entry in entries.items():
             if key not in arrivals and before.folder is not None:
                 _share(before.folder / entry.path, target / entry.path)
+        files: dict[str, bytes] = {}
         for key, arrival in arrivals.items():
-            entry = index.entry_of(arrival.record, arrival.data)
-            entries[key] = entry
-            atomic.write_bytes(target / entry.path, arrival.data)
+            entries[key] = index.entry_of(arrival.record, arrival.data)
+            files[entries[key].path] = arrival.data
         origins = before.origins.records | {key: arrival.origin for key, arrival in arrivals.items()}
-        lock_file.write(target / lock_file.FILE_NAME, LockFile(lock_version=1, records=origins))
-        index.write(target, Index(index_version=1, records=dict(sorted(entries.items()))))
+        files[lock_file.FILE_NAME] = LockFile(lock_version=1, records=origins).to_json().encode()
+        files[index.FILE_NAME] = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
+        atomic.fill_folder(target, files)
 
     def _switch(self, target: Path) -> None:
         if os.path.lexists(self.link) and not self.link.is_symlink():

@@ -13,10 +13,15 @@ import pytest
 from easyteacache import index, lock_file
 from easyteacache.calibration import save
 from easyteacache.errors import InvalidCalibration
+from easyteacache.hub.downloads import Downloads
+from easyteacache.hub.pull import pull as pull_records
+from easyteacache.hub.pull import read_index
+from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.registry import Registry
 
 from .conftest import Program, build_folder, build_record
+from .fault_proxy import Fault, FaultProxy, fault_proxy
 from .hub_process import HubProcess
 
 Pull = Callable[..., Any]
@@ -195,14 +200,50 @@ def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, m
     assert pulled_keys() == ["tiny/video"]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path, repository: str) -> None:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path) -> None:
     pull("tiny/video")
-    shutil.rmtree(Store().home)
-    (cached,) = (Path(HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}").rglob("tiny/video.json")
-    cached.resolve().write_text("damaged")
-    assert states(pull("tiny/video", "--json")) == {"tiny/video": "new"}
+    (kept,) = (path for path in Downloads().folder.rglob("*") if path.is_file())
+    for damage in (b"damaged", b""):
+        shutil.rmtree(Store().home)
+        kept.write_bytes(damage)
+        assert states(pull("tiny/video", "--json")) == {"tiny/video": "new"}
+
+
+def test_content_that_was_downloaded_once_is_not_asked_for_again(
+    upstream: Path, repository: str, proxy: FaultProxy
+) -> None:
+    remote = Remote(repository, endpoint=proxy.endpoint)
+    pull_records(remote, store=Store(Store().home / "first"))
+    before = len(proxy.seen)
+    pull_records(remote, store=Store(Store().home / "second"))
+    assert not [request for request in proxy.seen[before:] if "tiny/video.json" in request]
+
+
+def test_what_another_hub_says_of_a_repository_of_this_name_is_not_believed(
+    upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    """The client's cache files by repository and commit; a hub can claim any commit."""
+    true = Remote(repository, endpoint=hub_process.endpoint)
+    commit = true.commit_of("main")
+    lie = (upstream / index.FILE_NAME).read_bytes().replace(b"A tiny video model", b"A tiny video modem")
+    with fault_proxy(hub_process.endpoint) as liar:
+        liar.faults = [Fault(r"GET .*/index\.json", lie, times=9)]
+        told = read_index(Remote(repository, endpoint=liar.endpoint), None)[1]
+        assert told.records["tiny/video"].title == "A tiny video modem"
+    pinned, found = read_index(true, None)
+    assert pinned == commit
+    assert found.records["tiny/video"].title == BASE[0].title
+
+
+def test_a_file_larger_than_any_record_is_refused_and_not_received_whole(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str, tmp_path: Path
+) -> None:
+    relist(upstream, "tiny/other", b" " * (9 << 20))
+    hub_process.publish(repository, upstream)
+    result = pull("--json")
+    assert result.exit_code == 1
+    assert states(result) == {"far/image": "new", "tiny/other": "refused", "tiny/video": "new"}
+    assert "[record.size]" in result.stdout
 
 
 def test_an_unknown_key_names_the_nearest(pull: Pull, upstream: Path) -> None:
