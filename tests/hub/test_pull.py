@@ -345,6 +345,54 @@ def test_a_key_that_the_lock_does_not_list_is_refused(pull: Pull, upstream: Path
     assert Registry.default()["far/image"].title == "Far"
 
 
+def test_iterating_gives_what_the_lock_lists_and_never_fails(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str, run_hub: Program
+) -> None:
+    pull()
+    run_hub("lock", "tiny/video", "far/image")
+    build_folder(upstream, build_record(revision=2))
+    hub_process.publish(repository, upstream)
+    pull()
+    registry = Registry.default()
+    assert list(registry) == ["far/image"]
+    assert [registry[key].model_key for key in registry] == ["far/image"]
+    assert len(registry) == 1
+    assert "far/image" in registry
+    assert "tiny/video" not in registry
+    assert "wan2.1/t2v-14b" not in registry
+    assert registry.missing() == ["tiny/video"]
+    with pytest.raises(InvalidCalibration, match="does not list"):
+        registry.get("wan2.1/t2v-14b")
+
+
+def test_list_says_that_a_lock_limits_it_and_what_is_missing(run_hub: Program) -> None:
+    run_hub("lock", "wan2.1/t2v-14b")
+    lock = lock_file.read(lock_file.FILE_NAME)
+    absent = lock.records["wan2.1/t2v-14b"].model_copy(update={"sha256": "0" * 64})
+    lock_file.write(lock_file.FILE_NAME, lock.model_copy(update={"records": {**lock.records, "tiny/video": absent}}))
+    listed = run_hub("list")
+    assert listed.exit_code == 0
+    assert "1 record" in listed.stdout
+    assert "Only what easyteacache.lock pins is listed" in listed.stderr
+    assert "tiny/video: not on this machine" in " ".join(listed.stderr.split())
+    content = json.loads(run_hub("list", "--json").stdout)
+    assert (content["lock"], content["missing"]) == ("easyteacache.lock", ["tiny/video"])
+    assert len(json.loads(run_hub("list", "--source", "bundled", "--json").stdout)["records"]) > 50
+    assert "what it does not list is refused" in run_hub("where").stdout
+
+
+def test_the_demo_says_how_to_lock_its_record(run_hub: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from easyteacache.cli.main import main
+
+    run_hub("lock", "wan2.1/t2v-14b")
+    refused = CliRunner().invoke(main, ["demo"])
+    assert refused.exit_code == 1
+    for advice in ("`easyteacache-hub lock reference/moving-digits`", "EASYTEACACHE_LOCK= to do without"):
+        assert advice in refused.stderr
+
+
 def test_a_bundled_record_can_be_locked_by_its_content(run_hub: Program) -> None:
     assert run_hub("lock", "wan2.1/t2v-14b").exit_code == 0
     (one,) = lock_file.read(lock_file.FILE_NAME).records.values()
