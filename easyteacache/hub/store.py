@@ -10,21 +10,19 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from easyteacache import atomic, index, lock_file, registry
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration
+from easyteacache.hub.alone import alone
 from easyteacache.index import Index
 from easyteacache.lock_file import LockedRecord, LockFile
 
 # A process that opened an older snapshot may go on reading it for this long.
 KEPT_SECONDS = 24 * 3600
-LOCK_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Store:
         """
         if not arrivals:
             return
-        with self._alone():
+        with alone(self.link, lock=self.home / ".pulled.lock"):
             before = self.current()
             target = self.snapshots / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
             try:
@@ -138,20 +136,6 @@ class Store:
             with contextlib.suppress(OSError):
                 if folder.resolve() != current and time.time() - folder.stat().st_mtime > KEPT_SECONDS:
                     shutil.rmtree(folder)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time; the system frees the lock of a process that was killed."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.home / ".pulled.lock", timeout=LOCK_SECONDS)
-        try:
-            lock.acquire()
-        except TimeoutError as error:
-            raise HubError("pulled", f"another process has been changing {self.link} for {LOCK_SECONDS} s") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _share(source: Path, target: Path) -> None:

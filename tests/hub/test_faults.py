@@ -1,6 +1,6 @@
-"""Killed writers, two writers at once, hostile files and answers, ten thousand records.
+"""Hostile files and answers, ten thousand records.
 
-``EASYTEACACHE_LONG=1`` runs the long form: 200 kills of each writer and more than 20,000 hostile inputs.
+``EASYTEACACHE_LONG=1`` runs the long form: more than 20,000 hostile inputs, and a pull of every record of ten thousand.
 """
 
 from __future__ import annotations
@@ -10,150 +10,31 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from easyteacache import calibration, index, lock_file, trace_file
+from easyteacache import index, lock_file, trace_file
 from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.hub import pull as pulling
 from easyteacache.hub import schema
-from easyteacache.hub.git_repository import MAIN, GitRepository, StaleReference
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.index import Index
 from easyteacache.lock_file import LockedRecord, LockFile
 from easyteacache.registry import Registry
 
-from . import killed
 from .conftest import Program, build_folder, build_record
 from .fault_proxy import Fault, FaultProxy
 from .hub_process import HubProcess
 from .solved import build_run
 
 LONG = bool(os.environ.get("EASYTEACACHE_LONG"))
-KILLS = 200 if LONG else 12
 MUTATIONS = 6000 if LONG else 300
 ANSWERS = 500 if LONG else 25
-posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
-
-
-def kill(action: str, folder: Path, *, longest: float) -> int:
-    """Kills happen in rounds, so that what a kill leaves behind is checked and built upon."""
-    arguments = [
-        sys.executable,
-        killed.__file__,
-        action,
-        str(folder),
-        "4",
-        str(random.randrange(1 << 30)),
-        str(longest),
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-def rounds(action: str, folder: Path, check: Callable[[], None], *, longest: float = 0.05) -> None:
-    total = 0
-    while total < KILLS:
-        total += kill(action, folder, longest=longest)
-        check()
-
-
-@posix
-def test_a_killed_pull_leaves_the_old_records_or_the_new_ones(tmp_path: Path) -> None:
-    seen = set()
-
-    def check() -> None:
-        layer = Registry.from_folder(Store(tmp_path).link)
-        revisions = {layer[key].revision for key in layer}
-        assert len(revisions) == 1, "records of two pulls are visible together"
-        assert sorted(layer) == killed.KEYS
-        assert {one.revision for one in Store(tmp_path).current().origins.records.values()} == revisions
-        seen.update(revisions)
-
-    rounds("install", tmp_path, check)
-    assert seen
-
-
-@posix
-def test_a_killed_save_leaves_a_whole_file(tmp_path: Path) -> None:
-    def check() -> None:
-        assert calibration.load(tmp_path / "model.json").model_key == killed.KEYS[0]
-
-    rounds("save", tmp_path, check)
-
-
-@posix
-def test_a_killed_lock_leaves_a_whole_file(tmp_path: Path) -> None:
-    def check() -> None:
-        assert sorted(lock_file.read(tmp_path / lock_file.FILE_NAME).records) == killed.KEYS
-
-    rounds("lock", tmp_path, check)
-
-
-@posix
-def test_a_killed_merge_leaves_a_whole_history(tmp_path: Path) -> None:
-    def check() -> None:
-        git = GitRepository(tmp_path / "repository.git")
-        fsck = subprocess.run(
-            ["git", "--git-dir", str(git.folder), "fsck", "--connectivity-only"], capture_output=True, check=False
-        )
-        assert fsck.returncode == 0, fsck.stderr
-        for entry in git.entries(git.resolve("main") or ""):
-            found = git.read(git.resolve("main") or "", entry.path)
-            assert found is not None
-            assert int(found[1]) % 50 == int(entry.path.removesuffix(".json"))
-        git.close()
-
-    # Long enough for a few merges; a lock file of git that a kill left behind may stop later ones, never break earlier ones.
-    rounds("merge", tmp_path, check, longest=0.4)
-
-
-INSTALL = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-import killed
-from easyteacache.hub.store import Store
-for number in range(int(sys.argv[4])):
-    key = f"tiny/{sys.argv[2]}-{number}"
-    killed.KEYS[:] = [key]
-    Store(Path(sys.argv[1])).install(killed.arrivals(1))
-"""
-
-
-def test_two_pulls_at_once_lose_nothing(tmp_path: Path) -> None:
-    count = 50 if LONG else 12
-    arguments = [str(Path(killed.__file__).parent), str(count)]
-    running = [
-        subprocess.Popen([sys.executable, "-c", INSTALL, str(tmp_path), name, *arguments]) for name in ("left", "right")
-    ]
-    assert [process.wait() for process in running] == [0, 0]
-    expected = sorted(f"tiny/{name}-{number}" for name in ("left", "right") for number in range(count))
-    layer = Registry.from_folder(Store(tmp_path).link)
-    assert sorted(layer) == expected
-    assert all(layer[key].revision == 1 for key in layer)
-
-
-def test_a_lock_that_a_killed_git_left_behind_does_not_stop_the_hub_for_good(tmp_path: Path) -> None:
-    git = GitRepository(tmp_path / "repository.git")
-    git.create()
-    head = git.resolve("main")
-    commit = git.commit(head, {"a": b"one"}, "Add", "somebody")
-    dead = git.folder / "refs" / "heads" / "main.lock"
-    dead.touch()
-    with pytest.raises(StaleReference):
-        git.move(MAIN, commit, head)
-    os.utime(dead, (1, 1))
-    git.move(MAIN, commit, head)
-    assert git.resolve("main") == commit
 
 
 # Hostile input -------------------------------------------------------------------------------------------------------
