@@ -21,6 +21,7 @@ from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.hub import pull as pulling
 from easyteacache.hub import schema
+from easyteacache.hub.git_repository import MAIN, GitRepository
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.index import Index
@@ -145,6 +146,7 @@ def test_senseless_answers_end_in_one_sentence(
 # Scale ---------------------------------------------------------------------------------------------------------------
 
 COUNT = 10_000
+ALL = COUNT if LONG else 250
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +184,30 @@ def test_one_key_of_ten_thousand_is_pulled_alone(
     assert [outcome.state for outcome in done.outcomes] == ["new"]
     assert len(proxy.seen) < 10, proxy.seen
     assert list(Store().current().index.records) == ["family-42/variant-7"]
+
+
+def test_all_records_are_pulled_with_one_request_each(
+    hub_process: HubProcess, repository: str, proxy: FaultProxy
+) -> None:
+    files, entries = {}, {}
+    for number in range(ALL):
+        record = build_record(f"family-{number // 100}/variant-{number % 100}")
+        data = record.to_json().encode()
+        entries[record.model_key] = index.entry_of(record, data)
+        files[f"{record.model_key}.json"] = data
+    listed = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
+    git = GitRepository(hub_process.folder / "datasets" / f"{repository}.git")
+    head = git.resolve("main")
+    git.move(MAIN, git.commit(head, {**files, index.FILE_NAME: listed}, "Publish", "somebody"), head)
+    told: list[int] = []
+    remote = Remote(repository, endpoint=proxy.endpoint)
+    done = pulling.pull(remote, progress=lambda number, total: told.append(number))
+    assert {outcome.state for outcome in done.outcomes} == {"new"}
+    assert told == list(range(1, ALL + 1))
+    assert len(proxy.seen) <= ALL + 5
+    layer = Registry.from_folder(Store().link)
+    assert len(layer) == ALL
+    assert all(layer[key].model_key == key for key in layer)
+    before = len(proxy.seen)
+    assert {outcome.state for outcome in pulling.pull(remote).outcomes} == {"unchanged"}
+    assert len(proxy.seen) - before <= 3
