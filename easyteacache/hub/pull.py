@@ -12,7 +12,7 @@ from typing import Literal
 
 from easyteacache import index, json_text, model_key, reading
 from easyteacache.calibration import Calibration
-from easyteacache.errors import HubError, UnknownModelKey
+from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
 from easyteacache.hub import schema
 from easyteacache.hub.downloads import PUBLIC, Downloads
 from easyteacache.hub.remote import MissingFile, Remote, TooLarge
@@ -22,7 +22,7 @@ from easyteacache.index import Index, IndexEntry
 from easyteacache.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
-State = Literal["new", "changed", "unchanged", "refused"]
+State = Literal["new", "changed", "mended", "unchanged", "refused"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -32,7 +32,7 @@ class Outcome:
 
     Attributes:
         key: its model key.
-        state: ``refused`` records were not installed.
+        state: ``mended`` ones were damaged on this disk; ``refused`` ones were not installed.
         before, after: revision on this disk and at the hub, None where there is none.
         findings: why it was refused.
     """
@@ -88,8 +88,19 @@ def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
     return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
 
 
-def choose(found: Index, keys: Iterable[str]) -> dict[str, IndexEntry]:
+def choose(
+    found: Index,
+    keys: Iterable[str],
+    *,
+    place: str = "the hub's index",
+    advice: str = "`easyteacache-hub pull --dry-run` shows what the hub has.",
+) -> dict[str, IndexEntry]:
     """The entries that keys, exact aliases and globs mean; no keys: all.
+
+    Args:
+        found: where they are looked up.
+        keys: what was asked for.
+        place, advice: for the error.
 
     Raises:
         UnknownModelKey: nothing is called so, with the nearest names.
@@ -105,7 +116,7 @@ def choose(found: Index, keys: Iterable[str]) -> dict[str, IndexEntry]:
             matching = [key for key in found.records if fnmatch.fnmatchcase(key, name)]
         if not matching:
             near = model_key.nearest(name, [*found.records, *aliases])
-            raise UnknownModelKey(name, suggestions=near, layers=["the hub's index"])
+            raise UnknownModelKey(name, suggestions=near, layers=[place], advice=advice)
         chosen |= {key: found.records[key] for key in matching}
     return chosen
 
@@ -172,7 +183,7 @@ def pull_locked(
 def _bring(
     remote: Remote, wanted: list[_Wanted], store: Store, dry_run: bool, progress: Callable[[int, int], object]
 ) -> tuple[Outcome, ...]:
-    before = store.current()
+    before = store.current(rebuild=True)
     missing = [one for one in wanted if not _has(before, one)]
     outcomes = {one.key: _outcome(one, before, "unchanged") for one in wanted}
     outcomes |= {one.key: _outcome(one, before, _state(before, one)) for one in missing}
@@ -188,12 +199,22 @@ def _bring(
 
 
 def _has(before: Snapshot, one: _Wanted) -> bool:
+    """Whether the record is here and whole, its origin too: a pull mends what was damaged on this disk."""
     entry = before.index.records.get(one.key)
-    return entry is not None and entry.sha256 == one.sha256
+    if entry is None or before.folder is None or entry.sha256 != one.sha256 or one.key not in before.origins.records:
+        return False
+    try:
+        data = reading.read_file(before.folder / entry.path, rules="record", max_bytes=json_text.MAX_BYTES)
+    except InvalidCalibration:
+        return False
+    return hashlib.sha256(data).hexdigest() == one.sha256
 
 
 def _state(before: Snapshot, one: _Wanted) -> State:
-    return "changed" if one.key in before.index.records else "new"
+    entry = before.index.records.get(one.key)
+    if entry is None:
+        return "new"
+    return "mended" if entry.sha256 == one.sha256 else "changed"
 
 
 def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Finding, ...] = ()) -> Outcome:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants, errors
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
@@ -87,11 +88,12 @@ class Remote:
         repository: ``owner/name``.
         endpoint: the hub's address; None: ``$HF_ENDPOINT``, else the public hub.
         token: None: see ``token_for``.
+        anonymous: send no token whatever there is: the address was not chosen by whom the token belongs to.
         offline: answer from the cache of earlier downloads only.
         wait: sleeps before a retry; tests pass their own.
 
     Raises:
-        HubError: ``repository`` is no ``owner/name``.
+        HubError: ``repository`` is no ``owner/name``, or ``endpoint`` no address of a hub.
     """
 
     def __init__(
@@ -100,15 +102,17 @@ class Remote:
         *,
         endpoint: str | None = None,
         token: str | None = None,
+        anonymous: bool = False,
         offline: bool = False,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         if not _NAME.fullmatch(repository) or ".." in repository or "--" in repository:
             raise HubError(json_text.shown(repository), "not a repository name; expected owner/name")
         self.repository = repository
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = _address(repository, endpoint or constants.ENDPOINT)
         self.offline = offline
-        self._token: str | bool = token or token_for(self.endpoint) or False
+        self._anonymous = anonymous
+        self._token: str | bool = False if anonymous else token or token_for(self.endpoint) or False
         self._wait = wait
 
     def __repr__(self) -> str:
@@ -227,6 +231,8 @@ class Remote:
 
     def log(self, revision: str | None = None) -> list[Any]:
         """Commits of a branch, newest first; each with ``commit_id``, ``title``, ``authors``, ``created_at``."""
+        # The client repeats a list for a minute and more where nobody answers; this question it asks once.
+        self.attempt(lambda: self.api.list_repo_refs(self.repository, repo_type=DATASET))
         return self.attempt(lambda: self.api.list_repo_commits(self.repository, repo_type=DATASET, revision=revision))
 
     # Proposing --------------------------------------------------------------------------------------------------------
@@ -341,7 +347,13 @@ class Remote:
         if isinstance(error, errors.GatedRepoError):
             return f"access is restricted {at}: ask its owners, and set a token of an account that has access"
         if isinstance(error, errors.RepositoryNotFoundError):
-            return f"there is no such dataset repository {at}, or it is private and your token does not open it"
+            reason = f"there is no such dataset repository {at}, or it is private and "
+            if self._anonymous:
+                return (
+                    reason
+                    + "was asked for without a token: the address is the lock's; give it as --endpoint to send yours"
+                )
+            return reason + ("you have set no token" if self._token is False else "your token does not open it")
         if isinstance(error, errors.RevisionNotFoundError):
             return f"there is no such revision {at}"
         if isinstance(error, errors.LocalEntryNotFoundError):
@@ -350,7 +362,9 @@ class Remote:
             return f"{self.endpoint} cannot be reached; --offline uses what was downloaded before"
         if isinstance(error, errors.RemoteEntryNotFoundError):
             return f"the file does not exist {at}: is this a registry, and this the right revision?"
-        if status in (401, 403):
+        if status == 401:
+            return f"your token is not known {at}: is it whole, and one of this hub's?"
+        if status == 403:
             return f"your token does not allow this {at} ({_said(error)})"
         if status == 412:
             return "the branch moved meanwhile: try again"
@@ -366,6 +380,22 @@ class Remote:
 
     def _not_kept(self) -> str:
         return f"not among the earlier downloads from {self.endpoint}: pull once without --offline"
+
+
+def _address(repository: str, endpoint: str) -> str:
+    """The endpoint without a final slash."""
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", endpoint)
+    except ValueError:
+        usable = False
+    if not usable:
+        shown = json_text.shown(endpoint)
+        raise HubError(repository, f"{shown} is no address of a hub; expected http://HOST:PORT or https://HOST")
+    if "@" in parts.netloc:
+        # Not shown: errors and lock files would carry it on.
+        raise HubError(repository, f"the hub's address holds a user or a password; set {ENVIRONMENT_TOKEN} instead")
+    return endpoint.rstrip("/")
 
 
 def _status(error: BaseException) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyteacache import atomic, index, lock_file, registry
+from easyteacache import atomic, index, json_text, lock_file, reading, registry
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration
 from easyteacache.hub.alone import alone
@@ -58,20 +58,27 @@ class Store:
         self.snapshots = self.home / ".pulled"
         self.quarantine = self.home / "quarantine"
 
-    def current(self) -> Snapshot:
+    def current(self, *, rebuild: bool = False) -> Snapshot:
         """What is visible now.
 
+        Args:
+            rebuild: where index or origins are damaged, make them again from the records that can be read.
+
         Raises:
-            InvalidCalibration: its index or list of origins is damaged.
+            InvalidCalibration: index or origins are damaged.
         """
         if not self.link.is_dir():
             return Snapshot(None, Index(index_version=1, records={}), lock_file.empty())
         folder = self.link.resolve()
-        found = index.read(folder)
-        if found is None:
-            found = index.build(folder)
         origins = folder / lock_file.FILE_NAME
-        return Snapshot(folder, found, lock_file.read(origins) if origins.exists() else lock_file.empty())
+        try:
+            found = index.read(folder) or index.build(folder)
+            return Snapshot(folder, found, lock_file.read(origins) if origins.exists() else lock_file.empty())
+        except InvalidCalibration as error:
+            if rebuild:
+                return Snapshot(folder, _readable(folder), lock_file.empty())
+            advice = "`easyteacache-hub pull` makes it again"
+            raise InvalidCalibration(error.where, f"{error.reason}; {advice}", rule=error.rule) from error
 
     def install(self, arrivals: Mapping[str, Arrival]) -> None:
         """Make records visible, all at once, beside those that are there already.
@@ -83,7 +90,7 @@ class Store:
         if not arrivals:
             return
         with alone(self.link, lock=self.home / ".pulled.lock"):
-            before = self.current()
+            before = self.current(rebuild=True)
             target = self.snapshots / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
             try:
                 self._fill(target, before, arrivals)
@@ -148,5 +155,19 @@ def _share(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
         except OSError:
             raise InvalidCalibration(
-                os.fspath(source), f"listed in the index but cannot be read: {error.strerror}", rule="record.unreadable"
+                os.fspath(source),
+                f"listed in the index but cannot be read: {error.strerror}; `easyteacache-hub pull` without keys mends it",
+                rule="record.unreadable",
             ) from error
+
+
+def _readable(folder: Path) -> Index:
+    """The records of a folder that can be read, whatever its index says."""
+    entries = {}
+    for key, path in index.record_paths(folder):
+        with contextlib.suppress(InvalidCalibration):
+            data = reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES)
+            record = Calibration.from_json(data, where=os.fspath(path))
+            if record.model_key == key:
+                entries[key] = index.entry_of(record, data)
+    return Index(index_version=1, records=entries)

@@ -36,6 +36,7 @@ class FaultProxy(ThreadingHTTPServer):
         # Seconds that an answer takes to arrive, in PIECES pieces.
         self.slowness = 0.0
         self.seen: list[str] = []
+        self.tokens: list[str | None] = []
 
     def fault(self, request: str) -> Fault | None:
         self.seen.append(request)
@@ -52,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.tokens.append(self.headers.get("Authorization"))
         fault = self.server.fault(f"{self.command} {self.path}")
         if fault and fault.action == "drop":
             self.close_connection = True

@@ -22,7 +22,7 @@ from easyteacache.registry import Registry
 
 from .conftest import Program, build_folder, build_record
 from .fault_proxy import Fault, FaultProxy, fault_proxy
-from .hub_process import HubProcess
+from .hub_process import TOKENS, HubProcess
 
 Pull = Callable[..., Any]
 BASE = [build_record(), build_record("tiny/other"), build_record("far/image", title="Far")]
@@ -246,10 +246,48 @@ def test_a_file_larger_than_any_record_is_refused_and_not_received_whole(
     assert "[record.size]" in result.stdout
 
 
+def test_what_was_damaged_on_this_disk_is_mended(pull: Pull, upstream: Path) -> None:
+    pull()
+    folder = Store().link
+    (folder / "tiny" / "video.json").write_text("damaged")
+    (folder / "far" / "image.json").unlink()
+    assert states(pull("tiny/video", "far/image", "--json")) == {"far/image": "mended", "tiny/video": "mended"}
+    assert Registry.default()["tiny/video"].title == BASE[0].title
+    assert set(states(pull("--json")).values()) == {"unchanged"}
+
+
+@pytest.mark.parametrize("name", [index.FILE_NAME, lock_file.FILE_NAME])
+def test_a_damaged_list_of_what_was_pulled_is_made_again(
+    name: str, pull: Pull, upstream: Path, run_hub: Program
+) -> None:
+    pull()
+    (Store().link / name).write_text("{")
+    with pytest.raises(InvalidCalibration, match="`easyteacache-hub pull` makes it again"):
+        Store().current()
+    assert run_hub("list", "--source", "pulled").exit_code == (1 if name == index.FILE_NAME else 0)
+    assert pull().exit_code == 0
+    assert pulled_keys() == ["far/image", "tiny/other", "tiny/video"]
+
+
+@pytest.mark.parametrize("endpoint", ["not-a-url", "ftp://hub", "http://", "http://[bad", "https://a b", "file:///etc"])
+def test_what_is_no_address_of_a_hub_is_refused(endpoint: str, run_hub: Program) -> None:
+    result = run_hub("pull", "--repo", "team/x", "--endpoint", endpoint)
+    assert result.exit_code == 1
+    assert "is no address of a hub; expected http" in result.output
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(run_hub: Program) -> None:
+    result = run_hub("pull", "--repo", "team/x", "--endpoint", "https://ada:secret@hub")
+    assert result.exit_code == 1
+    assert "EASYTEACACHE_TOKEN instead" in result.output
+    assert "secret" not in result.output
+
+
 def test_an_unknown_key_names_the_nearest(pull: Pull, upstream: Path) -> None:
     result = pull("tiny/vidoe")
     assert result.exit_code == 1
     assert "Did you mean 'tiny/video'" in result.output
+    assert "pull --dry-run` shows what the hub has" in result.output
 
 
 def test_what_the_hub_lacks_is_said_plainly(pull: Pull, upstream: Path, repository: str) -> None:
@@ -322,6 +360,24 @@ def test_a_lock_makes_every_lookup_find_that_content_or_fail(
     assert run_hub("pull", "--locked").exit_code == 0
     assert Registry.default()["tiny/video"].revision == 1
     assert run_hub("lock", "--check").exit_code == 0
+
+
+def test_a_lock_does_not_say_where_a_token_is_sent(
+    pull: Pull, upstream: Path, proxy: FaultProxy, run_hub: Program, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_hub("pull", "tiny/video", "--endpoint", proxy.endpoint, "--repo", repository)
+    run_hub("lock", "tiny/video")
+    shutil.rmtree(Store().home)
+    shutil.rmtree(Downloads().folder)
+    monkeypatch.setenv("EASYTEACACHE_TOKEN", TOKENS["reader"])
+    proxy.tokens.clear()
+    assert run_hub("pull", "--locked").exit_code == 0
+    assert proxy.tokens
+    assert set(proxy.tokens) == {None}
+    shutil.rmtree(Store().home)
+    shutil.rmtree(Downloads().folder)
+    assert run_hub("pull", "--locked", "--endpoint", proxy.endpoint).exit_code == 0
+    assert f"Bearer {TOKENS['reader']}" in proxy.tokens
 
 
 def test_a_lock_prefers_the_layer_that_holds_its_content(
