@@ -15,7 +15,8 @@ from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
 from easyteacache.hub import schema
 from easyteacache.hub.downloads import PUBLIC, Downloads
-from easyteacache.hub.remote import MissingFile, Remote, TooLarge
+from easyteacache.hub.failures import MissingFile, TooLarge
+from easyteacache.hub.remote import Remote
 from easyteacache.hub.schema import Finding
 from easyteacache.hub.store import Arrival, Snapshot, Store
 from easyteacache.index import Index, IndexEntry

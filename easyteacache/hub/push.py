@@ -13,8 +13,9 @@ from easyteacache import index, json_text, model_key
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, PushRefused
 from easyteacache.hub import card, submission
+from easyteacache.hub.failures import MissingFile, StaleParent
 from easyteacache.hub.pull import read_index
-from easyteacache.hub.remote import MissingFile, OpenRequest, Remote, StaleParent
+from easyteacache.hub.remote import OpenRequest, Remote
 from easyteacache.hub.submission import Judge, Submission, TraceFiles
 from easyteacache.index import Index
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants, errors
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub import constants
 
 from easyteacache import json_text
 from easyteacache.errors import HubError
-from easyteacache.hub import downloads
+from easyteacache.hub import downloads, failures
 from easyteacache.hub.downloads import PUBLIC
+from easyteacache.hub.failures import TooLarge
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -29,23 +29,10 @@ ENVIRONMENT_TOKEN = "EASYTEACACHE_TOKEN"
 ENVIRONMENT_REPOSITORY = "EASYTEACACHE_REPOSITORY"
 DATASET = "dataset"
 RETRIES = 4
-LONGEST_WAIT_SECONDS = 60.0
 PATHS_A_REQUEST = 500
 
 Value = TypeVar("Value")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-
-class MissingFile(HubError):
-    """The hub has the repository and the revision, but not this file."""
-
-
-class TooLarge(HubError):
-    """A file has more bytes than are ever read."""
-
-
-class StaleParent(HubError):
-    """The branch moved between reading it and committing to it."""
 
 
 def token_for(endpoint: str) -> str | None:
@@ -111,8 +98,8 @@ class Remote:
         self.repository = repository
         self.endpoint = _address(repository, endpoint or constants.ENDPOINT)
         self.offline = offline
-        self._anonymous = anonymous
         self._token: str | bool = False if anonymous else token or token_for(self.endpoint) or False
+        self._told: failures.Told = "withheld" if anonymous else "sent" if self._token else "none"
         self._wait = wait
 
     def __repr__(self) -> str:
@@ -286,7 +273,7 @@ class Remote:
 
     def pause_after(self, error: HubError, attempt: int) -> float | None:
         """Seconds after which an action that failed so may be repeated; None: never."""
-        return _pause(error.__cause__, attempt) if isinstance(error.__cause__, Exception) else None
+        return failures.pause(error.__cause__, attempt) if isinstance(error.__cause__, Exception) else None
 
     def commit(self, files: dict[str, bytes], *, title: str, description: str, parent: str, branch: str | None) -> str:
         """One commit: on ``branch``, or as a new pull request when that is None; returns the request's or commit's URL.
@@ -327,7 +314,7 @@ class Remote:
             try:
                 return call()
             except Exception as error:
-                pause = _pause(error, attempt)
+                pause = failures.pause(error, attempt)
                 if pause is None or attempt == RETRIES - 1 or self.offline:
                     raise self.translated(error) from error
                 self._wait(pause)
@@ -337,46 +324,9 @@ class Remote:
         """The error as this project raises it, with what to do and without the request."""
         if isinstance(error, HubError):
             return error
-        kind = StaleParent if _status(error) == 412 else HubError
-        if isinstance(error, errors.RemoteEntryNotFoundError):
-            kind = MissingFile
-        return kind(self.repository, self._reason(error))
-
-    def _reason(self, error: Exception) -> str:
-        status, at = _status(error), f"at {self.endpoint}"
-        if isinstance(error, errors.GatedRepoError):
-            return f"access is restricted {at}: ask its owners, and set a token of an account that has access"
-        if isinstance(error, errors.RepositoryNotFoundError):
-            reason = f"there is no such dataset repository {at}, or it is private and "
-            if self._anonymous:
-                return (
-                    reason
-                    + "was asked for without a token: the address is the lock's; give it as --endpoint to send yours"
-                )
-            return reason + ("you have set no token" if self._token is False else "your token does not open it")
-        if isinstance(error, errors.RevisionNotFoundError):
-            return f"there is no such revision {at}"
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            if self.offline:
-                return self._not_kept()
-            return f"{self.endpoint} cannot be reached; --offline uses what was downloaded before"
-        if isinstance(error, errors.RemoteEntryNotFoundError):
-            return f"the file does not exist {at}: is this a registry, and this the right revision?"
-        if status == 401:
-            return f"your token is not known {at}: is it whole, and one of this hub's?"
-        if status == 403:
-            return f"your token does not allow this {at} ({_said(error)})"
-        if status == 412:
-            return "the branch moved meanwhile: try again"
-        if status == 429:
-            return f"too many requests {at}: wait a few minutes and try again"
-        if status is not None:
-            return f"{at} answered {status}: {_said(error)}"
-        if isinstance(error, HTTPError | ConnectionError):
-            return (
-                f"{self.endpoint} cannot be reached ({type(error).__name__}); --offline uses what was downloaded before"
-            )
-        return f"the hub's answer {at} makes no sense ({type(error).__name__}: {_line(error)})"
+        if self.offline and failures.is_missing_here(error):
+            return HubError(self.repository, self._not_kept())
+        return failures.translated(error, self.repository, self.endpoint, token=self._told)
 
     def _not_kept(self) -> str:
         return f"not among the earlier downloads from {self.endpoint}: pull once without --offline"
@@ -384,6 +334,9 @@ class Remote:
 
 def _address(repository: str, endpoint: str) -> str:
     """The endpoint without a final slash."""
+    if "@" in endpoint:
+        # Not shown: errors and lock files would carry it on.
+        raise HubError(repository, f"the hub's address holds a user or a password; set {ENVIRONMENT_TOKEN} instead")
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", endpoint)
@@ -392,33 +345,4 @@ def _address(repository: str, endpoint: str) -> str:
     if not usable:
         shown = json_text.shown(endpoint)
         raise HubError(repository, f"{shown} is no address of a hub; expected http://HOST:PORT or https://HOST")
-    if "@" in parts.netloc:
-        # Not shown: errors and lock files would carry it on.
-        raise HubError(repository, f"the hub's address holds a user or a password; set {ENVIRONMENT_TOKEN} instead")
     return endpoint.rstrip("/")
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _said(error: Exception) -> str:
-    return json_text.shown(str(getattr(error, "server_message", None) or "no reason given"), 200)
-
-
-def _line(error: Exception) -> str:
-    return json_text.shown(str(error).strip().partition("\n")[0], 120)
-
-
-def _pause(error: Exception, attempt: int) -> float | None:
-    """Seconds to wait before the next attempt, or None when another one would end the same."""
-    status = _status(error)
-    if status is None:
-        lost = isinstance(error, HTTPError | ConnectionError | errors.LocalEntryNotFoundError)
-        return 0.5 * 2**attempt if lost and not isinstance(error, errors.OfflineModeIsEnabled) else None
-    if status != 429 and status < 500:
-        return None
-    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdigit() else float(2**attempt)
