@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 # What a killed process may leave behind begins and ends like this; nothing ever reads it.
 TEMPORARY_PREFIX = ".easyteacache-"
 TEMPORARY_SUFFIX = ".tmp"
+# From so many files on, one flush of everything costs less than one of each.
+MANY_FILES = 32
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
     """Replace ``path`` by ``data`` so that every reader sees the old file or the new one, never a part.
 
     Folders are made as needed. An existing file keeps its permissions; a new one follows the process's umask, as with
     ``open``. A symbolic link at ``path`` is itself replaced: what it pointed to stays as it was.
+
+    Args:
+        path: the file.
+        data: its content.
+        durable: False for what can be had again: a machine that loses power may then lose the file, or find it damaged.
 
     Raises:
         OSError: when the folder cannot be written; ``path`` is then as it was.
@@ -32,7 +41,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if mode is not None:
             os.chmod(temporary, mode)
         os.replace(temporary, target)
@@ -40,12 +50,40 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """``write_bytes`` for UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder that nobody reads yet; once this returns, the folder may be made visible.
+
+    Args:
+        folder: made as needed.
+        files: path relative to it, with forward slashes → content.
+
+    Raises:
+        OSError: the disk cannot be written; the folder then holds a part.
+    """
+    each = len(files) < MANY_FILES or sys.platform != "linux"
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            file.write(data)
+            if each:
+                file.flush()
+                os.fsync(file.fileno())
+    if each:
+        for parent in {(folder / name).parent for name in files}:
+            _sync_folder(parent)
+    else:
+        # Linux waits here until the data is on the disk; elsewhere the call may return before.
+        os.sync()
 
 
 def _mode(target: Path) -> int | None:

@@ -33,14 +33,18 @@ class UnknownModelKey(EasyTeaCacheError, LookupError):
         layers: the names of the layers that were searched, in order.
     """
 
-    def __init__(self, key: str, *, suggestions: Sequence[str] = (), layers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        suggestions: Sequence[str] = (),
+        layers: Sequence[str] = (),
+        advice: str = "`easyteacache-hub list` shows every key; a missing one is never replaced by a similar model's numbers.",
+    ) -> None:
         self.key, self.suggestions, self.layers = key, tuple(suggestions), tuple(layers)
         searched = f" in {', '.join(layers)}" if layers else ""
         hint = f" Did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else ""
-        super().__init__(
-            f"no calibration named {key!r}{searched}.{hint} "
-            "`easyteacache-hub list` shows every key; a missing one is never replaced by a similar model's numbers."
-        )
+        super().__init__(f"no calibration named {key!r}{searched}.{hint} {advice}")
 
 
 class AmbiguousModelKey(UnknownModelKey):

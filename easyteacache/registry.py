@@ -120,14 +120,20 @@ class Found:
 class Registry(Mapping[str, Calibration]):
     """An immutable mapping model key → calibration over layers, the first layer first.
 
+    With a lock it holds what the lock pins and nothing else: iterating gives the pinned keys, and looking another one up is
+    an error that says how to add it.
+
     Args:
         layers: the layers.
         lock: file that pins what a lookup may find; None: no limits.
+
+    Attributes:
+        lock_path: that file.
     """
 
     def __init__(self, layers: Sequence[Layer], *, lock: Path | None = None) -> None:
         self._layers = tuple(layers)
-        self._lock = lock
+        self.lock_path = lock
 
     @classmethod
     def default(cls) -> Registry:
@@ -161,7 +167,7 @@ class Registry(Mapping[str, Calibration]):
 
     def with_layer(self, layer: Layer) -> Registry:
         """A new registry that searches ``layer`` before all others."""
-        return Registry([layer, *self._layers], lock=self._lock)
+        return Registry([layer, *self._layers], lock=self.lock_path)
 
     def __getitem__(self, key: str) -> Calibration:
         return self.find(key).calibration
@@ -174,20 +180,39 @@ class Registry(Mapping[str, Calibration]):
             return default
 
     def __contains__(self, key: object) -> bool:
-        return any(key in layer.index.records for layer in self._layers)
+        return isinstance(key, str) and self._reached(key) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({key for layer in self._layers for key in layer.index.records}))
+        return (key for key in self._keys() if self._reached(key) is not None)
 
     def __len__(self) -> int:
-        return len({key for layer in self._layers for key in layer.index.records})
+        return sum(1 for _ in self)
 
     def entries(self) -> Iterator[tuple[str, str, IndexEntry]]:
         """``(key, layer name, index entry)`` of every record that a lookup can reach, sorted by key; reads no record."""
-        for key in self:
-            layer = self._holder(key)
-            assert layer is not None
-            yield key, layer.name, layer.index.records[key]
+        for key in self._keys():
+            layer = self._reached(key)
+            if layer is not None:
+                yield key, layer.name, layer.index.records[key]
+
+    def missing(self) -> list[str]:
+        """Keys that the lock in force pins to content that no layer holds, sorted; none without a lock."""
+        return [] if self.lock is None else [key for key in sorted(self.lock.records) if key not in self]
+
+    def _keys(self) -> list[str]:
+        """Every key of every layer, sorted, whatever a lock says."""
+        return sorted({key for layer in self._layers for key in layer.index.records})
+
+    def _reached(self, key: str) -> Layer | None:
+        """The layer whose record of ``key`` a lookup finds; None where it finds none."""
+        if self.lock is None:
+            return self._holder(key)
+        wanted = self.lock.records.get(key)
+        return None if wanted is None else self._with_content(key, wanted.sha256)
+
+    def _with_content(self, key: str, sha256: str) -> Layer | None:
+        holders = (layer for layer in self._layers if key in layer.index.records)
+        return next((layer for layer in holders if layer.index.records[key].sha256 == sha256), None)
 
     def find(self, key: str) -> Found:
         """Look a model key or an exact alias up.
@@ -207,7 +232,7 @@ class Registry(Mapping[str, Calibration]):
         for layer in self._layers:
             if key in layer.aliases:
                 return self._by_alias(key, layer)
-        known = [*self, *(alias for layer in self._layers for alias in layer.aliases)]
+        known = [*self._keys(), *(alias for layer in self._layers for alias in layer.aliases)]
         # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
         suggestions = model_key.nearest(key, known) if _NAME_LIKE.fullmatch(key) else ()
         if not suggestions:
@@ -221,17 +246,17 @@ class Registry(Mapping[str, Calibration]):
     @functools.cached_property
     def lock(self) -> LockFile | None:
         """The lock in force, None without one."""
-        return None if self._lock is None else lock_file.read(self._lock)
+        return None if self.lock_path is None else lock_file.read(self.lock_path)
 
     def _locked_holder(self, key: str) -> Layer | None:
         """The first layer that holds the locked content of ``key``; None without a lock."""
         if self.lock is None:
             return None
-        where = os.fspath(self._lock or "")
+        where = os.fspath(self.lock_path or "")
         wanted = lock_file.pinned(self.lock, key, where)
-        for layer in self._layers:
-            if key in layer.index.records and layer.index.records[key].sha256 == wanted.sha256:
-                return layer
+        layer = self._with_content(key, wanted.sha256)
+        if layer is not None:
+            return layer
         raise InvalidCalibration(
             where,
             f"pins {key!r} to revision {wanted.revision} ({wanted.sha256[:12]}…), which no layer holds; "

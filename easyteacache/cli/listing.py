@@ -11,6 +11,7 @@ import click
 from easyteacache.calibration import Signal, Status
 from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
+from easyteacache.lock_file import ENVIRONMENT_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,8 @@ def list_records(
     """List the calibrations that a lookup can reach.
 
     PATTERN is a part of a key, title or alias, or a glob over keys such as 'wan*/t2v-*'. Where several layers hold a key, the
-    one that a lookup would use is shown; --source shows one layer, hidden records included.
+    one that a lookup would use is shown; --source shows one layer, hidden records included. Where an easyteacache.lock is in force,
+    only what it pins is listed.
 
     \b
     Examples:
@@ -56,20 +58,35 @@ def list_records(
       easyteacache-hub list --status validated --json
 
     \b
-    JSON: {"records": [...]}, each with
+    JSON: {"records": [...], "lock", "missing"}, each record with
       key, title, status, revision, method, signal, num_steps,
-      sequence_lengths, layer, aliases (each kind, value, borrowed)
+      sequence_lengths, layer, aliases (each kind, value, borrowed);
+      lock: the lock in force or null; missing: keys it pins that no layer has
     """
-    reachable = _one_layer(open_registry(registry), source).entries()
+    chosen = _one_layer(open_registry(registry), source)
+    reachable = chosen.entries()
     exact = {"family": family, "signal": signal, "method": method, "status": status}
     lines = [line for line in reachable if _wanted(line, pattern, exact)]
     if as_json:
-        text.echo_json({"records": [_content(line) for line in lines]})
-    elif lines:
+        locked = {"lock": None if chosen.lock_path is None else str(chosen.lock_path), "missing": chosen.missing()}
+        text.echo_json({"records": [_content(line) for line in lines], **locked})
+        return
+    if lines:
         click.echo(_table(lines))
         click.echo(f"\n{len(lines)} record{'' if len(lines) == 1 else 's'}")
     else:
         click.echo("No record matches; `easyteacache-hub list` without options shows all of them.", err=True)
+    _tell_of_lock(chosen)
+
+
+def _tell_of_lock(registry: Registry) -> None:
+    if registry.lock_path is None:
+        return
+    click.echo(f"Only what {registry.lock_path} pins is listed; {ENVIRONMENT_LOCK}= lists everything.", err=True)
+    missing = registry.missing()
+    if missing:
+        advice = "not on this machine with the pinned content: get it with `easyteacache-hub pull --locked`"
+        click.echo(text.paragraph(f"{', '.join(missing)}: {advice}"), err=True)
 
 
 def _one_layer(registry: Registry, source: str | None) -> Registry:

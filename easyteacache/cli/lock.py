@@ -46,8 +46,7 @@ def lock(keys: tuple[str, ...], out: Path, check: bool, as_json: bool) -> None:
     if check:
         found, problems = lock_file.read(out), locking.problems(out)
     else:
-        found, problems = locking.extended(out, keys), []
-        lock_file.write(out, found)
+        found, problems = locking.add(out, keys), []
     if as_json:
         records = [{"key": key, **one.model_dump(mode="json")} for key, one in found.records.items()]
         text.echo_json({"lock": str(out), "records": records, "problems": problems})

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from easyteacache.hub.pull import Pulled
+    from easyteacache.hub.remote import Remote
+    from easyteacache.lock_file import LockedRecord
 
-COLOURS = {"new": "green", "changed": "yellow", "refused": "red"}
+COLOURS = {"new": "green", "changed": "yellow", "mended": "yellow", "refused": "red"}
 
 
 @click.command("pull")
@@ -41,7 +43,7 @@ def pull(
 
     KEY is a model key, an exact alias or a glob such as 'wan2.1/*'; without one, everything is brought. What arrives belongs to one
     commit, and every file is checked against the index, the format and its invariants before it can be seen. A file that fails is
-    kept aside and reported while the others land; exit code 1 then.
+    kept aside and reported while the others land; exit code 1 then. What was damaged on this machine since the last pull is mended.
 
     \b
     Examples:
@@ -51,7 +53,8 @@ def pull(
 
     \b
     JSON: {"pulls": [...]}; each with repository, commit, dry_run, records (each
-      key, state: new | changed | unchanged | refused, before, after, findings)
+      key, state: new | changed | mended | unchanged | refused, before, after,
+      findings)
     """
     if locked and (keys or revision or repo):
         raise click.UsageError("--locked takes keys, repository and commits from the lock.")
@@ -73,6 +76,8 @@ def pull(
 
 
 def _locked(endpoint: str | None, offline: bool, dry_run: bool, progress: Callable[[int, int], object]) -> list[Pulled]:
+    from huggingface_hub import constants
+
     from easyteacache import lock_file
     from easyteacache.hub.pull import pull_locked
 
@@ -80,12 +85,13 @@ def _locked(endpoint: str | None, offline: bool, dry_run: bool, progress: Callab
     if path is None:
         raise click.UsageError(f"there is no {lock_file.FILE_NAME} here: write one with `easyteacache-hub lock`.")
     lock = lock_file.read(path)
-    return pull_locked(
-        lambda one: open_remote(one.repository, endpoint or one.endpoint, offline=offline),
-        lock,
-        dry_run=dry_run,
-        progress=progress,
-    )
+
+    def remote_of(one: LockedRecord) -> Remote:
+        # A lock comes with a project. It may say where records are, not where this person's token is sent.
+        own = endpoint is not None or one.endpoint in (None, constants.ENDPOINT.rstrip("/"))
+        return open_remote(one.repository, endpoint or one.endpoint, offline=offline, anonymous=not own)
+
+    return pull_locked(remote_of, lock, dry_run=dry_run, progress=progress)
 
 
 class _bar:  # noqa: N801 - used like a function

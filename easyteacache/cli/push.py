@@ -64,6 +64,9 @@ def push(
     from easyteacache.hub.push import prepare, send
 
     remote = open_remote(repo, endpoint)
+    if not dry_run:
+        # Judging takes a while; that nothing can be sent is better known before.
+        remote.whoami()
     records = {str(path): reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES) for path in files}
     try:
         proposal = prepare(remote, records, traces, judge=judge_of(), force_reason=force_reason)

@@ -26,7 +26,7 @@ def update(
 ) -> None:
     """Show what has changed at the hub since records were pulled; install nothing unless told to.
 
-    For each pulled record (or only KEYs) whose content differs: fields, coefficients side by side, and the effect at every operating
+    For each pulled record (or only KEYs: model keys, exact aliases or globs) whose content differs: fields, coefficients side by side, and the effect at every operating
     point. A threshold that the new record does not judge is replayed on its sigma profile.
 
     \b
@@ -38,14 +38,15 @@ def update(
     JSON: repository, commit, applied, records (each key, before, after, changes:
       each where, before, after)
     """
-    from easyteacache.hub.pull import pull, read_index
+    from easyteacache.hub.pull import choose, pull, read_index
     from easyteacache.hub.push import published_record
     from easyteacache.hub.store import Store
 
     remote = open_remote(repo, endpoint)
-    commit, found = read_index(remote, revision)
     here = Store().current()
-    wanted = [key for key in sorted(here.index.records) if not keys or key in keys]
+    advice = "`easyteacache-hub list --source pulled` shows what was pulled."
+    wanted = sorted(choose(here.index, keys, place="the pulled layer", advice=advice))
+    commit, found = read_index(remote, revision)
     changed = [k for k in wanted if k in found.records and found.records[k].sha256 != here.index.records[k].sha256]
     lines = []
     for key in changed:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @registry_option
 @json_option
 def where(registry: Path | None, as_json: bool) -> None:
-    """Show the registry layers, first searched first, with their folders and what is wrong with them.
+    """Show the registry layers, first searched first, with their folders and what is wrong with them, and the lock in force.
 
     \b
     Examples:
@@ -27,15 +27,18 @@ def where(registry: Path | None, as_json: bool) -> None:
       EASYTEACACHE_REGISTRY=~/calibrations easyteacache-hub where --json
 
     \b
-    JSON: {"layers": [...], "home", "environment"}; each layer with
+    JSON: {"layers": [...], "home", "lock", "environment"}; each layer with
       name, folder, records (null when unreadable), indexed, problem
     """
+    from easyteacache.lock_file import ENVIRONMENT_LOCK
     from easyteacache.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, home
 
-    layers = [_content(layer) for layer in open_registry(registry).layers]
-    environment = {name: os.environ.get(name) for name in (ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME)}
+    chosen = open_registry(registry)
+    layers = [_content(layer) for layer in chosen.layers]
+    environment = {name: os.environ.get(name) for name in (ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, ENVIRONMENT_LOCK)}
+    locked = None if chosen.lock_path is None else os.fspath(chosen.lock_path.absolute())
     if as_json:
-        text.echo_json({"layers": layers, "home": os.fspath(home()), "environment": environment})
+        text.echo_json({"layers": layers, "home": os.fspath(home()), "lock": locked, "environment": environment})
         return
     columns = [text.Column("LAYER"), text.Column("RECORDS", align="right"), text.Column("INDEX"), text.Column("FOLDER")]
     rows = [(one["name"], one["records"], "yes" if one["indexed"] else "no", one["folder"]) for one in layers]
@@ -44,6 +47,8 @@ def where(registry: Path | None, as_json: bool) -> None:
         if one["problem"]:
             click.echo(text.paragraph(one["problem"], bullet="problem: "))
     click.echo(f"\nThis machine's own layers belong in {home()}/local and {home()}/pulled.")
+    if locked:
+        click.echo(f"Lookups obey {locked}: what it does not list is refused.")
     click.echo(text.fields(environment.items(), indent=""), nl=any(environment.values()))
 
 

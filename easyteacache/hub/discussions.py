@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from easyteacache import atomic, json_text
 from easyteacache.errors import HubError
-from easyteacache.hub.git_repository import GitRepository
+from easyteacache.hub.git_repository import GitRepository, StaleReference
+
+# Merges that another writer of main (a push by git, say) may come in between of.
+MERGE_ATTEMPTS = 5
 
 
 def now() -> str:
@@ -25,11 +31,18 @@ class Discussions:
         self._git = repository
         self._name = name
         self._folder = repository.folder / "requests"
-        self._lock = threading.RLock()
+        self._thread_lock = threading.RLock()
+        self._process_lock = FileLock(repository.folder / "requests.lock")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread of one process at a time: several servers may serve one folder."""
+        with self._thread_lock, self._process_lock:
+            yield
 
     def open(self, commit: str, title: str, description: str, author: str) -> int:
         """Open a request whose branch is at ``commit``; returns its number."""
-        with self._lock:
+        with self._alone():
             # The reference comes first and claims the number: a crash between the two leaves a request without a page.
             taken = [int(name.rsplit("/", 1)[1]) for name in self._git.references() if name.startswith("refs/pr/")]
             number = max(taken, default=0) + 1
@@ -81,14 +94,14 @@ class Discussions:
 
     def note_commit(self, number: int, author: str, subject: str, oid: str) -> None:
         """Remember that the request's branch got a commit."""
-        with self._lock:
+        with self._alone():
             page = self.get(number)
             _add_event(page, "commit", author, {"subject": subject, "oid": oid})
             self._write(number, page)
 
     def comment(self, number: int, author: str, text: str) -> dict[str, Any]:
         """Add a comment; returns the event."""
-        with self._lock:
+        with self._alone():
             page = self.get(number)
             data = {"edited": False, "hidden": False, "latest": {"raw": text}}
             event = _add_event(page, "comment", author, data)
@@ -97,7 +110,7 @@ class Discussions:
 
     def set_status(self, number: int, author: str, status: str) -> dict[str, Any]:
         """Close or reopen; returns the event."""
-        with self._lock:
+        with self._alone():
             page = self.get(number)
             page["status"] = status
             event = _add_event(page, "status-change", author, {"status": status})
@@ -110,7 +123,7 @@ class Discussions:
         Raises:
             HubError: it is closed, or git cannot join it.
         """
-        with self._lock:
+        with self._alone():
             page = self.get(number)
             if page["mergeCommitId"]:
                 return str(page["mergeCommitId"])
@@ -120,12 +133,18 @@ class Discussions:
             assert head is not None
             title = f"{page['title']} (pull request {number})"
             # A crash after main moved and before the page was written leaves a merged request that says it is open.
-            merged = self._git.resolve("main") if self._git.contains(head) else self._git.merge(head, title, author)
+            merged = self._git.resolve("main") if self._git.contains(head) else self._join(head, title, author)
             assert merged is not None
             page |= {"mergeCommitId": merged, "status": "merged"}
             _add_event(page, "status-change", author, {"status": "merged"})
             self._write(number, page)
         return merged
+
+    def _join(self, head: str, title: str, author: str) -> str:
+        for _ in range(MERGE_ATTEMPTS - 1):
+            with contextlib.suppress(StaleReference):
+                return self._git.merge(head, title, author)
+        return self._git.merge(head, title, author)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.json"

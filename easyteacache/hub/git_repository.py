@@ -21,6 +21,7 @@ from easyteacache.errors import HubError
 MAIN = "refs/heads/main"
 # No update of one reference takes this long: whoever held the lock is gone.
 DEAD_LOCK_SECONDS = 30
+REMEMBERED_COMMITS = 1000
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"(?!.*\.\.)(?!.*//)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _FILE_PATH = re.compile(r"[^\x00-\x1f\x7f\\]{1,400}")
@@ -73,6 +74,7 @@ class GitRepository:
         self.folder = folder
         self._reader: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._commits: set[str] = set()
 
     def create(self) -> None:
         """Make the repository with one empty commit on main, so that requests have a base; appears whole or not at all."""
@@ -89,12 +91,22 @@ class GitRepository:
             return None
         names = [revision] if revision.startswith("refs/") else [f"refs/heads/{revision}", f"refs/tags/{revision}"]
         if COMMIT.fullmatch(revision):
+            if revision in self._commits:
+                return revision
             names = [revision]
         for name in names:
             done = self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", check=False)
             if done.returncode == 0:
-                return done.stdout.decode().strip()
+                found = done.stdout.decode().strip()
+                self._remember(found)
+                return found
         return None
+
+    def _remember(self, commit: str) -> None:
+        """A commit stays where it is: asking git about it once is enough, and a pull asks thousands of times."""
+        if len(self._commits) >= REMEMBERED_COMMITS:
+            self._commits.clear()
+        self._commits.add(commit)
 
     def entries(self, commit: str, path: str = "", *, recursive: bool = False) -> Iterator[TreeEntry]:
         """Files and folders below ``path``."""
@@ -154,16 +166,22 @@ class GitRepository:
             own = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
             if parent is not None:
                 self._git("read-tree", parent, environment=own)
-            lines = []
-            for path, content in changes.items():
-                if content is None:
-                    lines.append(f"0 {'0' * 40}\t{path}")
-                else:
-                    oid = self._git("hash-object", "-w", "--stdin", stdin=content).stdout.decode().strip()
-                    lines.append(f"100644 {oid}\t{path}")
+            stored = self._store({path: data for path, data in changes.items() if data is not None}, Path(scratch))
+            lines = [
+                f"100644 {stored[path]}\t{path}" if path in stored else f"0 {'0' * 40}\t{path}" for path in changes
+            ]
             self._git("update-index", "-z", "--index-info", stdin="\0".join([*lines, ""]).encode(), environment=own)
             tree = self._git("write-tree", environment=own).stdout.decode().strip()
         return self._commit_tree(tree, [parent] if parent else [], message, author)
+
+    def _store(self, contents: Mapping[str, bytes], scratch: Path) -> dict[str, str]:
+        """The object ids of contents, stored by one process: one for each file costs more than the file."""
+        names = [scratch / str(number) for number in range(len(contents))]
+        for name, data in zip(names, contents.values(), strict=True):
+            name.write_bytes(data)
+        listed = "".join(f"{name}\n" for name in names).encode()
+        ids = self._git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed).stdout.decode().split()
+        return dict(zip(contents, ids, strict=True))
 
     def _commit_tree(self, tree: str, parents: list[str], message: str, author: str) -> str:
         options = [option for parent in parents for option in ("-p", parent)]

@@ -46,7 +46,11 @@ def history(remote: Remote, key: str, *, revision: str | None = None, limit: int
             authors = tuple(map(str, one.authors))
             found.append(Entry(one.commit_id, one.created_at.isoformat(), one.title, authors, *state))
     if not found:
-        raise UnknownModelKey(key, layers=[f"the last {len(commits)} commits of {remote.repository}"])
+        raise UnknownModelKey(
+            key,
+            layers=[f"the last {len(commits)} commits of {remote.repository}"],
+            advice="`easyteacache-hub pull --dry-run` shows what the hub has; --limit looks further back.",
+        )
     return found
 
 

@@ -8,23 +8,36 @@ from pathlib import Path
 
 from easyteacache import lock_file
 from easyteacache.errors import EasyTeaCacheError, HubError
+from easyteacache.hub.alone import alone
 from easyteacache.hub.store import Store
 from easyteacache.lock_file import LockedRecord, LockFile
 from easyteacache.registry import Registry
 
 
-def extended(path: Path, keys: Iterable[str] = ()) -> LockFile:
-    """The lock at ``path`` (none: an empty one) with ``keys`` as a lookup finds them now, the lock itself left aside.
+def add(path: Path, keys: Iterable[str] = ()) -> LockFile:
+    """Add ``keys`` to the lock at ``path`` as a lookup finds them now, the lock itself left aside; returns what was written.
+
+    Two processes that add at once wait for each other, so that neither loses what the other wrote.
 
     Args:
-        path: the lock file.
+        path: the lock file; none there is an empty one.
         keys: model keys or exact aliases; none means every pulled record.
 
     Raises:
         UnknownModelKey: a key is in no layer.
-        HubError: there is nothing to lock.
+        HubError: there is nothing to lock, or another process holds the file for minutes.
         InvalidCalibration: the lock or a record is damaged.
+        OSError: the file cannot be written; it is then as it was.
     """
+    if not path.parent.is_dir():
+        raise HubError("lock", f"there is no folder {path.parent}")
+    with alone(path):
+        lock = _extended(path, keys)
+        lock_file.write(path, lock)
+    return lock
+
+
+def _extended(path: Path, keys: Iterable[str]) -> LockFile:
     before = lock_file.read(path) if os.path.lexists(path) else lock_file.empty()
     registry = Registry(Registry.default().layers)
     snapshot = Store().current()

@@ -14,14 +14,16 @@ from easyteacache import index, json_text, model_key, reading
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
 from easyteacache.hub import schema
-from easyteacache.hub.remote import PUBLIC, MissingFile, Remote
+from easyteacache.hub.downloads import PUBLIC, Downloads
+from easyteacache.hub.failures import MissingFile, TooLarge
+from easyteacache.hub.remote import Remote
 from easyteacache.hub.schema import Finding
 from easyteacache.hub.store import Arrival, Snapshot, Store
 from easyteacache.index import Index, IndexEntry
 from easyteacache.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
-State = Literal["new", "changed", "unchanged", "refused"]
+State = Literal["new", "changed", "mended", "unchanged", "refused"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -31,7 +33,7 @@ class Outcome:
 
     Attributes:
         key: its model key.
-        state: ``refused`` records were not installed.
+        state: ``mended`` ones were damaged on this disk; ``refused`` ones were not installed.
         before, after: revision on this disk and at the hub, None where there is none.
         findings: why it was refused.
     """
@@ -80,17 +82,26 @@ def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
         HubError: the hub has none.
         InvalidCalibration: it breaks its format.
     """
-    if not remote.offline and remote.size(index.FILE_NAME, revision or "main") > index.MAX_INDEX_BYTES:
-        raise HubError(remote.repository, f"{index.FILE_NAME} is larger than {index.MAX_INDEX_BYTES} bytes")
-    commit, path = remote.pin(index.FILE_NAME, revision)
+    commit, path = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
     if not _COMMIT.fullmatch(commit):
         raise HubError(remote.repository, f"the hub names the commit {json_text.shown(commit)}, which is none")
     data = reading.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
     return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
 
 
-def choose(found: Index, keys: Iterable[str]) -> dict[str, IndexEntry]:
+def choose(
+    found: Index,
+    keys: Iterable[str],
+    *,
+    place: str = "the hub's index",
+    advice: str = "`easyteacache-hub pull --dry-run` shows what the hub has.",
+) -> dict[str, IndexEntry]:
     """The entries that keys, exact aliases and globs mean; no keys: all.
+
+    Args:
+        found: where they are looked up.
+        keys: what was asked for.
+        place, advice: for the error.
 
     Raises:
         UnknownModelKey: nothing is called so, with the nearest names.
@@ -106,7 +117,7 @@ def choose(found: Index, keys: Iterable[str]) -> dict[str, IndexEntry]:
             matching = [key for key in found.records if fnmatch.fnmatchcase(key, name)]
         if not matching:
             near = model_key.nearest(name, [*found.records, *aliases])
-            raise UnknownModelKey(name, suggestions=near, layers=["the hub's index"])
+            raise UnknownModelKey(name, suggestions=near, layers=[place], advice=advice)
         chosen |= {key: found.records[key] for key in matching}
     return chosen
 
@@ -173,12 +184,11 @@ def pull_locked(
 def _bring(
     remote: Remote, wanted: list[_Wanted], store: Store, dry_run: bool, progress: Callable[[int, int], object]
 ) -> tuple[Outcome, ...]:
-    before = store.current()
+    before = store.current(rebuild=True)
     missing = [one for one in wanted if not _has(before, one)]
     outcomes = {one.key: _outcome(one, before, "unchanged") for one in wanted}
     outcomes |= {one.key: _outcome(one, before, _state(before, one)) for one in missing}
     if not dry_run and missing:
-        _fits(remote, missing)
         arrivals: dict[str, Arrival] = {}
         for one, arrival, findings in _fetch_all(remote, missing, store, progress):
             if arrival is None:
@@ -190,12 +200,22 @@ def _bring(
 
 
 def _has(before: Snapshot, one: _Wanted) -> bool:
+    """Whether the record is here and whole, its origin too: a pull mends what was damaged on this disk."""
     entry = before.index.records.get(one.key)
-    return entry is not None and entry.sha256 == one.sha256
+    if entry is None or before.folder is None or entry.sha256 != one.sha256 or one.key not in before.origins.records:
+        return False
+    try:
+        data = reading.read_file(before.folder / entry.path, rules="record", max_bytes=json_text.MAX_BYTES)
+    except InvalidCalibration:
+        return False
+    return hashlib.sha256(data).hexdigest() == one.sha256
 
 
 def _state(before: Snapshot, one: _Wanted) -> State:
-    return "changed" if one.key in before.index.records else "new"
+    entry = before.index.records.get(one.key)
+    if entry is None:
+        return "new"
+    return "mended" if entry.sha256 == one.sha256 else "changed"
 
 
 def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Finding, ...] = ()) -> Outcome:
@@ -203,27 +223,13 @@ def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Findi
     return Outcome(one.key, state, known.revision if known else None, one.revision, findings)
 
 
-def _fits(remote: Remote, wanted: list[_Wanted]) -> None:
-    """Refuse files that are too large before a byte of them is asked for."""
-    if remote.offline:
-        return
-    by_commit: dict[str, list[str]] = {}
-    for one in wanted:
-        by_commit.setdefault(one.commit, []).append(model_key.path_of(one.key).as_posix())
-    for commit, paths in by_commit.items():
-        for path, stored in remote.stored(paths, commit).items():
-            if stored.size > json_text.MAX_BYTES:
-                raise HubError(
-                    remote.repository, f"{path} has {stored.size} bytes; a record has at most {json_text.MAX_BYTES}"
-                )
-
-
 def _fetch_all(
     remote: Remote, wanted: list[_Wanted], store: Store, progress: Callable[[int, int], object]
 ) -> Iterator[tuple[_Wanted, Arrival | None, tuple[Finding, ...]]]:
+    downloads = Downloads()
     pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(wanted)))
     try:
-        results = pool.map(lambda one: _fetch(remote, one, store), wanted)
+        results = pool.map(lambda one: _fetch(remote, one, store, downloads), wanted)
         for number, (one, (arrival, findings)) in enumerate(zip(wanted, results, strict=True), start=1):
             progress(number, len(wanted))
             yield one, arrival, findings
@@ -231,15 +237,21 @@ def _fetch_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch(remote: Remote, one: _Wanted, store: Store) -> tuple[Arrival | None, tuple[Finding, ...]]:
+def _fetch(
+    remote: Remote, one: _Wanted, store: Store, downloads: Downloads
+) -> tuple[Arrival | None, tuple[Finding, ...]]:
     """One record, checked: what the index promised, well-formed, consistent, filed under its own key."""
     where = model_key.path_of(one.key).as_posix()
-    try:
-        data = _content(remote, where, one.commit, one.sha256)
-    except InvalidCalibration as error:
-        return None, (Finding(error.rule, where, "", error.reason),)
-    except MissingFile as error:
-        return None, (Finding("index.gone", where, "", error.reason),)
+    data = downloads.get(one.sha256)
+    if data is None:
+        try:
+            data = remote.read(where, one.commit, limit=json_text.MAX_BYTES)
+        except MissingFile as error:
+            return None, (Finding("index.gone", where, "", error.reason),)
+        except TooLarge as error:
+            return None, (Finding("record.size", where, "", error.reason),)
+        if hashlib.sha256(data).hexdigest() == one.sha256:
+            downloads.keep(data)
     findings = list(_judged(data, where, one))
     if findings:
         store.set_aside(one.key, data, "\n".join(map(str, findings)))
@@ -250,17 +262,6 @@ def _fetch(remote: Remote, one: _Wanted, store: Store) -> tuple[Arrival | None, 
         sha256=one.sha256, revision=record.revision, repository=remote.repository, commit=one.commit, endpoint=endpoint
     )
     return Arrival(record, data, origin), ()
-
-
-def _content(remote: Remote, path: str, commit: str, sha256: str) -> bytes:
-    """The file from the cache or the hub; a damaged copy in the cache is fetched once more."""
-    data = b""
-    for force in (False, True):
-        local = remote.download(path, commit, force=force)
-        data = reading.read_file(local, rules="record", max_bytes=json_text.MAX_BYTES)
-        if hashlib.sha256(data).hexdigest() == sha256:
-            break
-    return data
 
 
 def _judged(data: bytes, where: str, one: _Wanted) -> Iterator[Finding]:

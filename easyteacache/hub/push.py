@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from easyteacache import index, json_text, model_key, reading
+from easyteacache import index, json_text, model_key
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, PushRefused
 from easyteacache.hub import card, submission
+from easyteacache.hub.failures import MissingFile, StaleParent
 from easyteacache.hub.pull import read_index
-from easyteacache.hub.remote import MissingFile, OpenRequest, Remote, StaleParent
+from easyteacache.hub.remote import OpenRequest, Remote
 from easyteacache.hub.submission import Judge, Submission, TraceFiles
 from easyteacache.index import Index
 
@@ -74,7 +75,7 @@ def published_record(remote: Remote, commit: str, key: str) -> tuple[Calibration
         InvalidCalibration: it is damaged.
     """
     path = model_key.path_of(key).as_posix()
-    data = reading.read_file(remote.download(path, commit), rules="record", max_bytes=json_text.MAX_BYTES)
+    data = remote.read(path, commit, limit=json_text.MAX_BYTES)
     return Calibration.from_json(data, where=f"{remote.repository}/{path}"), data
 
 

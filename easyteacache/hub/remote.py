@@ -12,34 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from huggingface_hub import constants, errors
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub import constants
 
 from easyteacache import json_text
 from easyteacache.errors import HubError
+from easyteacache.hub import downloads, failures
+from easyteacache.hub.downloads import PUBLIC
+from easyteacache.hub.failures import TooLarge
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 ENVIRONMENT_TOKEN = "EASYTEACACHE_TOKEN"
 ENVIRONMENT_REPOSITORY = "EASYTEACACHE_REPOSITORY"
-PUBLIC = "https://huggingface.co"
 DATASET = "dataset"
 RETRIES = 4
-LONGEST_WAIT_SECONDS = 60.0
 PATHS_A_REQUEST = 500
 
 Value = TypeVar("Value")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-
-class MissingFile(HubError):
-    """The hub has the repository and the revision, but not this file."""
-
-
-class StaleParent(HubError):
-    """The branch moved between reading it and committing to it."""
 
 
 def token_for(endpoint: str) -> str | None:
@@ -82,11 +75,12 @@ class Remote:
         repository: ``owner/name``.
         endpoint: the hub's address; None: ``$HF_ENDPOINT``, else the public hub.
         token: None: see ``token_for``.
+        anonymous: send no token whatever there is: the address was not chosen by whom the token belongs to.
         offline: answer from the cache of earlier downloads only.
         wait: sleeps before a retry; tests pass their own.
 
     Raises:
-        HubError: ``repository`` is no ``owner/name``.
+        HubError: ``repository`` is no ``owner/name``, or ``endpoint`` no address of a hub.
     """
 
     def __init__(
@@ -95,15 +89,17 @@ class Remote:
         *,
         endpoint: str | None = None,
         token: str | None = None,
+        anonymous: bool = False,
         offline: bool = False,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         if not _NAME.fullmatch(repository) or ".." in repository or "--" in repository:
             raise HubError(json_text.shown(repository), "not a repository name; expected owner/name")
         self.repository = repository
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = _address(repository, endpoint or constants.ENDPOINT)
         self.offline = offline
-        self._token: str | bool = token or token_for(self.endpoint) or False
+        self._token: str | bool = False if anonymous else token or token_for(self.endpoint) or False
+        self._told: failures.Told = "withheld" if anonymous else "sent" if self._token else "none"
         self._wait = wait
 
     def __repr__(self) -> str:
@@ -118,56 +114,80 @@ class Remote:
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
-    def pin(self, file: str, revision: str | None) -> tuple[str, Path]:
+    def pin(self, file: str, revision: str | None, *, limit: int) -> tuple[str, Path]:
         """Download ``file`` at a branch, tag or commit; returns the commit it was read from and the local copy.
 
-        Raises:
-            HubError: it cannot be had; the reason says what to do.
-        """
-        wanted = revision or "main"
-        if not self.offline:
-            # The download itself would quietly answer from the cache when the hub cannot be reached.
-            self.size(file, wanted)
-        path = self.download(file, wanted)
-        parts = path.parts[len(path.parts) - len(Path(file).parts) - 1 :]
-        return parts[0], path
-
-    def size(self, file: str, revision: str) -> int:
-        """Bytes of one file, asked of the hub.
+        Args:
+            file: path in the repository.
+            revision: None: main.
+            limit: bytes it may have.
 
         Raises:
-            HubError: as ``pin``.
-        """
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-        options = {"repo_type": DATASET, "revision": revision, "endpoint": self.endpoint}
-        url = hf_hub_url(self.repository, file, **options)
-        found = self.attempt(lambda: get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint))
-        return found.size or 0
-
-    def download(self, file: str, revision: str, *, force: bool = False) -> Path:
-        """The local copy of one file, downloaded unless the cache has it.
-
-        Raises:
-            HubError: as ``pin``.
+            HubError: it cannot be had, or is larger; the reason says what to do.
         """
         from huggingface_hub import hf_hub_download
 
-        return Path(
+        wanted = revision or "main"
+        if not self.offline:
+            # The download itself would quietly answer from the cache when the hub cannot be reached.
+            size = self._size(file, wanted)
+            if size > limit:
+                raise HubError(self.repository, f"{file} has {size} bytes; at most {limit} are read")
+        path = Path(
             self.attempt(
                 lambda: hf_hub_download(
                     self.repository,
                     file,
                     repo_type=DATASET,
-                    revision=revision,
+                    revision=wanted,
                     endpoint=self.endpoint,
                     token=self._token,
                     local_files_only=self.offline,
-                    force_download=force and not self.offline,
+                    cache_dir=downloads.folder_of(self.endpoint),
                     library_name="easyteacache",
                 )
             )
         )
+        return path.parts[len(path.parts) - len(Path(file).parts) - 1], path
+
+    def _size(self, file: str, revision: str) -> int:
+        from huggingface_hub import get_hf_file_metadata
+
+        url = self._url(file, revision)
+        found = self.attempt(lambda: get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint))
+        return found.size or 0
+
+    def _url(self, file: str, revision: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repository, file, repo_type=DATASET, revision=revision, endpoint=self.endpoint)
+
+    def read(self, file: str, commit: str, *, limit: int) -> bytes:
+        """The content of one file of a commit, in one request; nothing is kept.
+
+        Raises:
+            MissingFile: the commit has no such file.
+            TooLarge: it has more than ``limit`` bytes; no more than these were received.
+            HubError: it cannot be had.
+        """
+        if self.offline:
+            raise HubError(self.repository, self._not_kept())
+        return self.attempt(lambda: self._received(file, commit, limit))
+
+    def _received(self, file: str, commit: str, limit: int) -> bytes:
+        from huggingface_hub import get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=self._token, library_name="easyteacache") | {"Accept-Encoding": "identity"}
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", self._url(file, commit), headers=headers, timeout=timeout) as response:
+            hf_raise_for_status(response)
+            data = bytearray()
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > limit:
+                    raise TooLarge(self.repository, f"{file} has more than the {limit} bytes that are read")
+        return bytes(data)
 
     def stored(self, files: Sequence[str], revision: str) -> dict[str, Stored]:
         """What the hub knows of files; those that do not exist are left out."""
@@ -198,6 +218,8 @@ class Remote:
 
     def log(self, revision: str | None = None) -> list[Any]:
         """Commits of a branch, newest first; each with ``commit_id``, ``title``, ``authors``, ``created_at``."""
+        # The client repeats a list for a minute and more where nobody answers; this question it asks once.
+        self.attempt(lambda: self.api.list_repo_refs(self.repository, repo_type=DATASET))
         return self.attempt(lambda: self.api.list_repo_commits(self.repository, repo_type=DATASET, revision=revision))
 
     # Proposing --------------------------------------------------------------------------------------------------------
@@ -251,7 +273,7 @@ class Remote:
 
     def pause_after(self, error: HubError, attempt: int) -> float | None:
         """Seconds after which an action that failed so may be repeated; None: never."""
-        return _pause(error.__cause__, attempt) if isinstance(error.__cause__, Exception) else None
+        return failures.pause(error.__cause__, attempt) if isinstance(error.__cause__, Exception) else None
 
     def commit(self, files: dict[str, bytes], *, title: str, description: str, parent: str, branch: str | None) -> str:
         """One commit: on ``branch``, or as a new pull request when that is None; returns the request's or commit's URL.
@@ -292,7 +314,7 @@ class Remote:
             try:
                 return call()
             except Exception as error:
-                pause = _pause(error, attempt)
+                pause = failures.pause(error, attempt)
                 if pause is None or attempt == RETRIES - 1 or self.offline:
                     raise self.translated(error) from error
                 self._wait(pause)
@@ -302,61 +324,25 @@ class Remote:
         """The error as this project raises it, with what to do and without the request."""
         if isinstance(error, HubError):
             return error
-        kind = StaleParent if _status(error) == 412 else HubError
-        if isinstance(error, errors.RemoteEntryNotFoundError):
-            kind = MissingFile
-        return kind(self.repository, self._reason(error))
+        if self.offline and failures.is_missing_here(error):
+            return HubError(self.repository, self._not_kept())
+        return failures.translated(error, self.repository, self.endpoint, token=self._told)
 
-    def _reason(self, error: Exception) -> str:
-        status, at = _status(error), f"at {self.endpoint}"
-        if isinstance(error, errors.GatedRepoError):
-            return f"access is restricted {at}: ask its owners, and set a token of an account that has access"
-        if isinstance(error, errors.RepositoryNotFoundError):
-            return f"there is no such dataset repository {at}, or it is private and your token does not open it"
-        if isinstance(error, errors.RevisionNotFoundError):
-            return f"there is no such revision {at}"
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            if self.offline:
-                return "not in the cache of earlier downloads: pull once without --offline"
-            return f"{self.endpoint} cannot be reached; --offline uses what was downloaded before"
-        if isinstance(error, errors.RemoteEntryNotFoundError):
-            return f"the file does not exist {at}: is this a registry, and this the right revision?"
-        if status in (401, 403):
-            return f"your token does not allow this {at} ({_said(error)})"
-        if status == 412:
-            return "the branch moved meanwhile: try again"
-        if status == 429:
-            return f"too many requests {at}: wait a few minutes and try again"
-        if status is not None:
-            return f"{at} answered {status}: {_said(error)}"
-        if isinstance(error, HTTPError | ConnectionError):
-            return (
-                f"{self.endpoint} cannot be reached ({type(error).__name__}); --offline uses what was downloaded before"
-            )
-        return f"the hub's answer {at} makes no sense ({type(error).__name__}: {_line(error)})"
+    def _not_kept(self) -> str:
+        return f"not among the earlier downloads from {self.endpoint}: pull once without --offline"
 
 
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _said(error: Exception) -> str:
-    return json_text.shown(str(getattr(error, "server_message", None) or "no reason given"), 200)
-
-
-def _line(error: Exception) -> str:
-    return json_text.shown(str(error).strip().partition("\n")[0], 120)
-
-
-def _pause(error: Exception, attempt: int) -> float | None:
-    """Seconds to wait before the next attempt, or None when another one would end the same."""
-    status = _status(error)
-    if status is None:
-        lost = isinstance(error, HTTPError | ConnectionError | errors.LocalEntryNotFoundError)
-        return 0.5 * 2**attempt if lost and not isinstance(error, errors.OfflineModeIsEnabled) else None
-    if status != 429 and status < 500:
-        return None
-    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdigit() else float(2**attempt)
+def _address(repository: str, endpoint: str) -> str:
+    """The endpoint without a final slash."""
+    if "@" in endpoint:
+        # Not shown: errors and lock files would carry it on.
+        raise HubError(repository, f"the hub's address holds a user or a password; set {ENVIRONMENT_TOKEN} instead")
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", endpoint)
+    except ValueError:
+        usable = False
+    if not usable:
+        shown = json_text.shown(endpoint)
+        raise HubError(repository, f"{shown} is no address of a hub; expected http://HOST:PORT or https://HOST")
+    return endpoint.rstrip("/")

@@ -12,6 +12,7 @@ from easyteacache import index, model_key, reading
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError
 from easyteacache.hub import push, submission
+from easyteacache.hub.alone import alone
 from easyteacache.hub.push import Sent
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.submission import TraceFiles
@@ -66,16 +67,18 @@ def retire_in_folder(folder: Path, key: str, status: Retired, *, reason: str, re
         HubError: the folder does not hold it, or the change breaks a rule.
         InvalidCalibration: the record or the index is damaged.
     """
-    listed = index.read(folder) or index.build(folder)
-    if key not in listed.records:
-        raise HubError(str(folder), f"holds no {key!r}")
-    path = folder / model_key.path_of(key)
-    before = Calibration.from_json(reading.read_file(path, rules="record", max_bytes=MAX_BYTES), where=str(path))
-    after = retired(before, status, reason=reason, replacement=replacement)
-    data = after.to_json().encode()
-    judged = submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
-    if judged.errors:
-        raise HubError(str(folder), str(judged.errors[0]))
-    records.save(after, path)
-    index.write(folder, index.build(folder))
-    return path
+    # Another process that retires a record meanwhile would write an index without this change.
+    with alone(folder):
+        listed = index.read(folder) or index.build(folder)
+        if key not in listed.records:
+            raise HubError(str(folder), f"holds no {key!r}")
+        path = folder / model_key.path_of(key)
+        before = Calibration.from_json(reading.read_file(path, rules="record", max_bytes=MAX_BYTES), where=str(path))
+        after = retired(before, status, reason=reason, replacement=replacement)
+        data = after.to_json().encode()
+        judged = submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
+        if judged.errors:
+            raise HubError(str(folder), str(judged.errors[0]))
+        records.save(after, path)
+        index.write(folder, index.build(folder))
+        return path

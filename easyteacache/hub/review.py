@@ -237,4 +237,5 @@ def _row(one: Submission) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    # One line whatever it holds: a line of its own could be a command to the runner.
+    return " ".join(text.replace("|", "\\|").split())

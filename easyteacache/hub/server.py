@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from easyteacache.errors import HubError
 from easyteacache.hub.access import Tokens
 from easyteacache.hub.answers import Refusal, Reply, Request
 from easyteacache.hub.service import HubService
@@ -27,6 +28,9 @@ class HubServer(ThreadingHTTPServer):
         folder: as ``HubService`` has it.
         tokens: who may do what; None: everybody may read, nobody may write.
         log: told one line a request, without any token.
+
+    Raises:
+        HubError: the address cannot be listened on.
     """
 
     daemon_threads = True
@@ -39,10 +43,15 @@ class HubServer(ThreadingHTTPServer):
         tokens: Tokens | None = None,
         log: Callable[[str], object] = lambda _: None,
     ) -> None:
-        super().__init__(address, _Handler)
+        # Before the socket: what fails to bind is closed again.
         self.service = HubService(folder)
         self.tokens = tokens or Tokens()
         self.log = log
+        try:
+            super().__init__(address, _Handler)
+        except OSError as error:
+            host, port = address
+            raise HubError(f"{host}:{port}", f"cannot be listened on: {error.strerror}; choose another") from error
 
     @property
     def endpoint(self) -> str:

@@ -10,21 +10,19 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from easyteacache import atomic, index, lock_file, registry
+from easyteacache import atomic, index, json_text, lock_file, reading, registry
 from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration
+from easyteacache.hub.alone import alone
 from easyteacache.index import Index
 from easyteacache.lock_file import LockedRecord, LockFile
 
 # A process that opened an older snapshot may go on reading it for this long.
 KEPT_SECONDS = 24 * 3600
-LOCK_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,27 @@ class Store:
         self.snapshots = self.home / ".pulled"
         self.quarantine = self.home / "quarantine"
 
-    def current(self) -> Snapshot:
+    def current(self, *, rebuild: bool = False) -> Snapshot:
         """What is visible now.
 
+        Args:
+            rebuild: where index or origins are damaged, make them again from the records that can be read.
+
         Raises:
-            InvalidCalibration: its index or list of origins is damaged.
+            InvalidCalibration: index or origins are damaged.
         """
         if not self.link.is_dir():
             return Snapshot(None, Index(index_version=1, records={}), lock_file.empty())
         folder = self.link.resolve()
-        found = index.read(folder)
-        if found is None:
-            found = index.build(folder)
         origins = folder / lock_file.FILE_NAME
-        return Snapshot(folder, found, lock_file.read(origins) if origins.exists() else lock_file.empty())
+        try:
+            found = index.read(folder) or index.build(folder)
+            return Snapshot(folder, found, lock_file.read(origins) if origins.exists() else lock_file.empty())
+        except InvalidCalibration as error:
+            if rebuild:
+                return Snapshot(folder, _readable(folder), lock_file.empty())
+            advice = "`easyteacache-hub pull` makes it again"
+            raise InvalidCalibration(error.where, f"{error.reason}; {advice}", rule=error.rule) from error
 
     def install(self, arrivals: Mapping[str, Arrival]) -> None:
         """Make records visible, all at once, beside those that are there already.
@@ -84,8 +89,8 @@ class Store:
         """
         if not arrivals:
             return
-        with self._alone():
-            before = self.current()
+        with alone(self.link, lock=self.home / ".pulled.lock"):
+            before = self.current(rebuild=True)
             target = self.snapshots / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
             try:
                 self._fill(target, before, arrivals)
@@ -110,13 +115,14 @@ class Store:
         for key, entry in entries.items():
             if key not in arrivals and before.folder is not None:
                 _share(before.folder / entry.path, target / entry.path)
+        files: dict[str, bytes] = {}
         for key, arrival in arrivals.items():
-            entry = index.entry_of(arrival.record, arrival.data)
-            entries[key] = entry
-            atomic.write_bytes(target / entry.path, arrival.data)
+            entries[key] = index.entry_of(arrival.record, arrival.data)
+            files[entries[key].path] = arrival.data
         origins = before.origins.records | {key: arrival.origin for key, arrival in arrivals.items()}
-        lock_file.write(target / lock_file.FILE_NAME, LockFile(lock_version=1, records=origins))
-        index.write(target, Index(index_version=1, records=dict(sorted(entries.items()))))
+        files[lock_file.FILE_NAME] = LockFile(lock_version=1, records=origins).to_json().encode()
+        files[index.FILE_NAME] = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
+        atomic.fill_folder(target, files)
 
     def _switch(self, target: Path) -> None:
         if os.path.lexists(self.link) and not self.link.is_symlink():
@@ -138,20 +144,6 @@ class Store:
                 if folder.resolve() != current and time.time() - folder.stat().st_mtime > KEPT_SECONDS:
                     shutil.rmtree(folder)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time; the system frees the lock of a process that was killed."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.home / ".pulled.lock", timeout=LOCK_SECONDS)
-        try:
-            lock.acquire()
-        except TimeoutError as error:
-            raise HubError("pulled", f"another process has been changing {self.link} for {LOCK_SECONDS} s") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
 
 def _share(source: Path, target: Path) -> None:
     """The same content under a second name: snapshots are never changed, so that a hard link will do."""
@@ -163,5 +155,19 @@ def _share(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
         except OSError:
             raise InvalidCalibration(
-                os.fspath(source), f"listed in the index but cannot be read: {error.strerror}", rule="record.unreadable"
+                os.fspath(source),
+                f"listed in the index but cannot be read: {error.strerror}; `easyteacache-hub pull` without keys mends it",
+                rule="record.unreadable",
             ) from error
+
+
+def _readable(folder: Path) -> Index:
+    """The records of a folder that can be read, whatever its index says."""
+    entries = {}
+    for key, path in index.record_paths(folder):
+        with contextlib.suppress(InvalidCalibration):
+            data = reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES)
+            record = Calibration.from_json(data, where=os.fspath(path))
+            if record.model_key == key:
+                entries[key] = index.entry_of(record, data)
+    return Index(index_version=1, records=entries)

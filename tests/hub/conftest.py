@@ -72,10 +72,11 @@ def build_folder(folder: Path, *records: Calibration) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the layers, the lock file, the terminal or the tokens of the machine it runs on."""
+    """No test sees the layers, the lock file, the downloads, the terminal or the tokens of the machine it runs on."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     for name in (
         "EASYTEACACHE_REGISTRY",
         "EASYTEACACHE_LOCK",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+PIECES = 4
 
 
 @dataclass
@@ -29,7 +33,10 @@ class FaultProxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
         self.faults: list[Fault] = []
+        # Seconds that an answer takes to arrive, in PIECES pieces.
+        self.slowness = 0.0
         self.seen: list[str] = []
+        self.tokens: list[str | None] = []
 
     def fault(self, request: str) -> Fault | None:
         self.seen.append(request)
@@ -46,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.tokens.append(self.headers.get("Authorization"))
         fault = self.server.fault(f"{self.command} {self.path}")
         if fault and fault.action == "drop":
             self.close_connection = True
@@ -74,9 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
         self.send_header("Content-Length", length)
+        with contextlib.suppress(ConnectionError):
+            self._trickle(data if self.command != "HEAD" else b"")
+
+    def _trickle(self, data: bytes) -> None:
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        pieces = PIECES if self.server.slowness else 1
+        size = -(-len(data) // pieces) or 1
+        for start in range(0, len(data), size):
+            time.sleep(self.server.slowness / pieces)
+            self.wfile.write(data[start : start + size])
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from easyteacache import calibration, index, lock_file
 from easyteacache.calibration import Calibration
@@ -19,6 +23,8 @@ from easyteacache.hub.store import Arrival, Store
 from easyteacache.lock_file import LockedRecord, LockFile
 
 KEYS = [f"tiny/model-{number}" for number in range(4)]
+SEED_KEYS = ["tiny", "solved"]
+POINTS = 8
 
 
 def build(key: str, revision: int) -> Calibration:
@@ -78,11 +84,87 @@ def merge(folder: Path) -> Iterator[None]:
         yield
 
 
-ACTIONS = {"install": install, "save": save, "lock": lock, "merge": merge}
+def settings(folder: Path) -> dict[str, Any]:
+    """What the test wrote for the writers that talk to a hub."""
+    found = json.loads((folder / "settings.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def pull(folder: Path) -> Iterator[None]:
+    """Bring one commit and the other in turn, every second time with no earlier downloads."""
+    from easyteacache.hub import downloads
+    from easyteacache.hub import pull as pulling
+    from easyteacache.hub.remote import Remote
+
+    told = settings(folder)
+    remote = Remote(told["repository"], endpoint=told["endpoint"], wait=lambda _: None)
+    for number in itertools.count():
+        if number % 2 == 0:
+            shutil.rmtree(downloads.Downloads().folder, ignore_errors=True)
+        pulling.pull(remote, revision=told["commits"][number % 2], store=Store(folder / "home"))
+        yield
+
+
+def push(folder: Path) -> Iterator[None]:
+    """Propose the record under ever new titles, with its traces."""
+    from easyteacache.hub import push as pushing
+    from easyteacache.hub.remote import Remote
+
+    told = settings(folder)
+    remote = Remote(told["repository"], endpoint=told["endpoint"], token=told["token"], wait=lambda _: None)
+    content = json.loads(Path(told["record"]).read_text())
+    for number in itertools.count(time.time_ns()):
+        data = Calibration.from_mapping(content | {"title": f"Attempt {number}"}).to_json().encode()
+        proposal = pushing.prepare(remote, {"record.json": data}, [Path(told["traces"])], judge=None)
+        pushing.send(remote, proposal, wait=lambda _: None)
+        yield
+
+
+def solve(folder: Path) -> Iterator[None]:
+    """Solve mode of the original project: every run adds points to the file."""
+    run = solver(folder / "seed.json", seed=time.time_ns() % 1000)
+    while True:
+        run()
+        yield
+
+
+def solver(path: Path, *, seed: int) -> Any:
+    """A function that records one run of ``POINTS + 1`` steps and writes its points."""
+    import torch
+
+    from easyteacache import TeaCache
+
+    torch.set_num_threads(1)
+    cache = TeaCache(-1, model_keys=SEED_KEYS, cache_path=path, speedup_mode=False)
+    draw = torch.Generator().manual_seed(seed)
+
+    def run() -> None:
+        for step in range(POINTS + 1):
+            signal, latent = torch.rand(1, 8, generator=draw) + 1, torch.rand(1, 4, 8, generator=draw) + 1
+            cache.store_truth(step, signal, latent, latent * (1 + signal.mean()), 4)
+        cache.clear_cache()
+
+    return run
+
+
+ACTIONS = {
+    "install": install,
+    "save": save,
+    "lock": lock,
+    "merge": merge,
+    "pull": pull,
+    "push": push,
+    "solve": solve,
+}
+# Imported before the fork: a kill should hit the work, not the import.
+NEEDED = {"solve": "torch", "pull": "huggingface_hub.hf_api", "push": "huggingface_hub.hf_api"}
 
 
 def kill_at_random(action: str, folder: Path, *, times: int, seed: int, longest: float) -> int:
     """Start the writer, let it finish once, kill it after a random time, ``times`` over; returns how often it was killed."""
+    if action in NEEDED:
+        importlib.import_module(NEEDED[action])
     draw = random.Random(seed)
     killed = 0
     for _ in range(times):

@@ -233,3 +233,21 @@ def test_a_former_key_leads_to_the_renamed_record(tmp_path: Path) -> None:
     assert found.calibration.model_key == "tiny/renamed"
     assert "former key" in found.notes[0]
     assert index.read(tmp_path / "r") is not None
+
+
+def test_update_of_what_was_never_pulled_is_an_error(run_hub: Program) -> None:
+    result = run_hub("update", "tiny/absent", "--repo", "team/x")
+    assert result.exit_code == 1
+    assert "no calibration named 'tiny/absent' in the pulled layer" in result.output
+
+
+def test_a_hub_that_is_gone_is_said_to_be_without_a_minute_of_retries(
+    run_hub: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("easyteacache.hub.remote.RETRIES", 1)
+    monkeypatch.setattr("time.sleep", waits.append)
+    result = run_hub("log", "tiny/video", "--repo", "team/x", "--endpoint", "http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+    assert sum(waits) < 10

@@ -13,10 +13,15 @@ import pytest
 from easyteacache import index, lock_file
 from easyteacache.calibration import save
 from easyteacache.errors import InvalidCalibration
+from easyteacache.hub.downloads import Downloads
+from easyteacache.hub.pull import pull as pull_records
+from easyteacache.hub.pull import read_index
+from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.registry import Registry
 
 from .conftest import Program, build_folder, build_record
+from .fault_proxy import Fault, FaultProxy, fault_proxy
 from .hub_process import HubProcess
 
 Pull = Callable[..., Any]
@@ -195,20 +200,95 @@ def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, m
     assert pulled_keys() == ["tiny/video"]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path, repository: str) -> None:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path) -> None:
     pull("tiny/video")
-    shutil.rmtree(Store().home)
-    (cached,) = (Path(HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}").rglob("tiny/video.json")
-    cached.resolve().write_text("damaged")
-    assert states(pull("tiny/video", "--json")) == {"tiny/video": "new"}
+    (kept,) = (path for path in Downloads().folder.rglob("*") if path.is_file())
+    for damage in (b"damaged", b""):
+        shutil.rmtree(Store().home)
+        kept.write_bytes(damage)
+        assert states(pull("tiny/video", "--json")) == {"tiny/video": "new"}
+
+
+def test_content_that_was_downloaded_once_is_not_asked_for_again(
+    upstream: Path, repository: str, proxy: FaultProxy
+) -> None:
+    remote = Remote(repository, endpoint=proxy.endpoint)
+    pull_records(remote, store=Store(Store().home / "first"))
+    before = len(proxy.seen)
+    pull_records(remote, store=Store(Store().home / "second"))
+    assert not [request for request in proxy.seen[before:] if "tiny/video.json" in request]
+
+
+def test_what_another_hub_says_of_a_repository_of_this_name_is_not_believed(
+    upstream: Path, hub_process: HubProcess, repository: str
+) -> None:
+    """The client's cache files by repository and commit; a hub can claim any commit."""
+    true = Remote(repository, endpoint=hub_process.endpoint)
+    commit = true.commit_of("main")
+    lie = (upstream / index.FILE_NAME).read_bytes().replace(b"A tiny video model", b"A tiny video modem")
+    with fault_proxy(hub_process.endpoint) as liar:
+        liar.faults = [Fault(r"GET .*/index\.json", lie, times=9)]
+        told = read_index(Remote(repository, endpoint=liar.endpoint), None)[1]
+        assert told.records["tiny/video"].title == "A tiny video modem"
+    pinned, found = read_index(true, None)
+    assert pinned == commit
+    assert found.records["tiny/video"].title == BASE[0].title
+
+
+def test_a_file_larger_than_any_record_is_refused_and_not_received_whole(
+    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str, tmp_path: Path
+) -> None:
+    relist(upstream, "tiny/other", b" " * (9 << 20))
+    hub_process.publish(repository, upstream)
+    result = pull("--json")
+    assert result.exit_code == 1
+    assert states(result) == {"far/image": "new", "tiny/other": "refused", "tiny/video": "new"}
+    assert "[record.size]" in result.stdout
+
+
+def test_what_was_damaged_on_this_disk_is_mended(pull: Pull, upstream: Path) -> None:
+    pull()
+    folder = Store().link
+    (folder / "tiny" / "video.json").write_text("damaged")
+    (folder / "far" / "image.json").unlink()
+    assert states(pull("tiny/video", "far/image", "--json")) == {"far/image": "mended", "tiny/video": "mended"}
+    assert Registry.default()["tiny/video"].title == BASE[0].title
+    assert set(states(pull("--json")).values()) == {"unchanged"}
+
+
+@pytest.mark.parametrize("name", [index.FILE_NAME, lock_file.FILE_NAME])
+def test_a_damaged_list_of_what_was_pulled_is_made_again(
+    name: str, pull: Pull, upstream: Path, run_hub: Program
+) -> None:
+    pull()
+    (Store().link / name).write_text("{")
+    with pytest.raises(InvalidCalibration, match="`easyteacache-hub pull` makes it again"):
+        Store().current()
+    assert run_hub("list", "--source", "pulled").exit_code == (1 if name == index.FILE_NAME else 0)
+    assert pull().exit_code == 0
+    assert pulled_keys() == ["far/image", "tiny/other", "tiny/video"]
+
+
+@pytest.mark.parametrize("endpoint", ["not-a-url", "ftp://hub", "http://", "http://[bad", "https://a b", "file:///etc"])
+def test_what_is_no_address_of_a_hub_is_refused(endpoint: str, run_hub: Program) -> None:
+    result = run_hub("pull", "--repo", "team/x", "--endpoint", endpoint)
+    assert result.exit_code == 1
+    assert "is no address of a hub; expected http" in result.output
+
+
+@pytest.mark.parametrize("endpoint", ["https://ada:secret@hub", "ada:secret@hub"])
+def test_a_password_in_the_address_is_refused_and_not_shown(endpoint: str, run_hub: Program) -> None:
+    result = run_hub("pull", "--repo", "team/x", "--endpoint", endpoint)
+    assert result.exit_code == 1
+    assert "EASYTEACACHE_TOKEN instead" in result.output
+    assert "secret" not in result.output
 
 
 def test_an_unknown_key_names_the_nearest(pull: Pull, upstream: Path) -> None:
     result = pull("tiny/vidoe")
     assert result.exit_code == 1
     assert "Did you mean 'tiny/video'" in result.output
+    assert "pull --dry-run` shows what the hub has" in result.output
 
 
 def test_what_the_hub_lacks_is_said_plainly(pull: Pull, upstream: Path, repository: str) -> None:
@@ -260,69 +340,3 @@ def test_the_login_of_the_public_hub_is_not_sent_elsewhere(monkeypatch: pytest.M
     assert token_for("http://elsewhere") is None
     monkeypatch.setenv("EASYTEACACHE_TOKEN", "own")
     assert token_for("http://elsewhere") == "own"
-
-
-# The lock ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_lock_makes_every_lookup_find_that_content_or_fail(
-    pull: Pull, upstream: Path, hub_process: HubProcess, repository: str, run_hub: Program
-) -> None:
-    pull()
-    assert run_hub("lock", "tiny/video").exit_code == 0
-    assert Registry.default()["tiny/video"].revision == 1
-    build_folder(upstream, build_record(revision=2))
-    hub_process.publish(repository, upstream)
-    pull()
-    with pytest.raises(InvalidCalibration, match="pull --locked") as failure:
-        Registry.default().find("tiny/video")
-    assert failure.value.rule == "lock.sha256"
-    assert run_hub("lock", "--check").exit_code == 1
-    assert run_hub("pull", "--locked").exit_code == 0
-    assert Registry.default()["tiny/video"].revision == 1
-    assert run_hub("lock", "--check").exit_code == 0
-
-
-def test_a_lock_prefers_the_layer_that_holds_its_content(
-    pull: Pull, upstream: Path, run_hub: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pull()
-    run_hub("lock", "tiny/video")
-    build_folder(Store().home / "local", build_record(revision=7))
-    assert Registry.default().find("tiny/video").layer == "pulled"
-    monkeypatch.setenv("EASYTEACACHE_LOCK", "")
-    assert Registry.default().find("tiny/video").layer == "local"
-
-
-def test_a_key_that_the_lock_does_not_list_is_refused(pull: Pull, upstream: Path, run_hub: Program) -> None:
-    pull()
-    run_hub("lock", "tiny/video")
-    with pytest.raises(InvalidCalibration, match="lock far/image") as failure:
-        Registry.default().find("far/image")
-    assert failure.value.rule == "lock.unlisted"
-    assert run_hub("lock", "far/image").exit_code == 0
-    assert Registry.default()["far/image"].title == "Far"
-
-
-def test_a_bundled_record_can_be_locked_by_its_content(run_hub: Program) -> None:
-    assert run_hub("lock", "wan2.1/t2v-14b").exit_code == 0
-    (one,) = lock_file.read(lock_file.FILE_NAME).records.values()
-    assert one.repository is None
-    assert Registry.default().find("wan2.1/t2v-14b").layer == "bundled"
-
-
-def test_from_registry_obeys_the_lock(pull: Pull, upstream: Path, run_hub: Program) -> None:
-    from easyteacache import TeaCache
-
-    pull()
-    run_hub("lock", "tiny/video")
-    TeaCache.from_registry("tiny/video", sequence_length=100, num_steps=20)
-    with pytest.raises(InvalidCalibration, match="does not list"):
-        TeaCache.from_registry("far/image", sequence_length=100, num_steps=20)
-
-
-def test_a_damaged_lock_is_an_error_not_an_empty_lock(run_hub: Program) -> None:
-    Path(lock_file.FILE_NAME).write_text('{"lock_version": 1, "records": {"tiny/video": {}}}')
-    with pytest.raises(InvalidCalibration, match="sha256: missing"):
-        Registry.default().find("wan2.1/t2v-14b")
-    assert run_hub("lock", "--check").exit_code == 1

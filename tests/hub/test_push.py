@@ -184,7 +184,7 @@ def test_without_a_token_nothing_is_sent(push: Push, solved: Solved, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("token", "reason"), [(TOKENS["reader"], "does not allow"), ("token-of-nobody", "does not allow")]
+    ("token", "reason"), [(TOKENS["reader"], "does not allow"), ("token-of-nobody", "your token is not known")]
 )
 def test_a_token_without_rights_is_said_to_lack_them_and_never_shown(
     token: str, reason: str, push: Push, solved: Solved, monkeypatch: pytest.MonkeyPatch

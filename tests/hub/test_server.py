@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -189,3 +190,12 @@ def test_two_requests_at_once_get_two_numbers(hub_process: HubProcess, repositor
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(propose, "abcd")) == ["1", "2", "3", "4"]
+
+
+def test_an_address_that_is_taken_is_an_error_of_one_line(hub_process: HubProcess, tmp_path: Path) -> None:
+    port = hub_process.endpoint.rsplit(":", 1)[1]
+    command = [sys.executable, "-m", "easyteacache.cli.hub", "serve", str(tmp_path), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: 127.0.0.1:{port}: cannot be listened on: ")
+    assert done.stderr.count("\n") == 1

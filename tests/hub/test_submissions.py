@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +80,41 @@ def test_a_bad_submission_is_refused_for_the_right_rule(defect: str, tool: Modul
     plant(case)
     result = judge(tool, case)
     assert result.exit_code == 1, result.output
-    assert rule in [found for found, _, _ in annotated(result)], result.output
+    assert "## Submission refused" in result.output
+    places = [(file, line) for found, file, line in annotated(result) if found == rule]
+    assert places, result.output
+    for file, line in places:
+        assert file.startswith(("registry/", "traces/"))
+        path = case.registry.parent / file
+        assert (
+            1 <= line <= (len(path.read_text().splitlines()) or 1 if path.suffix == ".json" and path.is_file() else 1)
+        )
+
+
+def test_it_runs_as_the_workflow_runs_it(case: Case, tmp_path: Path) -> None:
+    """A program with the workflow's options, an exit code, annotations on its output and a page for the run's summary."""
+    page = tmp_path / "summary.md"
+    options = ["--github", "--registry", "registry", "--base-folder", "base", "--root", ".", "--traces", "traces"]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "tools" / "validate_submission.py"), *options],
+            cwd=case.registry.parent,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "GITHUB_STEP_SUMMARY": str(page)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    good = run()
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "## Submission passed" in page.read_text()
+    PLANTED["revision-not-from-one"][1](case)
+    bad = run()
+    assert bad.returncode == 1
+    line = case.path.read_text().splitlines().index('  "revision": 3,') + 1
+    assert f"::error file=registry/{KEY}.json,line={line},title=submission.revision::" in bad.stdout
+    assert "## Submission refused" in page.read_text()
 
 
 def test_there_are_enough_ways_to_be_wrong() -> None:

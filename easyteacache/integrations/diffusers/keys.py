@@ -94,7 +94,8 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
 
 
 def _known(name: str, registry: Registry) -> bool:
-    return name in registry or any(name in layer.aliases for layer in registry.layers)
+    # In any layer: a record that a lock does not list is refused by the lookup, not passed over for another name's.
+    return any(name in layer.index.records or name in layer.aliases for layer in registry.layers)
 
 
 def _unknown(names: list[str], registry: Registry) -> UnknownModelKey:
