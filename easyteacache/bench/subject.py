@@ -222,25 +222,14 @@ def load_reference(model_path: Path | None) -> ReferenceSubject:
     Raises:
         ReferenceModelError: there is no such transformer.
     """
-    from easyteacache.errors import ReferenceModelError
-    from easyteacache.reference import MovingDigitsPipeline, load_pipeline
-    from easyteacache.reference.architectures import ARCHITECTURES
+    from easyteacache.reference import load_pipeline
+    from easyteacache.reference.saved import load_saved
 
     if model_path is None:
         pipe = load_pipeline()
         return ReferenceSubject(pipe, name=REFERENCE_KEY, digest=digest_of(pipe), key=REFERENCE_KEY)
-    folder = model_path / "transformer" if (model_path / "transformer").is_dir() else model_path
-    if not (folder / "config.json").is_file():
-        raise ReferenceModelError(f"{folder}: expected a folder with a saved transformer, found no config.json")
-    classes = {a.transformer_class.__name__: a.transformer_class for a in ARCHITECTURES.values()}
-    kind = _class_name(folder / "config.json")
-    if kind not in classes:
-        raise ReferenceModelError(f"{folder}: expected a {' or '.join(classes)}, found {kind or 'no class name'}")
-    try:
-        transformer = classes[kind].from_pretrained(folder).float().eval()
-    except (OSError, ValueError) as error:
-        raise ReferenceModelError(f"{folder}: not a saved {kind}: {error}") from error
-    pipe = MovingDigitsPipeline.from_transformer(transformer)
+    pipe = load_saved(model_path)
+    kind = type(pipe.transformer).__name__
     return ReferenceSubject(pipe, name=f"{model_path.name} ({kind})", digest=digest_of(pipe), key=None)
 
 
@@ -272,15 +261,3 @@ def digest_of(pipe: Any) -> str:
             found.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def _class_name(config: Path) -> str | None:
-    from easyteacache import json_text
-    from easyteacache.errors import ReferenceModelError
-
-    try:
-        content = json_text.parse(config.read_bytes())
-    except json_text.JSONTextError as error:
-        raise ReferenceModelError(f"{config}: {error}") from error
-    name = content.get("_class_name") if isinstance(content, dict) else None
-    return name if isinstance(name, str) else None

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from easyteacache.errors import ReferenceModelError
 from easyteacache.teacache import TeaCache
 
 if TYPE_CHECKING:
@@ -96,20 +95,10 @@ def load(model_path: Path | None) -> MovingDigitsPipeline:
     Raises:
         ReferenceModelError: there is no transformer of a class that the reference pipeline can use.
     """
-    from easyteacache.reference import MovingDigitsPipeline, load_pipeline
+    from easyteacache.reference import load_pipeline
+    from easyteacache.reference.saved import load_saved
 
-    if model_path is None:
-        return load_pipeline()
-    from diffusers import WanTransformer3DModel
-
-    # diffusers takes what is no folder for a repository on the Hub.
-    if not (model_path / "config.json").is_file():
-        raise ReferenceModelError(f"{model_path}: expected a folder with a saved Wan transformer, found no config.json")
-    try:
-        transformer = WanTransformer3DModel.from_pretrained(model_path).float().eval()
-    except (OSError, ValueError) as error:
-        raise ReferenceModelError(f"{model_path}: not a saved Wan transformer: {error}") from error
-    return MovingDigitsPipeline.from_transformer(transformer)
+    return load_pipeline() if model_path is None else load_saved(model_path)
 
 
 def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Registry | Path | None) -> TeaCache:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.solver.propagation import responses
 from easyteacache.solver.runs import Runs
+from easyteacache.solver.travel import Travel
 
 Array = NDArray[np.float64]
 Schedule = tuple[int, ...]
@@ -60,13 +60,10 @@ class StateFit:
 
     def __init__(self, runs: Runs, *, view: str = "measured") -> None:
         self.num_steps, self._sizes = runs.num_steps, runs.step_sizes
-        grams = runs.gram("output")
-        #: (R, S, S), so that the length of Σ Δσ_j v_j is 1 for every run.
-        self._grams = grams / np.square(runs.displacement)[:, None, None]
-        self._mean = np.asarray(self._grams.mean(axis=0))
+        self._travel = Travel(runs, "output", view=view)
+        self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
         self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
-        self._responses = responses(runs.sigmas, view=view)
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
@@ -89,10 +86,7 @@ class StateFit:
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:
         """Predicted error of every run's final sample with given weights, relative to how far the sampler moved the noise, (R,)."""
         totals = np.cumsum(matrix(schedule, weights, self.num_steps) * self._sizes[:, None], axis=0)
-        errors: list[Array] = []
-        for step in (*schedule[1:], self.num_steps):
-            errors.append(self._compounded(totals[step - 1], step, schedule, errors))
-        return errors[-1]
+        return self._travel.final(totals - self._exact[1:], totals, schedule)
 
     def _arrive(self, computed: Schedule, step: int) -> _Arrival:
         """The state before ``step`` when ``computed`` were the computed steps so far; shared by schedules that begin alike."""
@@ -105,7 +99,7 @@ class StateFit:
             total = earlier[-1].total.copy()
         recent = list(computed[-HISTORY:])
         total[recent] += self._towards(total, recent, step)
-        errors = self._compounded(total, step, computed, [one.errors for one in earlier])
+        errors = self._travel.arriving(total - self._exact[step], total, computed, [one.errors for one in earlier])
         found = self._arrivals[computed, step] = _Arrival(total, errors)
         return found
 
@@ -118,15 +112,6 @@ class StateFit:
         gram = self._mean[np.ix_(recent, recent)]
         ridge = RIDGE * np.trace(gram) / len(recent) * np.eye(len(recent))
         return np.asarray(held + np.linalg.solve(gram + ridge, self._mean[recent] @ missing))
-
-    def _compounded(self, total: Array, step: int, computed: Sequence[int], earlier: Sequence[Array]) -> Array:
-        """The error of the state before ``step``: what the weights miss, and what outputs computed on wrong states add to it."""
-        missed = total - self._exact[step]
-        squared = np.einsum("ri,i->r", self._grams @ missed, missed)
-        size = np.sqrt(np.maximum(squared, 0.0)) + np.finfo(float).eps
-        for before, errors in zip(computed[1:], earlier, strict=False):
-            size = size + abs(total[before]) * self._responses[before] * errors
-        return np.asarray(size)
 
     def forget(self) -> None:
         """Drop what was remembered of beginnings; a long search meets millions."""

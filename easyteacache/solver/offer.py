@@ -32,12 +32,12 @@ def make_plans(
         progress: told now and then.
         fitted: makes the plans with fitted weights; None: traces alone decide between them.
     """
-    planner = Planner(runs, tick=lambda: progress(""))
     predicted = next(iter(from_profile(runs.traces[0], profile.curve()).values()))
     replay = Replay(runs)
     counts = sorted({computed_steps(runs.num_steps, speedup) for speedup in SPEEDUPS}, reverse=True)
     corrected = (fitted or FittedPlans()).plans(runs, counts, progress)
-    found: list[Plan] = []
+    tried = {count: plan.computed for count, plan in corrected.items()}
+    planner, found = Planner(runs, also=tried, tick=lambda: progress("")), list[Plan]()
     for computed in counts:
         found += [corrected[computed]] if computed in corrected else []
         progress(f"planning {computed} of {runs.num_steps} steps")

@@ -7,7 +7,7 @@ on the other. Held-out runs are never looked at here; they only state the error 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from easyteacache.solver.objective import Objective, typical
 from easyteacache.solver.propagation import gains
 from easyteacache.solver.runs import Runs, change_norms
 from easyteacache.solver.schedule import Schedule
+from easyteacache.solver.travel import PlainTravel
 
 Array = NDArray[np.float64]
 SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
@@ -51,14 +52,17 @@ class Planner:
     Attributes:
         runs: its calibration runs.
         fillings: what may fill reused steps; by default everything the traces can judge.
+        also: per number of computed steps a schedule that is worth a try with every filling.
         tick: called now and then, for a progress bar.
     """
 
     runs: Runs
     fillings: tuple[Filling, ...] = ()
+    also: Mapping[int, Schedule] = field(default_factory=dict)
     tick: Callable[[], None] = lambda: None
     _objectives: dict[tuple[Filling, int], Objective] = field(default_factory=dict, init=False)
     _rows: dict[Filling, Rows] = field(default_factory=dict, init=False)
+    _travels: dict[Filling, PlainTravel] = field(default_factory=dict, init=False)
     _eliminated: dict[tuple[Filling, int], dict[int, Schedule]] = field(default_factory=dict, init=False)
     _improved: dict[tuple[Filling, int], Schedule] = field(default_factory=dict, init=False)
     _values: dict[tuple[Filling, Schedule, int], float] = field(default_factory=dict, init=False)
@@ -82,8 +86,8 @@ class Planner:
         """
         promising = self._promising(computed, target)
         finalists = sorted(promising, key=lambda filling: self._crossed(filling, computed))[:FINALISTS]
-        plans = [Plan(filling, self._improve(filling, computed)) for filling in finalists]
-        return min(plans, key=lambda plan: self._value(plan.filling, plan.computed))
+        plans = [Plan(filling, steps) for filling in finalists for steps in self._tried(filling, computed)]
+        return min(plans, key=lambda plan: self._travelled(plan.filling, plan.computed))
 
     def thresholded(
         self, computed: int, predicted: Sequence[float], window: Window, *, target: Target | None = None
@@ -103,9 +107,9 @@ class Planner:
         steps = decisions.drive(window.gate(threshold), predicted)
         if len(steps) > computed:
             return None
-        best = min(self._applied_to(target), key=lambda filling: self._value(filling, steps))
+        best = min(self._applied_to(target), key=lambda filling: self._travelled(filling, steps))
         # Evenly spaced steps need no calibration: a threshold that loses to them is not worth offering.
-        if self._value(best, steps) > self._value(best, schedule.uniform(self.runs.num_steps, len(steps))):
+        if self._travelled(best, steps) > self._travelled(best, schedule.uniform(self.runs.num_steps, len(steps))):
             return None
         return Plan(best, steps, threshold)
 
@@ -142,6 +146,17 @@ class Planner:
         if (filling, group) not in self._eliminated:
             self._eliminated[filling, group] = schedule.eliminate(self._objective(filling, group), self._fewest)
         return self._eliminated[filling, group][computed]
+
+    def _tried(self, filling: Filling, computed: int) -> list[Schedule]:
+        """What a search ends with is not always the best of what it met: errors travel further than its objective counts."""
+        found = [self._improve(filling, computed), self._eliminate(filling, computed, 0), *self._constructed(computed)]
+        return [*found, self.also[computed]] if computed in self.also else found
+
+    def _travelled(self, filling: Filling, steps: Schedule) -> float:
+        if filling not in self._travels:
+            rows = self._rows.setdefault(filling, Rows(filling, self.runs))
+            self._travels[filling] = PlainTravel(self._groups[0], filling, rows=rows)
+        return float(typical(self._travels[filling].errors(steps)))
 
     def _improve(self, filling: Filling, computed: int) -> Schedule:
         key = (filling, computed)

@@ -18,6 +18,7 @@ from easyteacache.solver.fitted import StateFit, Weights
 from easyteacache.solver.objective import Objective
 from easyteacache.solver.propagation import gains
 from easyteacache.solver.runs import Runs
+from easyteacache.solver.travel import PlainTravel
 from easyteacache.trace import Trace
 
 Array = NDArray[np.float64]
@@ -70,6 +71,7 @@ class Replay:
         self.runs = runs
         self._gains = gains(runs.sigmas)
         self._objectives: dict[tuple[Filling, str | None], Objective] = {}
+        self._travels: dict[Filling, PlainTravel] = {}
         self._fit: StateFit | None = None
 
     def predictions(self, policy: Policy, trace: Trace) -> Predictions:
@@ -120,13 +122,18 @@ class Replay:
     def _group_errors(self, branches: Decisions, filling: Filling) -> Array:
         schedules = list(branches.values())
         if all(schedule == schedules[0] for schedule in schedules):
-            return self._objective(filling, None).errors(schedules[0])
+            return self._travel(filling).errors(schedules[0])
         total = np.zeros(len(self.runs))
         for branch, schedule in branches.items():
             objective = self._objective(filling, branch)
             share = np.array([abs(_share(trace, branch)) for trace in self.runs.traces])
             total += share * objective.errors(schedule) * objective.runs.displacement / self.runs.displacement
         return total
+
+    def _travel(self, filling: Filling) -> PlainTravel:
+        if filling not in self._travels:
+            self._travels[filling] = PlainTravel(self.runs, filling)
+        return self._travels[filling]
 
     def _objective(self, filling: Filling, branch: str | None) -> Objective:
         key = (filling, branch)
