@@ -5,6 +5,7 @@ The only holder of tensors: one signal and at most ``forecaster.history`` residu
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -349,14 +350,15 @@ def weighted_sum(terms: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
     import torch
 
     (weight, first), *others = terms
-    if not others and weight == 1.0:
-        return first
-    half = first.dtype in (torch.bfloat16, torch.float16)
-    total = first.float() if half else first
-    total = total.mul(weight) if weight != 1.0 else total.clone() if total is first else total
+    if weight == 1.0 and len(others) < 2:
+        # One rounding at most: there is nothing to gain.
+        return first.add(others[0][1], alpha=others[0][0]) if others else first
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for _, tensor in terms))
+    half = dtype in (torch.bfloat16, torch.float16)
+    total = first.to(torch.float32 if half else dtype, copy=True).mul_(weight)
     for weight, tensor in others:
         total.add_(tensor, alpha=weight)
-    return total.to(first.dtype)
+    return total.to(dtype)
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

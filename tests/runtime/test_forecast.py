@@ -147,7 +147,7 @@ def test_foca_does_not_care_about_the_unit_of_its_axis() -> None:
 
 def test_an_unknown_name_says_which_there_are() -> None:
     for name in ("", "Hold", "taylor-5", "taylor-0", "magic"):
-        with pytest.raises(UnknownForecaster, match="expected hold"):
+        with pytest.raises(UnknownForecaster, match="expected auto, hold"):
             forecaster(name)
 
 
