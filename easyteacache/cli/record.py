@@ -249,7 +249,8 @@ def open_pipeline(
     elif _is_reference(model):
         from easyteacache.reference.saved import load_saved
 
-        pipe = load_saved(Path(model)).to(number_type or torch.float32)
+        pipe = load_saved(Path(model))
+        pipe = pipe if number_type is None else pipe.to(number_type)
     else:
         from diffusers import DiffusionPipeline
 
