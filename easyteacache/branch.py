@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from easyteacache.correction import Correction
 from easyteacache.distance import Reduce, relative_l1
 from easyteacache.errors import InvalidSignal, StepOrderError
-from easyteacache.forecast import Fitted, Forecaster, forecaster
+from easyteacache.forecast import FITTED, Fitted, Forecaster, forecaster
 from easyteacache.gate import Gate
 
 if TYPE_CHECKING:
@@ -75,8 +76,13 @@ class BranchState:
 
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
-        fitted = policy.weights is not None and policy.schedule is not None
-        self.forecaster = Fitted(policy.weights, policy.schedule) if fitted else forecaster(policy.forecaster)  # type: ignore[arg-type]
+        self._correction: Correction | None = None
+        if policy.weights is not None and policy.schedule is not None:
+            self._correction = Correction(policy.weights, policy.schedule)
+        if policy.forecaster == FITTED and policy.weights is not None and policy.schedule is not None:
+            self.forecaster = Fitted(policy.weights, policy.schedule)
+        else:
+            self.forecaster = forecaster(policy.forecaster)
         self.gate = Gate(
             threshold=policy.threshold,
             first=policy.first_skip_step,
@@ -97,6 +103,8 @@ class BranchState:
         self._signal: torch.Tensor | None = None
         self._sigma: float | None = None
         self._anchors.clear()
+        if self._correction is not None:
+            self._correction.clear()
         self._reused: list[float] = []
         self._proposal: _Proposal | None = None
         # Shape, number type and device of the block input that the residuals belong to.
@@ -121,8 +129,10 @@ class BranchState:
     @property
     def nbytes(self) -> int:
         """Bytes of the residuals and the signal held at this moment."""
-        held = [residual for _, residual in self._anchors]
-        return sum(tensor.nbytes for tensor in (*held, *([] if self._signal is None else [self._signal])))
+        held = [residual for _, residual in self._anchors] + ([] if self._signal is None else [self._signal])
+        held += [] if self._correction is None else self._correction.tensors
+        # An output that is both forecast and corrected from is one tensor.
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
 
     # Deciding --------------------------------------------------------------------------------------------------------
 
@@ -192,20 +202,21 @@ class BranchState:
         """The residual forecast for the step that ``check`` admitted; nothing is committed. May be an anchor itself."""
         return weighted_sum(self._terms(self._place(self._admitted().step, coordinate)))
 
-    def corrected(self, step: int, output: torch.Tensor) -> torch.Tensor:
-        """What an Euler sampler is handed at a computed step, any shape; nothing is committed.
+    def handed(self, step: int, output: torch.Tensor, size: float | None, *, reused: bool) -> torch.Tensor:
+        """What the sampler is handed for the model's ``output``, any shape: the tensor itself unless the policy corrects this step.
 
-        The model's output itself, unless the policy's forecaster is fitted: then plus what the forecasts since the last computed step
-        got wrong, now that this output shows it.
+        Args:
+            step: zero-based index.
+            output: computed, or made of a forecast.
+            size: σ of the next step − σ of this one; None where it is not known, and nothing can be corrected.
+            reused: the blocks were skipped.
         """
-        if not isinstance(self.forecaster, Fitted) or not self._anchors or not _alike(self._anchors[-1][1], output):
+        if self._correction is None:
             return output
-        anchors = [*self._anchors][-(self.forecaster.history - 1) :]
-        weights = self.forecaster.correction([*(place for place, _ in anchors), float(step)])
-        if weights is None:
+        if reused:
+            self._correction.reused(step, output, size)
             return output
-        tensors = [*(tensor for _, tensor in anchors), output]
-        return weighted_sum([(weight, tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight])
+        return self._correction.computed(step, output, size)
 
     def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
         """Commit the reuse that ``check`` admitted."""

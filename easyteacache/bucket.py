@@ -59,8 +59,9 @@ class OperatingPoint(Record):
     )
     weights: WeightTable | None = Field(
         default=None,
-        description="Only for the forecaster `fitted`: per step the weights of the model outputs at the last computed "
-        "steps up to and including this one, oldest first; what the sampler is handed at step j is their weighted sum. "
+        description="Per step the weights of the model outputs at the last computed steps up to and including this one, "
+        "oldest first; their weighted sum is what would move the sample to where it should be. A computed step corrects "
+        "an Euler sampler's sample by them, and the forecaster `fitted` fills reused steps with them. "
         "One row a step, 1 to 16 weights a row, dimensionless, −1000 to 1000; the row of step 0 is [1].",
     )
     computed_steps: StepCount | None = Field(
@@ -96,22 +97,15 @@ class OperatingPoint(Record):
 
     @model_validator(mode="after")
     def _weights_of_what_was_computed(self) -> OperatingPoint:
-        if (self.forecaster == FITTED) != (self.weights is not None):
-            raise ValueError(
-                f"forecaster is {self.forecaster!r}: weights must "
-                + (
-                    "be given, they are what was fitted"
-                    if self.weights is None
-                    else f"be absent, only {FITTED!r} has them"
-                )
-            )
+        if self.forecaster == FITTED and self.weights is None:
+            raise ValueError(f"forecaster is {FITTED!r}: weights must be given, they are what was fitted")
         if self.weights is None:
             return self
         if self.schedule is None:
             raise ValueError("weights without a schedule: they hold for the steps that one schedule computes")
         if self.coordinate != "step":
             raise ValueError(f"coordinate is {self.coordinate!r}; weights are given per step, expected 'step'")
-        if self.applied_to != "output":
+        if self.forecaster == FITTED and self.applied_to != "output":
             raise ValueError(f"applied_to is {self.applied_to!r}; weights are of model outputs, expected 'output'")
         if self.weights[0] != (1.0,):
             raise ValueError(

@@ -190,8 +190,7 @@ class FoCa:
 class Fitted:
     """Weights found by least squares on traces for every step of one schedule (``solver/fitted.py``), along the steps.
 
-    Besides filling reused steps it corrects computed ones: the output that a step computed shows what the forecasts before it got
-    wrong, and an Euler sampler can be handed the difference with it.
+    The same rows correct computed steps, whatever fills the reused ones (``correction.py``).
 
     Attributes:
         rows: per step the weights of the last computed outputs up to and including that step, oldest first.
@@ -209,15 +208,11 @@ class Fitted:
 
     def weights(self, anchors: Sequence[float], at: float, *, reused: Sequence[float] = ()) -> tuple[float, ...]:
         """The row of step ``at``; the last anchor alone when other steps were computed than those it was fitted to."""
-        row = self._row(anchors, at)
+        row = self.row(anchors, at)
         return (*(0.0 for _ in anchors[:-1]), 1.0) if row is None else row
 
-    def correction(self, anchors: Sequence[float]) -> tuple[float, ...] | None:
-        """Weights of the outputs at ``anchors``, the last of which is being computed; None when nothing is to be corrected."""
-        row = self._row(anchors, anchors[-1])
-        return None if row is None or row == (*(0.0 for _ in anchors[:-1]), 1.0) else row
-
-    def _row(self, anchors: Sequence[float], at: float) -> tuple[float, ...] | None:
+    def row(self, anchors: Sequence[float], at: float) -> tuple[float, ...] | None:
+        """The weights of step ``at``, one an anchor; None when others were computed than the schedule's last steps."""
         step = int(at)
         if step != at or not 0 <= step < len(self.rows):
             return None

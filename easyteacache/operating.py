@@ -72,7 +72,10 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
 
 def _of_the_block_stack(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
     """Those that forecast its residual along the steps; all of them where there is none, so that the caller can say so."""
-    return tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step") or points
+    return (
+        tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step" and p.weights is None)
+        or points
+    )
 
 
 def _uncorrected(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:

@@ -332,7 +332,8 @@ class TeaCache(AttachableCache):
     def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
         state = self.branch_state(branch, step, sequence_length=length)
-        wider = state.policy.applied_to != "residual" or state.policy.coordinate != "step"
+        policy = state.policy
+        wider = policy.applied_to != "residual" or policy.coordinate != "step" or policy.weights is not None
         if wider and not self._setting.block_stack_only and self._run is not None:
             self._setting = dataclasses.replace(self._setting, block_stack_only=True)
             self._run.use(self._setting)

@@ -28,12 +28,12 @@ def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
 def uniform(replay: Replay, computed: int, filling: Filling) -> Array:
     """Errors (R,) of evenly spaced computed steps with the same filling: what needs no calibration at all.
 
-    Fitted weights are a calibration: there it is the best of the forecasts of the output that need none.
+    Weights are a calibration: there it is the best of the forecasts that need none.
     """
     steps = schedule.uniform(replay.runs.num_steps, computed)
     if filling.weights is None:
         return fixed(replay, steps, filling)
-    found = [fixed(replay, steps, Filling(name, "step", filling.applied_to)) for name in UNFITTED]
+    found = [fixed(replay, steps, Filling(name, "step", filling.applied_to)) for name in UNFITTED]  # type: ignore[arg-type]
     return min(found, key=lambda errors: float(np.log(errors).mean()))
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.bucket import FITTED
 from easyteacache.forecast import Forecaster, forecaster
 from easyteacache.solver.runs import Runs
 
@@ -33,10 +34,11 @@ class Filling:
     weights: tuple[tuple[float, ...], ...] | None = None
 
     def __str__(self) -> str:
-        if self.weights is not None:
+        if self.forecaster == FITTED:
             return f"fitted weights of the {self.applied_to}"
         axis = "" if self.forecaster in ("hold", "mean") else f" over {self.coordinate}"
-        return f"{self.forecaster}{axis} of the {self.applied_to}"
+        corrected = "" if self.weights is None else ", corrected"
+        return f"{self.forecaster}{axis} of the {self.applied_to}{corrected}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from easyteacache.bucket import Bucket, OperatingPoint
+from easyteacache.bucket import FITTED, Bucket, OperatingPoint
 from easyteacache.calibration import Calibration
 from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver import decisions
+from easyteacache.solver.corrected import CorrectedTravel
 from easyteacache.solver.decisions import Predictions, Schedule, Window
 from easyteacache.solver.filling import Filling
 from easyteacache.solver.fitted import StateFit, Weights
@@ -104,7 +105,7 @@ class Replay:
         combination: its Gram matrix knows only equal weights for all branches.
         """
         if filling.weights is not None:
-            return self._fitted_errors(decided, filling.weights)
+            return self._weighted_errors(decided, filling, filling.weights)
         found = np.empty(len(self.runs))
         groups: dict[tuple[tuple[str, Schedule], ...], list[int]] = {}
         for position, branches in enumerate(decided):
@@ -113,11 +114,13 @@ class Replay:
             found[members] = self._group_errors(dict(plan), filling)[members]
         return found
 
-    def _fitted_errors(self, decided: list[Decisions], weights: Weights) -> Array:
-        """Of a schedule with fitted weights, which is the same for every run and branch."""
-        if self._fit is None:
-            self._fit = StateFit(self.runs)
-        return self._fit.errors_of(next(iter(decided[0].values())), weights)
+    def _weighted_errors(self, decided: list[Decisions], filling: Filling, weights: Weights) -> Array:
+        """Of a schedule with weights, which is the same for every run and branch."""
+        schedule = next(iter(decided[0].values()))
+        if filling.forecaster == FITTED:
+            self._fit = self._fit or StateFit(self.runs)
+            return self._fit.errors_of(schedule, weights)
+        return CorrectedTravel(self.runs, filling).errors(schedule, weights)
 
     def _group_errors(self, branches: Decisions, filling: Filling) -> Array:
         schedules = list(branches.values())

@@ -182,7 +182,6 @@ EXPECTED = {
     "weights-not-finite": ("record.json", "NaN"),
     "weights-null-in-version-1": ("record.schema", "weights"),
     "weights-of-a-threshold": ("record.invariant", "weights without a schedule"),
-    "weights-of-another-forecaster": ("record.invariant", "only 'fitted' has them"),
     "weights-of-outputs-not-computed-yet": (
         "record.invariant",
         "step 3 has 3 weights; up to it the schedule computes 2",

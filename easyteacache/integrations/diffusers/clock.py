@@ -177,6 +177,13 @@ class Clock:
                 self._sigmas = []
         return self._at(self._sigmas)
 
+    def step_size(self) -> float | None:
+        """σ of the next step − σ of this one, where the scheduler knows both."""
+        if self.sigma(Context()) is None or self._sigmas is None:
+            return None
+        position = self.step + (self._base or 0)
+        return self._sigmas[position + 1] - self._sigmas[position] if position + 1 < len(self._sigmas) else None
+
     def time(self) -> float | None:
         """Timestep of this step from the scheduler's list, or None."""
         if not self._live:

@@ -26,7 +26,7 @@ class Around:
             output = self.compiled(*args, **kwargs)
         finally:
             driver.compiled_whole = False
-        output = driver.correct(output)
+        output = driver.hand_on(output)
         driver.finish()
         return output
 

@@ -190,6 +190,8 @@ class Driver:
             assert forward.state is not None
             if forward.of_output:
                 forward.truth = forwards.sample_of(forward.returned)
+            # The first computed output is handed on as it is, but later ones are corrected from it.
+            self.hand_on(forward.returned, forward)
             forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
         if forward.skipping:
             forward.state.reuse(forward.signal, coordinate=forward.coordinate)
@@ -266,14 +268,15 @@ class Driver:
         assert forward is not None
         return forwards.filled(blocks, arguments, forward.streams)
 
-    def correct(self, output: Any) -> Any:
-        """A computed step's output, corrected by what it shows of the steps before; other outputs as they are."""
-        forward = self.forward
-        if forward is None or forward.truth is None or not forward.of_output or forward.state is None:
+    def hand_on(self, output: Any, forward: Forward | None = None) -> Any:
+        """The transformer's output as the sampler gets it: corrected by what it shows of the steps before, where the plan does so."""
+        forward = forward or self.forward
+        if forward is None or forward.state is None or forward.state.policy.weights is None:
             return output
-        held = forward.truth if self.residual_device is None else forward.truth.to(self.residual_device)
-        handed = forward.state.corrected(forward.step, held)
-        return output if handed is held else forwards.with_sample(output, handed.to(forward.truth.device))
+        sample = forwards.sample_of(output)
+        held = sample if self.residual_device is None else sample.to(self.residual_device)
+        handed = forward.state.handed(forward.step, held, self.clock.step_size(), reused=forward.skipping)
+        return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:
         """The transformer's output; at a reused step forecast, where outputs are what is forecast."""
@@ -283,11 +286,10 @@ class Driver:
         if forward.state is None:
             forward.returned = output
             return output
-        if not forward.of_output:
-            return output
-        if not forward.skipping:
+        if forward.of_output and not forward.skipping:
             forward.truth = forwards.sample_of(output)
-            return output if self.compiled_whole else self.correct(output)
-        assert forward.forecast is not None
-        sample = forwards.sample_of(output)
-        return forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())
+        elif forward.of_output:
+            assert forward.forecast is not None
+            sample = forwards.sample_of(output)
+            output = forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())
+        return output if self.compiled_whole else self.hand_on(output)

@@ -1,0 +1,79 @@
+"""Make good at a computed step what forecasts since the last one got wrong, for an Euler sampler.
+
+A plan with weights says where the sample should be after every step, as a combination of the outputs computed so far
+(``solver/fitted.py``). Reused steps are filled by whatever forecaster the plan has; the next computed output then shows what they
+missed, and the sampler is handed the difference with it. One forward of one branch at a time: guidance adds branches up, and
+corrections with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from easyteacache.forecast import Fitted
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Correction:
+    """What one branch has to remember for it: the last computed outputs, and how far the sample moved since.
+
+    Args:
+        rows: per step the weights of the last computed outputs up to and including that step, oldest first.
+        schedule: the computed steps they were fitted to, ascending.
+    """
+
+    def __init__(self, rows: tuple[tuple[float, ...], ...], schedule: tuple[int, ...]) -> None:
+        self._plan = Fitted(rows, schedule)
+        self._outputs: deque[tuple[int, torch.Tensor]] = deque(maxlen=self._plan.history)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the run; the next computed step is handed on as it is."""
+        self._outputs.clear()
+        # Σ Δσ_i · output_i over the reused steps since the last computed one, and those steps with their Δσ.
+        self._moved: torch.Tensor | None = None
+        self._gap: list[tuple[int, float]] = []
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """What is held at this moment."""
+        return [tensor for _, tensor in self._outputs] + ([] if self._moved is None else [self._moved])
+
+    def reused(self, step: int, output: torch.Tensor, size: float | None) -> None:
+        """A step was filled with ``output``, any shape, which the sampler moves by ``size`` = σ of the next step − σ of this one."""
+        if size is None:
+            self.clear()
+            return
+        self._gap.append((step, size))
+        if self._moved is None:
+            self._moved = output.detach().float() * size
+        else:
+            self._moved.add_(output.detach(), alpha=size)
+
+    def computed(self, step: int, output: torch.Tensor, size: float | None) -> torch.Tensor:
+        """What the sampler is handed at a computed step: ``output`` and what the steps before are short of, a new tensor."""
+        handed = self._handed(step, output, size)
+        self._outputs.append((step, output.detach()))
+        self._moved, self._gap = None, []
+        return handed
+
+    def _handed(self, step: int, output: torch.Tensor, size: float | None) -> torch.Tensor:
+        if self._moved is None or not size or self._moved.shape != output.shape:
+            return output
+        known = [*self._outputs, (step, output)]
+        total = dict.fromkeys([place for place, _ in known], 0.0)
+        for place, change in [*self._gap, (step, size)]:
+            anchors = [float(one) for one in total if one <= place]
+            row = self._plan.row(anchors, float(place))
+            if row is None:
+                # Other steps were computed than the weights were fitted to.
+                return output
+            for anchor, weight in zip(anchors, row, strict=True):
+                total[int(anchor)] += change * weight
+        handed = self._moved.neg()
+        for place, tensor in known:
+            handed.add_(tensor, alpha=total[place])
+        return handed.div_(size).to(output.dtype)
