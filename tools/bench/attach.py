@@ -21,7 +21,7 @@ from typing import Any
 import click
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
+from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
 
 from easyteacache import TeaCache
 from easyteacache.policy import Policy
@@ -54,9 +54,8 @@ def main(sizes: tuple[str, ...], steps: int, device: str, dtype: str, threads: i
         click.echo(f"{size}: {rows['none']['computed_ms']:.2f} ms a forward without a cache")
         for name, row in rows.items():
             if name != "none":
-                click.echo(
-                    f"  {name:34} computed step {100 * row['computed'] - 100:+6.2f} %   reused step {100 * row['reused']:6.2f} %"
-                )
+                computed = f"{100 * row['computed'] - 100:+6.2f} %" if "computed" in row else "       –"
+                click.echo(f"  {name:38} computed step {computed}   reused step {100 * row['reused']:6.2f} %")
 
 
 def measured(size: str, steps: int, device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, float]]:
@@ -106,6 +105,16 @@ def _contenders(layers: int, steps: int) -> dict[tuple[str, str], Context]:
             found[f"EasyTeaCache {signal}", kind] = cache.attached
     for kind, schedule in (("computed", tuple(range(steps))), ("reused", (0,))):
         found["EasyTeaCache schedule", kind] = TeaCache.from_policy(_policy(schedule=schedule)).attached
+    # A forecast of the residual from three anchors, and of the output: what the record's plans do.
+    early = tuple(range(3))
+    for name, target in (("residual", "residual"), ("output", "output")):
+        plan = _policy(schedule=early, forecaster="quadratic", applied_to=target)
+        found[f"EasyTeaCache quadratic of the {name}", "reused"] = TeaCache.from_policy(plan).attached
+    for kind, interval in (("computed", 1), ("reused", steps)):
+        config = TaylorSeerCacheConfig(
+            cache_interval=interval, disable_cache_before_step=3, max_order=1, use_lite_mode=True
+        )
+        found["diffusers TaylorSeer lite", kind] = _enabled(config)
     for kind, threshold in (("computed", 0.0), ("reused", 1e30)):
         found["diffusers FirstBlockCache", kind] = _enabled(FirstBlockCacheConfig(threshold=threshold))
     for kind, threshold in (("computed", 0.0), ("reused", 1e30)):
