@@ -24,6 +24,7 @@ Progress = Callable[[str], None]
 Measure = Callable[[Runs, Sequence[Plan]], Array]
 #: The view that is searched under when nothing is measured.
 UNMEASURED = ("measured",)
+SMALLEST = 1e-12
 
 
 class FittedPlans:
@@ -60,7 +61,7 @@ class FittedPlans:
             candidates = [_plan(fit, schedule) for schedule in search.candidates(count)]
             progress(f"sampling {len(candidates)} plans of {count} steps")
             errors = self._measure(runs, candidates)
-            won[count] = candidates[int(np.argmin(typical(errors)))].computed
+            won[count] = candidates[int(np.argmin(typical(np.maximum(errors, SMALLEST))))].computed
         return won
 
 
