@@ -275,7 +275,8 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
-        if forward.heads and (forward.state is None or not forward.of_output):
+        # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
+        if forward.heads and not forward.of_output:
             forward.truth = forwards.residuals(blocks, output, forward.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
@@ -298,9 +299,7 @@ class Driver:
         forward = self.forward
         if forward is None:
             return output
-        if forward.state is None:
-            forward.returned = output
-            return output
+        forward.returned = output
         if not forward.of_output:
             return output
         if not forward.skipping:
