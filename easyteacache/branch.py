@@ -72,6 +72,8 @@ class BranchState:
     def __post_init__(self) -> None:
         self._last_step = -1
         self._changed = False
+        # Whether every step so far was what a fixed schedule says; fitted weights correct what that schedule got wrong.
+        self._on_plan = True
         self._adopt(self.policy)
 
     def _adopt(self, policy: Policy) -> None:
@@ -109,6 +111,7 @@ class BranchState:
         self._proposal: _Proposal | None = None
         # Shape, number type and device of the block input that the residuals belong to.
         self._stored: tuple[torch.Size, torch.dtype, torch.device] | None = None
+        self._on_plan = self._on_plan and self._last_step < 0
         self.gate.reset()
 
     @property
@@ -213,6 +216,9 @@ class BranchState:
         """
         if self._correction is None:
             return output
+        if not self._goes_on_plan(step, reused=reused):
+            self._correction.clear()
+            return output
         if reused:
             self._correction.reused(step, output, size)
             return output
@@ -234,13 +240,14 @@ class BranchState:
         return self._proposal
 
     def _terms(self, at: float) -> list[tuple[float, torch.Tensor]]:
-        """The residuals that count at coordinate ``at``, with their weights; never empty, because weights add up to 1."""
+        """The residuals that count at coordinate ``at``, with their weights; never empty."""
         anchors = list(self._anchors)
-        if not self._goes_on(at):
-            # The sampler turned back: there is no trend to continue.
+        strayed = isinstance(self.forecaster, Fitted) and not self._goes_on_plan(int(at), reused=True)
+        if strayed or not self._goes_on(at):
+            # Fitted weights hold for the steps they were fitted to; or the sampler turned back: there is no trend to continue.
             return [(1.0, anchors[-1][1])]
         weights = self.forecaster.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
-        return [(weight, residual) for weight, (_, residual) in zip(weights, anchors, strict=True) if weight]
+        return _counting(weights, [residual for _, residual in anchors])
 
     # A computed step -------------------------------------------------------------------------------------------------
 
@@ -297,6 +304,11 @@ class BranchState:
 
     # Shared ----------------------------------------------------------------------------------------------------------
 
+    def _goes_on_plan(self, step: int, *, reused: bool) -> bool:
+        """True when all steps up to ``step``, none left out, were computed and reused as the schedule says."""
+        planned = step not in (self.policy.schedule or ())
+        return self._on_plan and step == self._last_step + 1 and reused == planned
+
     def _known_place(self, step: int, coordinate: float | None) -> float | None:
         if self.policy.coordinate == "step":
             return float(step)
@@ -318,6 +330,7 @@ class BranchState:
         distance, predicted = (None, None) if asked is None else (asked.distance, asked.predicted)
         self.steps.append(StepRecord(step, reused, reason, distance, predicted, self.gate.accumulated))
         self._sigma = None if asked is None else asked.sigma
+        self._on_plan = self._goes_on_plan(step, reused=reused)
         self._last_step, self._proposal, self._changed = step, None, False
         self._keep_signal(step, signal)
 
@@ -370,6 +383,12 @@ def weighted_sum(terms: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
     for weight, tensor in others:
         total.add_(tensor, alpha=weight)
     return total.to(dtype)
+
+
+def _counting(weights: Sequence[float], tensors: Sequence[torch.Tensor]) -> list[tuple[float, torch.Tensor]]:
+    """The terms that count; one of weight 0 where none does, so that there is something to add up."""
+    terms = [(weight, tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight]
+    return terms or [(0.0, tensors[-1])]
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -49,7 +49,7 @@ class Correction:
             return
         self._gap.append((step, size))
         if self._moved is None:
-            self._moved = output.detach().float() * size
+            self._moved = output.detach().to(_precise(output)) * size
         else:
             self._moved.add_(output.detach(), alpha=size)
 
@@ -61,19 +61,40 @@ class Correction:
         return handed
 
     def _handed(self, step: int, output: torch.Tensor, size: float | None) -> torch.Tensor:
-        if self._moved is None or not size or self._moved.shape != output.shape:
+        if not size or not self._outputs or not _alike(self._outputs[-1][1], output):
             return output
-        known = [*self._outputs, (step, output)]
-        total = dict.fromkeys([place for place, _ in known], 0.0)
-        for place, change in [*self._gap, (step, size)]:
-            anchors = [float(one) for one in total if one <= place]
-            row = self._plan.row(anchors, float(place))
-            if row is None:
-                # Other steps were computed than the weights were fitted to.
-                return output
-            for anchor, weight in zip(anchors, row, strict=True):
-                total[int(anchor)] += change * weight
-        handed = self._moved.neg()
-        for place, tensor in known:
-            handed.add_(tensor, alpha=total[place])
+        total = self._wanted([*(place for place, _ in self._outputs), step], size)
+        if total is None or (self._moved is None and all(w == 0.0 for w in total[:-1]) and total[-1] == size):
+            return output
+        handed = output.to(_precise(output)) * total[-1]
+        for weight, (_, tensor) in zip(total[:-1], self._outputs, strict=True):
+            handed.add_(tensor, alpha=weight)
+        if self._moved is not None:
+            handed.sub_(self._moved)
         return handed.div_(size).to(output.dtype)
+
+    def _wanted(self, places: list[int], size: float) -> list[float] | None:
+        """Weight of each output, at ``places``, in how far the sample should have moved since the last but one of them, this step included.
+
+        None when other steps were computed than the weights were fitted to.
+        """
+        total = [0.0] * len(places)
+        for step, change in [*self._gap, (places[-1], size)]:
+            anchors = [float(place) for place in places if place <= step]
+            row = self._plan.row(anchors, float(step))
+            if row is None:
+                return None
+            for position, weight in enumerate(row):
+                total[position] += change * weight
+        return total
+
+
+def _precise(tensor: torch.Tensor) -> torch.dtype:
+    """Single precision at least: differences of sums are small."""
+    import torch
+
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device

@@ -54,7 +54,12 @@ class DrivenCache:
     # What attach needs -----------------------------------------------------------------------------------------------
 
     def begin_run(
-        self, *, num_steps: int | None = None, sequence_length: int | None = None, shift: float | None = None
+        self,
+        *,
+        num_steps: int | None = None,
+        sequence_length: int | None = None,
+        shift: float | None = None,
+        euler: bool | None = None,
     ) -> None:
         """Drop the state of an earlier run and say what is known of the next one; ``attach`` calls it for you.
 
@@ -62,19 +67,26 @@ class DrivenCache:
             num_steps: sampler steps of this run; goes before what the cache was made with.
             sequence_length: tokens; ``check`` may say otherwise later.
             shift: flow-matching time shift of this run; goes before what the cache was made with.
+            euler: as for ``know_sampler``, which raises the same; None: as it was.
         """
-        if self._run is not None:
-            self._run.begin(num_steps=num_steps, sequence_length=sequence_length, shift=shift)
+        if self._run is None:
+            return
+        setting = self._setting if euler is None else dataclasses.replace(self._setting, uncorrected=not euler)
+        other = None if setting == self._setting else setting
+        self._run.begin(num_steps=num_steps, sequence_length=sequence_length, shift=shift, setting=other)
+        self._setting = setting
 
     def know_sampler(self, *, euler: bool) -> None:
         """Say whether the run's sampler is Euler's, to which alone a plan may hand corrections of earlier steps.
 
         Raises:
-            UnreachableTarget: it is not, and without corrections the record does not reach the speed-up or error asked for.
+            UnreachableTarget: it is not, and without corrections the record does not reach the speed-up or error asked for;
+                what was known before holds on.
         """
         if self._run is not None and self._setting.uncorrected == euler:
-            self._setting = dataclasses.replace(self._setting, uncorrected=not euler)
-            self._run.use(self._setting)
+            setting = dataclasses.replace(self._setting, uncorrected=not euler)
+            self._run.use(setting)
+            self._setting = setting
 
     def branch_state(self, branch: str, step: int, *, sequence_length: int | None = None) -> BranchState:
         """The state of one branch, ready for ``step``: what ``attach`` drives instead of the three verbs.

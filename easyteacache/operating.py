@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from easyteacache.bucket import OperatingPoint
 from easyteacache.errors import UnreachableTarget
 from easyteacache.setting import Setting
+from easyteacache.window import from_end
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
@@ -52,12 +54,12 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     if setting.block_stack_only:
         offers = [(_of_the_block_stack(points), weight) for points, weight in offers]
         notes.append("Only plans that need nothing but the block stack are chosen from, because check() sees no more.")
-    if setting.uncorrected and any(point.weights is not None for points, _ in offers for point in points):
-        offers = [(_uncorrected(points), weight) for points, weight in offers]
-        notes.append(
-            "Plans that correct computed steps are left out: the sampler is not known to be Euler's, which alone can be handed a correction."
-        )
-    chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
+    offers, left_out = _correctable(offers, setting)
+    notes.extend(left_out)
+    try:
+        chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
+    except UnreachableTarget as error:
+        raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
     if setting.speedup is None and setting.max_error is None:
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
@@ -78,8 +80,36 @@ def _of_the_block_stack(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPo
     )
 
 
-def _uncorrected(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
-    return tuple(point for point in points if point.weights is None)
+def _correctable(offers: Sequence[Offer], setting: Setting) -> tuple[Sequence[Offer], list[str]]:
+    """Without the points whose corrections cannot be handed on or would hold for other steps, and a sentence that says so."""
+    fitted = [point for points, _ in offers for point in points if point.weights is not None]
+    if setting.uncorrected and fitted:
+        why = (
+            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
+            "handed a correction, over the noise levels that they were fitted at."
+        )
+        return [(tuple(p for p in points if p.weights is None), weight) for points, weight in offers], [why]
+    if any(_window_crosses(point, setting) for point in fitted):
+        why = "Plans that correct computed steps are left out where the window asked for computes other steps than they do."
+        # All of them where there is nothing else: they then fill with the last output.
+        kept = [(tuple(p for p in points if not _window_crosses(p, setting)) or points, w) for points, w in offers]
+        return kept, [why]
+    return offers, []
+
+
+def _window_crosses(point: OperatingPoint, setting: Setting) -> bool:
+    """Would the caller's own window compute a step that fitted weights take for a reused one?"""
+    if point.weights is None or point.schedule is None:
+        return False
+    steps, limit = len(point.weights), setting.max_consecutive_skips
+    last = None if setting.max_skip_step is None else from_end(setting.max_skip_step, steps)
+    for before, after in pairwise((*point.schedule, steps)):
+        if after - before == 1:
+            continue
+        early = setting.min_skip_step is not None and before + 1 < setting.min_skip_step
+        if early or (last is not None and after - 1 > last) or (limit is not None and after - before - 1 > limit):
+            return True
+    return False
 
 
 def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:

@@ -1,7 +1,7 @@
 """Resolve a calibration for one sequence length and sampler setting: all that the runtime needs, and why.
 
 Between two buckets *curves* are blended, (1−w)·p_lo(x) + w·p_hi(x) with w linear in log(sequence length), each clamped to its own
-domain; the skip window is the cautious intersection. Outside the outermost buckets the nearest one is used, and says so.
+domain; the skip window is the cautious intersection, but for a schedule, which keeps to its own bucket's. Outside the outermost buckets the nearest one is used, and says so.
 
 For another step count or shift a polynomial says little (measured in docs/transfer.md). What was fitted and judged here is then
 carried over by its sigma profile or computes every step; published numbers scale their window, as their users do.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from easyteacache.bucket import Bucket
 from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration, UnreachableTarget
 from easyteacache.operating import Choice, choose
@@ -70,6 +71,7 @@ class Policy:
         threshold: accumulated predicted distance at which a step must be computed; 0 computes every step.
         schedule: the computed steps, when the operating point is a fixed plan; the threshold is then not used.
         weights: per step those of the last computed outputs, when the forecaster is ``fitted`` to that schedule.
+        noise_levels: those of every step and of the sample, (S + 1,), that the weights were fitted at; None where nobody says.
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
@@ -95,6 +97,7 @@ class Policy:
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
     weights: tuple[tuple[float, ...], ...] | None = None
+    noise_levels: tuple[float, ...] | None = None
     forecaster: str = "hold"
     coordinate: str = "step"
     applied_to: str = "residual"
@@ -139,7 +142,10 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
     profile = _profile(selection)
     refusal = _refusal(record, selection, profile, notes)
     choice, unreachable = _choice(selection, setting, notes, refused=refusal is not None)
-    window = skip_window(selection.buckets, setting, notes)
+    planned = _bucket_of(selection, choice)
+    window = skip_window(selection.buckets if planned is None else (planned,), setting, notes)
+    weights = choice.weights if setting.forecaster is None else None
+    measured = not selection.foreign and setting.forecaster in (None, choice.forecaster)
     refusal = refusal or unreachable
     if refusal is not None:
         notes.append(refusal)
@@ -154,7 +160,7 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
         refusal=refusal,
         needs_sigma=bool(selection.foreign) and _states_where_it_holds(record),
         first_skip_step=window.first,
-        last_skip_step=_end(window, selection, choice),
+        last_skip_step=_end(window, planned, choice),
         max_consecutive_skips=window.max_consecutive_skips,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=setting.sequence_length,
@@ -162,13 +168,14 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
         shift=setting.shift,
         threshold=choice.threshold,
         schedule=choice.schedule,
-        weights=choice.weights if setting.forecaster is None else None,
+        weights=weights,
+        noise_levels=None if weights is None or planned is None else _levels(planned),
         forecaster=setting.forecaster or choice.forecaster,
         coordinate=choice.coordinate,
         applied_to=choice.applied_to,
-        # What was measured holds for the setting it was measured at.
+        # What was measured holds for the setting and the forecaster it was measured with.
         expected_speedup=None if selection.foreign else choice.speedup,
-        expected_error=None if selection.foreign else choice.error,
+        expected_error=choice.error if measured else None,
         notes=tuple(notes),
     )
 
@@ -241,8 +248,24 @@ def _profile(selection: Selection) -> SigmaProfile | None:
     return blend_profiles(lower, upper, selection.shares[1][1])
 
 
-def _end(window: SkipWindow, selection: Selection, choice: Choice) -> int | None:
+def _bucket_of(selection: Selection, choice: Choice) -> Bucket | None:
+    """The bucket whose schedule was chosen: another one's window would cut it short. None for a threshold."""
+    if choice.schedule is None:
+        return None
+    nearest_first = sorted(selection.shares, key=lambda share: -share[1])
+    plan = (choice.schedule, choice.weights)
+    return next(b for b, _ in nearest_first if any((p.schedule, p.weights) == plan for p in b.operating_points))
+
+
+def _levels(bucket: Bucket) -> tuple[float, ...] | None:
+    """The noise levels of the bucket's runs: its profile has a knot at each, and the sample's."""
+    profile = bucket.sigma_profile
+    known = profile is not None and bucket.num_steps is not None and len(profile.sigmas) == bucket.num_steps + 1
+    return profile.sigmas if profile is not None and known else None
+
+
+def _end(window: SkipWindow, planned: Bucket | None, choice: Choice) -> int | None:
     """The last step that may be reused: a schedule says nothing about steps beyond its own end."""
-    if window.last is not None or choice.schedule is None:
+    if window.last is not None or choice.schedule is None or planned is None:
         return window.last
-    return (selection.main.num_steps or choice.schedule[-1] + 1) - 1
+    return (planned.num_steps or choice.schedule[-1] + 1) - 1

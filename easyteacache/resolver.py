@@ -56,16 +56,31 @@ class FixedPolicy:
         self._given = self._policy = policy
 
     def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
-        """The given policy, whatever the setting."""
-        return self._policy
+        """The given policy, whatever the setting; every step is computed where its weights are those of another sampler setting."""
+        policy = self._policy
+        if policy.weights is None:
+            return policy
+        known = [(num_steps, len(policy.weights), "steps"), (shift, policy.shift, "as the time shift")]
+        other = [
+            f"{here:g} {of} instead of {there:g}"
+            for here, there, of in known
+            if here is not None and there is not None and here != there
+        ]
+        return (
+            _computing(policy, f"Its weights hold for no {' and '.join(other)}: every step is computed.")
+            if other
+            else policy
+        )
 
     def with_setting(self, setting: Setting) -> FixedPolicy:
         """The given policy with what ``setting`` says of threshold and window; another threshold replaces its schedule."""
         policy = self._given
         changes: dict[str, Any] = {}
-        if setting.uncorrected and policy.weights is not None:
-            why = "It corrects computed steps, and this sampler is not known to be Euler's: every step is computed."
-            changes |= {"schedule": None, "weights": None, "forecaster": "hold", "threshold": 0.0, "refusal": why}
+        if setting.uncorrected and setting.threshold is None and policy.weights is not None:
+            policy = _computing(
+                policy,
+                "It corrects computed steps, and this is not known to be a run of Euler's sampler: every step is computed.",
+            )
         if setting.threshold is not None:
             changes |= {"threshold": setting.threshold, "schedule": None}
             changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
@@ -76,5 +91,20 @@ class FixedPolicy:
         if setting.max_consecutive_skips is not None:
             changes["max_consecutive_skips"] = setting.max_consecutive_skips
         found = FixedPolicy(dataclasses.replace(policy, **changes))
-        found._given = policy
+        found._given = self._given
         return found
+
+
+def _computing(policy: Policy, why: str) -> Policy:
+    """The same policy, computing every step, with the reason."""
+    return dataclasses.replace(
+        policy,
+        schedule=None,
+        weights=None,
+        forecaster="hold",
+        threshold=0.0,
+        refusal=why,
+        expected_speedup=None,
+        expected_error=None,
+        notes=(*policy.notes, why),
+    )

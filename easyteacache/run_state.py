@@ -60,13 +60,23 @@ class RunState:
         """The state of a branch that has been seen in this run."""
         return self._branches.get(name)
 
-    def begin(self, *, num_steps: int | None, sequence_length: int | None, shift: float | None) -> None:
-        """A new run begins; None for what is not known of it."""
+    def begin(
+        self,
+        *,
+        num_steps: int | None,
+        sequence_length: int | None,
+        shift: float | None,
+        setting: Setting | None = None,
+    ) -> None:
+        """A new run begins, with other wishes where ``setting`` is given; None for what is not known of it."""
         self.clear()
         self._finished = {}
         self._declared_steps, self._declared_shift = num_steps, shift
         self.length = sequence_length or self.length
-        self._resolve(self.length)
+        if setting is None:
+            self._resolve(self.length)
+        else:
+            self._adopt(setting)
 
     def clear(self) -> None:
         """The run is over: drop every tensor; ``statistics`` still tells what it did."""
@@ -83,10 +93,18 @@ class RunState:
             state.release()
 
     def use(self, setting: Setting) -> None:
-        """Go on with other wishes."""
-        self._source, self._setting = self._source.with_setting(setting), setting
+        """Go on with other wishes; with the old ones where these cannot be had, which raises as resolving does."""
         self.clear()
-        self._resolve(self.length)
+        self._adopt(setting)
+
+    def _adopt(self, setting: Setting) -> None:
+        before = self._source, self._setting
+        self._source, self._setting = self._source.with_setting(setting), setting
+        try:
+            self._resolve(self.length)
+        except Exception:
+            self._source, self._setting = before
+            raise
 
     def statistics(self) -> dict[str, RunStatistics]:
         """What each branch of the current run did; of the last run when none has begun since."""

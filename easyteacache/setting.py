@@ -24,8 +24,8 @@ class Setting:
             counts from the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
         block_stack_only: prefer operating points that need nothing but the block stack, that is, forecast its residual along the
             steps; set for the three verbs, which see no output and need not be told the time.
-        uncorrected: leave out operating points that correct computed steps; set where the sampler is not known to be Euler's, the
-            only one that a correction can be handed to.
+        uncorrected: leave out operating points that correct computed steps; set where the run is not known to be one of Euler's
+            sampler, to which alone a correction can be handed, over the noise levels that the corrections were fitted at.
 
     Raises:
         ValueError: a number is out of range or not a number, or two of threshold, speedup and max_error are given.

@@ -335,8 +335,9 @@ class TeaCache(AttachableCache):
         policy = state.policy
         wider = policy.applied_to != "residual" or policy.coordinate != "step" or policy.weights is not None
         if wider and not self._setting.block_stack_only and self._run is not None:
-            self._setting = dataclasses.replace(self._setting, block_stack_only=True)
-            self._run.use(self._setting)
+            setting = dataclasses.replace(self._setting, block_stack_only=True)
+            self._run.use(setting)
+            self._setting = setting
             state = self.branch_state(branch, step, sequence_length=length)
         arguments.require_residual(state.policy)
         return state

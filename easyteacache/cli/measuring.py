@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from easyteacache.solver.runs import Runs
 
 
-def measure_with(pipe: Any, *, runs: int, kept_in: Path, on_run: Callable[[], None]) -> Measure:
-    """What samples plans on the first ``runs`` calibration runs of a bucket with ``pipe``; measured errors stay in a file."""
+def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_run: Callable[[], None]) -> Measure:
+    """What samples plans on the first ``runs`` calibration runs of a bucket with ``pipe``; measured errors stay in a file.
+
+    ``model`` is what the pipeline was opened by: errors of another one are not taken for its own.
+    """
     import numpy as np
 
     from easyteacache.integrations.recording.sampled import SampledErrors
 
-    sampled = SampledErrors(pipe, kept_in, on_run=on_run)
+    sampled = SampledErrors(pipe, kept_in, model=model, on_run=on_run)
 
     def measure(known: Runs, plans: Sequence[Plan]) -> NDArray[np.float64]:
         traces = known.traces[:runs]

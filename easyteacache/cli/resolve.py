@@ -63,6 +63,7 @@ def resolve(
 
     \b
     JSON: model_key, revision, status, layer, signal, threshold, schedule,
+      weights (per step, or null), noise_levels (where they hold, or null),
       forecaster, coordinate, applied_to, first_skip_step, last_skip_step,
       max_consecutive_skips, buckets (each sequence_length, num_steps,
       shift, weight), sequence_length, num_steps, shift, expected_speedup,

@@ -113,7 +113,7 @@ def solve(
         if model is not None:
             kept_in = out.with_name(f"{out.name}.measured.json")
             measure = measure_with(
-                open_pipeline(model), runs=measure_runs, kept_in=kept_in, on_run=lambda: progress("")
+                open_pipeline(model), model=model, runs=measure_runs, kept_in=kept_in, on_run=lambda: progress("")
             )
         solution = solve_traces(
             runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress

@@ -21,11 +21,16 @@ TIMESTEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One transformer class at reference size: how to build it and what its videos may be."""
+    """One transformer class at reference size: how to build it and what its videos may be.
+
+    Attributes:
+        interface: names in ``config`` of what latents and text it takes; the others are its own affair.
+    """
 
     name: ArchitectureName
     transformer_class: type[Any]
     config: dict[str, Any]
+    interface: tuple[str, ...]
     block_lists: tuple[str, ...]
     max_frames: int
 
@@ -46,6 +51,7 @@ WAN = Architecture(
         "cross_attn_norm": True,
         "rope_max_seq_len": 128,
     },
+    interface=("patch_size", "in_channels", "out_channels", "text_dim"),
     block_lists=("blocks",),
     max_frames=8,
 )
@@ -65,6 +71,7 @@ FLUX = Architecture(
         "guidance_embeds": False,
         "axes_dims_rope": (8, 8, 8),
     },
+    interface=("patch_size", "in_channels", "joint_attention_dim", "pooled_projection_dim", "guidance_embeds"),
     block_lists=("transformer_blocks", "single_transformer_blocks"),
     max_frames=1,
 )

@@ -30,6 +30,7 @@ BY_WEIGHTS = Filling(FITTED, "step", "output")
 FILLED_BY = ("linear", "foca")
 #: The view that is searched under when nothing is measured.
 UNMEASURED = ("measured",)
+SMALLEST = 1e-12
 
 
 class FittedPlans:
@@ -69,10 +70,10 @@ class FittedPlans:
         """The best schedule filled by its weights, then what fills that schedule best."""
         progress(f"sampling {len(schedules)} plans of {len(schedules[0])} steps")
         plans = [_plan(fit, schedule) for schedule in schedules]
-        errors = typical(measure(runs, plans))
+        errors = typical(np.maximum(measure(runs, plans), SMALLEST))
         first = int(np.argmin(errors))
         others = [_plan(fit, plans[first].computed, Filling(name)) for name in FILLED_BY]
-        filled = typical(measure(runs, others))
+        filled = typical(np.maximum(measure(runs, others), SMALLEST))
         best = int(np.argmin(filled))
         return others[best] if filled[best] < errors[first] else plans[first]
 

@@ -80,7 +80,11 @@ class StateFit:
         return tuple(rows)
 
     def errors(self, schedule: Sequence[int]) -> Array:
-        """Predicted error of every run's final sample with the weights that are fitted to the schedule, (R,)."""
+        """Predicted error of every run's final sample with the weights that are fitted to the schedule, (R,).
+
+        Goes over every gap at once, so that a search can share beginnings; ``errors_of`` with the weights themselves, which are
+        fitted step by step, may differ by some percent where outputs are nearly parallel.
+        """
         return self._arrive(tuple(schedule), self.num_steps).errors
 
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:

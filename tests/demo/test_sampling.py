@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from easyteacache.demo import sampling
 from easyteacache.demo.sampling import CACHED, FEWER, UNCACHED, DemoSettings
 from easyteacache.errors import ReferenceModelError, UnknownModelKey
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
+from easyteacache.reference.architectures import WAN
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,6 @@ def test_what_holds_no_transformer_is_an_error_and_never_looked_up_elsewhere(nam
 
 
 def test_a_damaged_transformer_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"_class_name": "WanTransformer3DModel"}')
-    with pytest.raises(ReferenceModelError, match="not a saved Wan transformer"):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "WanTransformer3DModel", **WAN.config}))
+    with pytest.raises(ReferenceModelError, match="not a saved WanTransformer3DModel"):
         sampling.load(tmp_path)

@@ -26,6 +26,7 @@ EXAMPLES = [
     errors.StepOrderError("message"),
     errors.AttachError("message"),
     errors.ReferenceModelError("message"),
+    errors.BenchError("message"),
     errors.UnreadableFrames("a.png", "damaged"),
     errors.FramesMismatch("a.png", "b.png", "another size"),
     errors.MissingPackage("av", "reading a.mp4", "install it"),

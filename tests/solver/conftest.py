@@ -40,11 +40,13 @@ def build_run(
     key: str = "test/smooth",
     roughness: float = 1.0,
     prompt: str | None = None,
+    sampler: str = "Euler",
 ) -> Made:
     """One run of a fictitious model whose residual turns faster towards the image.
 
     Args:
         roughness: scales everything that changes along the run; with the key it makes a model.
+        sampler: the scheduler's class; fitted weights take the runs of ``fitted.EULER`` alone.
     """
     rng = np.random.default_rng([seed, length])
     model = np.random.default_rng(abs(hash_of(key)))
@@ -68,7 +70,7 @@ def build_run(
         branches=("cond", "uncond"),
         num_steps=steps,
         sequence_length=length,
-        sampler="Euler",
+        sampler=sampler,
         shift=shift,
         guidance_scale=GUIDANCE,
         prediction="velocity",

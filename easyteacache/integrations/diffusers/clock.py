@@ -6,13 +6,17 @@ device is waited for), and the timestep that the transformer is handed (which do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from easyteacache.errors import AttachError
+
+EULER = "FlowMatchEulerDiscreteScheduler"
+# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
+SAME_LEVEL = 0.02
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Clock:
 
     @property
     def euler(self) -> bool:
-        """True when the scheduler drives this loop and each of its steps adds Δσ · output to the sample, and nothing else."""
-        return self._live and is_euler(self.scheduler)
+        """True when the scheduler drives this loop from its first noise level on, each step adding Δσ · output and nothing else."""
+        return self._live and not self._base and is_euler(self.scheduler)
 
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
@@ -167,15 +171,21 @@ class Clock:
         """Noise level of this step in [0, 1], where context or scheduler know it; read from the device once a run at most."""
         if context.sigma is not None:
             return context.sigma
-        if not self._live:
-            return None
+        return self._at(self._levels()) if self._live else None
+
+    def runs_over(self, levels: Sequence[float]) -> bool:
+        """Are these (S + 1,) the noise levels of this run, to within ``SAME_LEVEL``?"""
+        found = self._levels() if self._live else []
+        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
+
+    def _levels(self) -> list[float]:
         if self._sigmas is None:
             sigmas = getattr(self.scheduler, "sigmas", None)
             self._sigmas = [] if sigmas is None else torch.as_tensor(sigmas).tolist()
             # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.
             if self._sigmas and max(self._sigmas) > 1.0 + 1e-6:
                 self._sigmas = []
-        return self._at(self._sigmas)
+        return self._sigmas
 
     def step_size(self) -> float | None:
         """σ of the next step − σ of this one, where the scheduler knows both."""
@@ -203,9 +213,11 @@ class Clock:
 
 def is_euler(scheduler: Any) -> bool:
     """Does every step of ``scheduler`` add Δσ · output to the sample, with no noise and no memory of earlier outputs?"""
-    names = {kind.__name__ for kind in type(scheduler).__mro__}
     config = getattr(scheduler, "config", None) or {}
-    return "FlowMatchEulerDiscreteScheduler" in names and not config.get("stochastic_sampling")
+    # A subclass counts only while it steps as its parent does.
+    steps = [kind.step for kind in type(scheduler).__mro__ if kind.__name__ == EULER and hasattr(kind, "step")]
+    own = getattr(getattr(scheduler, "step", None), "__func__", None)
+    return own is not None and own in steps and not config.get("stochastic_sampling")
 
 
 def _rise(before: torch.Tensor, now: torch.Tensor) -> float:

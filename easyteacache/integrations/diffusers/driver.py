@@ -67,6 +67,8 @@ class Driver:
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
+        #: Noise levels of a policy → whether this run goes over them.
+        self._met: dict[tuple[float, ...], bool] = {}
 
     # Around a forward ------------------------------------------------------------------------------------------------
 
@@ -110,9 +112,13 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
-        self.cache.know_sampler(euler=self.clock.euler)
+        try:
+            self.cache.begin_run(num_steps=self.clock.num_steps, shift=self.clock.shift, euler=self.clock.euler)
+        except Exception:
+            # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
+            self.clock.end()
+            raise
         self._share(timestep)
-        self.cache.begin_run(num_steps=self.clock.num_steps, shift=self.clock.shift)
         self.on_run()
 
     def _share(self, timestep: torch.Tensor | None) -> None:
@@ -129,13 +135,17 @@ class Driver:
         self.clock.end()
         self._last.clear()
         self._tokens.clear()
+        self._met.clear()
         self._distances = None
         self.cache.release()
 
     def _resolve(self, forward: Forward, tokens: int, timestep: torch.Tensor | None) -> None:
         """Find the branch's state and policy, and what a decision needs besides the signal."""
-        state = forward.state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
-        policy = state.policy
+        state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
+        if self._strays(state.policy):
+            self.cache.know_sampler(euler=False)
+            state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
+        policy, forward.state = state.policy, state
         forward.of_output = policy.applied_to == "output"
         if policy.profile is not None or policy.coordinate == "sigma":
             forward.sigma = self.clock.sigma(self.context)
@@ -150,6 +160,14 @@ class Driver:
             )
         if self._distances and 0 < forward.step <= len(self._distances):
             forward.distance = self._distances[forward.step - 1]
+
+    def _strays(self, policy: Policy) -> bool:
+        """Does the policy correct computed steps, and the run go over other noise levels than that was fitted at?"""
+        if policy.weights is None or policy.noise_levels is None:
+            return False
+        if policy.noise_levels not in self._met:
+            self._met[policy.noise_levels] = self.clock.runs_over(policy.noise_levels)
+        return not self._met[policy.noise_levels]
 
     def _planned(self, forward: Forward) -> bool:
         """Is the decision known without the signal's tensor?"""
@@ -259,7 +277,8 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
-        if forward.heads and (forward.state is None or not forward.of_output):
+        # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
+        if forward.heads and not forward.of_output:
             forward.truth = forwards.residuals(blocks, output, forward.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
@@ -283,8 +302,8 @@ class Driver:
         forward = self.forward
         if forward is None:
             return output
+        forward.returned = output
         if forward.state is None:
-            forward.returned = output
             return output
         if forward.of_output and not forward.skipping:
             forward.truth = forwards.sample_of(output)

@@ -28,14 +28,14 @@ class Forward:
         wants_signal: the signal's tensor has to be read.
         decided, reuse: whether it was decided yet, and how.
         skipping: blocks are skipped: decided so, and the first block came by.
-        of_output: the model's output is forecast instead of the blocks' residual.
+        of_output: the model's output is forecast instead of the blocks' residual; False until that is known.
         heads: the streams entering the first block, each ``(B, L, D)``.
         streams: what they become at a reused step, before anything can change them in place.
         tokens: sequence length of the generated stream.
         forecast: what a reused step adds to ``heads``; several streams come flattened into one ``(B, N)``.
         truth: the same quantity as a computed step found it.
-        returned: what the transformer returned in a branch's first forward of a run, when the length is not known yet, on
-            which it depends whether the output is forecast.
+        returned: what the transformer returned; in a branch's first forward of a run the length is not known before, on which it
+            depends whether the output is forecast.
         collected: outputs of submodules that the signal is taken from.
     """
 

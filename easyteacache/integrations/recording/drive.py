@@ -94,7 +94,7 @@ def record_run(
             )
         pipe(**arguments_of(pipe, job))
         known = {
-            "sampler": type(pipe.scheduler).__name__,
+            "sampler": sampler.name_of(pipe.scheduler),
             "shift": sampler.shift_of(pipe.scheduler),
             "prediction": sampler.prediction_of(pipe.scheduler),
         }

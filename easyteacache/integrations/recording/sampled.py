@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from easyteacache.teacache import TeaCache
 from easyteacache.trace import Trace
 
 MAX_BYTES = 64 * 1024 * 1024
+#: Stands for the error of a sample that is not finite: worse than any other, and a number that a file can hold.
+LOST = 1e6
 
 
 class SampledErrors:
@@ -28,35 +31,56 @@ class SampledErrors:
     Args:
         pipe: the pipeline that the runs were recorded with; nothing attached to it.
         file: where measured errors are kept, so that an interrupted search goes on; None keeps them in memory.
+        model: what the model is called: errors kept under another name are another model's.
         on_run: called after every run of the pipeline.
+
+    Raises:
+        InvalidTrace: ``file`` holds something else.
     """
 
-    def __init__(self, pipe: Any, file: Path | None = None, *, on_run: Callable[[], None] = lambda: None) -> None:
-        self._pipe, self._file, self._on_run = pipe, file, on_run
+    def __init__(
+        self,
+        pipe: Any,
+        file: Path | None = None,
+        *,
+        model: str = "",
+        on_run: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pipe, self._file, self._model, self._on_run = pipe, file, model, on_run
         self._exact: dict[str, Tensor] = {}
         self._known: dict[str, float] = {} if file is None or not file.exists() else _read(file)
 
     def errors(self, traces: Sequence[Trace], policies: Sequence[Policy]) -> list[list[float]]:
-        """Relative L2 error of every policy's final sample on every run, [policy][run].
+        """Relative L2 error of every policy's final sample on every run, [policy][run]; ``LOST`` where that is no number.
 
         Raises:
             InvalidTrace: a run's prompt was not published, or it has no seed.
-            AttachError: the pipeline takes other arguments than the runs were recorded with.
+            AttachError: the pipeline takes other arguments than the runs were recorded with, or samples no numbers without a cache.
         """
         return [[self._error(trace, policy) for trace in traces] for policy in policies]
 
     def _error(self, trace: Trace, policy: Policy) -> float:
-        key = f"{trace.run_id}/{_digest(policy)}"
+        key = f"{trace.run_id}/{_digest(policy, self._model)}"
         if key not in self._known:
             if trace.run_id not in self._exact:
-                self._exact[trace.run_id] = self._sample(trace)
+                self._exact[trace.run_id] = self._exact_sample(trace)
             exact = self._exact[trace.run_id]
             with TeaCache.from_policy(policy).attached(self._pipe, allow_borrowed=True):
                 found = self._sample(trace)
-            self._known[key] = float((found - exact).norm() / exact.norm())
+            error = float((found - exact).norm() / exact.norm())
+            self._known[key] = error if math.isfinite(error) else LOST
             if self._file is not None:
                 atomic.write_text(self._file, json_text.spell(self._known))
         return self._known[key]
+
+    def _exact_sample(self, trace: Trace) -> Tensor:
+        sample = self._sample(trace)
+        if not torch.isfinite(sample).all() or not sample.any():
+            raise AttachError(
+                f"{type(self._pipe).__name__} samples no numbers for the {trace.label} even without a cache: "
+                "measure with the model that the runs were recorded with, in a number type that it works in"
+            )
+        return sample
 
     def _sample(self, trace: Trace) -> Tensor:
         head = trace.header
@@ -81,9 +105,9 @@ class SampledErrors:
         return sample.detach().double().cpu()
 
 
-def _digest(policy: Policy) -> str:
+def _digest(policy: Policy, model: str) -> str:
     plan = (policy.schedule, policy.weights, policy.forecaster, policy.coordinate, policy.applied_to, policy.threshold)
-    return hashlib.sha256(repr(plan).encode()).hexdigest()[:24]
+    return hashlib.sha256(repr((model, plan)).encode()).hexdigest()[:24]
 
 
 def _read(file: Path) -> dict[str, float]:

@@ -42,6 +42,12 @@ def shift_of(scheduler: Any) -> float | None:
     return next((float(scheduler.config[name]) for name in SHIFT_NAMES if name in scheduler.config), None)
 
 
+def name_of(scheduler: Any) -> str:
+    """The scheduler's class; marked where it draws noise at every step, because it then steps as no other of its class does."""
+    name = type(scheduler).__name__
+    return f"{name} (stochastic)" if scheduler.config.get("stochastic_sampling") else name
+
+
 def prediction_of(scheduler: Any) -> Literal["velocity", "epsilon", "x0", "unknown"]:
     """What the model's output is, as far as the scheduler's configuration tells."""
     if scheduler.config.get("use_flow_sigmas") or type(scheduler).__name__.startswith("FlowMatch"):
