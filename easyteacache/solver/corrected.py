@@ -40,12 +40,14 @@ class CorrectedTravel:
         after = np.cumsum(self._sizes * matrix(schedule, weights, self._num_steps), axis=0)
         rows = self._rows.matrix(schedule)
         handed, missed = self._sizes * (rows + np.eye(self._num_steps)), self._changes * rows
-        errors: list[Array] = []
-        for computed, step in zip(schedule, [*schedule[1:], self._num_steps], strict=True):
+        errors = np.empty((len(schedule), len(self._state.grams)))
+        nothing = errors[:0]
+        for position, (computed, step) in enumerate(zip(schedule, [*schedule[1:], self._num_steps], strict=True)):
             gap = slice(computed + 1, step)
             total = after[computed] + handed[gap].sum(axis=0)
-            inherited = self._state.arriving(after[computed] - self._exact[computed], total, schedule, errors)
-            own = self._forecast.arriving(missed[gap].sum(axis=0), total, (), ())
-            known = self._state.arriving(after[computed] - self._exact[computed], total, (), ())
-            errors.append(inherited - known + np.hypot(known, own))
-        return errors[-1]
+            off = after[computed] - self._exact[computed]
+            known = self._state.arriving(off, total, (), nothing)
+            own = self._forecast.arriving(missed[gap].sum(axis=0), total, (), nothing)
+            inherited = self._state.arriving(off, total, schedule, errors[:position]) - known
+            errors[position] = inherited + np.hypot(known, own)
+        return np.asarray(errors[-1])

@@ -43,7 +43,8 @@ class _Arrival:
 
     Attributes:
         total: (S,) C_j, the weights of all outputs computed before the step.
-        errors: (R,) size of the state's error, relative to how far the sampler moves the noise.
+        errors: (K, R) size of the state's error before every computed step but the first, and last before the step itself; relative to
+            how far the sampler moves the noise.
     """
 
     total: Array
@@ -64,6 +65,7 @@ class StateFit:
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
         self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
+        self._nothing = np.empty((0, len(runs)))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
@@ -85,7 +87,7 @@ class StateFit:
         Goes over every gap at once, so that a search can share beginnings; ``errors_of`` with the weights themselves, which are
         fitted step by step, may differ by some percent where outputs are nearly parallel.
         """
-        return self._arrive(tuple(schedule), self.num_steps).errors
+        return np.asarray(self._arrive(tuple(schedule), self.num_steps).errors[-1])
 
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:
         """Predicted error of every run's final sample with given weights, relative to how far the sampler moved the noise, (R,)."""
@@ -97,13 +99,14 @@ class StateFit:
         found = self._arrivals.get((computed, step))
         if found is not None:
             return found
-        total, earlier = np.zeros(self.num_steps), []
+        total, earlier = np.zeros(self.num_steps), self._nothing
         if len(computed) > 1:
-            earlier = [self._arrive(computed[:i], computed[i]) for i in range(1, len(computed))]
-            total = earlier[-1].total.copy()
+            before = self._arrive(computed[:-1], computed[-1])
+            total, earlier = before.total.copy(), before.errors
         recent = list(computed[-HISTORY:])
         total[recent] += self._towards(total, recent, step)
-        errors = self._travel.arriving(total - self._exact[step], total, computed, [one.errors for one in earlier])
+        own = self._travel.arriving(total - self._exact[step], total, computed, earlier)
+        errors = np.concatenate((earlier, own[None]))
         found = self._arrivals[computed, step] = _Arrival(total, errors)
         return found
 

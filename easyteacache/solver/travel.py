@@ -37,27 +37,26 @@ class Travel:
         self.grams = runs.gram(applied_to) / np.square(runs.displacement)[:, None, None]
         self._responses = responses(runs.sigmas, view=view)
 
-    def arriving(self, missed: Array, total: Array, computed: Sequence[int], earlier: Sequence[Array]) -> Array:
+    def arriving(self, missed: Array, total: Array, computed: Sequence[int], earlier: Array) -> Array:
         """Size of the state's error before a step, (R,).
 
         Args:
             missed: (S,) what forecasts missed so far, Σ Δσ_i e_i, as weights of the recorded quantities.
             total: (S,) weights of the computed outputs in the state.
             computed: the computed steps so far, ascending, the first of them 0.
-            earlier: their own ``arriving``, from the second computed step on.
+            earlier: (K, R), their own ``arriving``, from the second computed step on.
         """
         squared = np.einsum("ri,i->r", self.grams @ missed, missed)
         size = np.sqrt(np.maximum(squared, 0.0)) + SMALLEST
-        for step, errors in zip(computed[1:], earlier, strict=False):
-            size = size + abs(total[step]) * self._responses[step] * errors
-        return np.asarray(size)
+        steps = list(computed[1 : 1 + len(earlier)])
+        return np.asarray(size + (np.abs(total[steps]) * self._responses[steps]) @ earlier)
 
     def final(self, missed: Array, totals: Array, schedule: Sequence[int]) -> Array:
         """Size of the final sample's error, (R,), from (S, S) rows ``missed`` and ``totals`` after every step."""
-        errors: list[Array] = []
-        for step in (*schedule[1:], len(missed)):
-            errors.append(self.arriving(missed[step - 1], totals[step - 1], schedule, errors))
-        return errors[-1]
+        errors = np.empty((len(schedule), len(self.grams)))
+        for position, step in enumerate((*schedule[1:], len(missed))):
+            errors[position] = self.arriving(missed[step - 1], totals[step - 1], schedule, errors[:position])
+        return np.asarray(errors[-1])
 
 
 class PlainTravel:
