@@ -65,6 +65,7 @@ class StateFit:
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
         self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
+        self._projections: dict[Schedule, Array] = {}
         self._nothing = np.empty((0, len(runs)))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
@@ -112,13 +113,21 @@ class StateFit:
 
     def _towards(self, total: Array, recent: list[int], step: int) -> Array:
         """What to add to the weights of the ``recent`` outputs so that the state before ``step`` is met best."""
-        held = np.zeros(len(recent))
-        held[-1] = self._sizes[step - 1]
         missing = self._exact[step] - total
-        missing[recent] -= held
-        gram = self._mean[np.ix_(recent, recent)]
-        ridge = RIDGE * np.trace(gram) / len(recent) * np.eye(len(recent))
-        return np.asarray(held + np.linalg.solve(gram + ridge, self._mean[recent] @ missing))
+        held = self._sizes[step - 1]
+        missing[recent[-1]] -= held
+        change = self._projection(tuple(recent)) @ missing
+        change[-1] += held
+        return np.asarray(change)
+
+    def _projection(self, recent: Schedule) -> Array:
+        """(K, S): from any combination of outputs to the nearest one of the ``recent``, in the mean over runs."""
+        found = self._projections.get(recent)
+        if found is None:
+            gram = self._mean[np.ix_(recent, recent)]
+            ridge = RIDGE * np.trace(gram) / len(recent) * np.eye(len(recent))
+            found = self._projections[recent] = np.linalg.solve(gram + ridge, self._mean[list(recent)])
+        return found
 
     def forget(self) -> None:
         """Drop what was remembered of beginnings; a long search meets millions."""

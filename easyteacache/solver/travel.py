@@ -35,6 +35,7 @@ class Travel:
     def __init__(self, runs: Runs, applied_to: str, *, view: str = "measured") -> None:
         #: (R, S, S), so that how far the sampler moves the noise has length 1 in every run.
         self.grams = runs.gram(applied_to) / np.square(runs.displacement)[:, None, None]
+        self._flat = self.grams.reshape(-1, self.grams.shape[-1])
         self._responses = responses(runs.sigmas, view=view)
 
     def arriving(self, missed: Array, total: Array, computed: Sequence[int], earlier: Array) -> Array:
@@ -46,8 +47,11 @@ class Travel:
             computed: the computed steps so far, ascending, the first of them 0.
             earlier: (K, R), their own ``arriving``, from the second computed step on.
         """
-        squared = np.einsum("ri,i->r", self.grams @ missed, missed)
+        # One matrix for all runs: a search asks for this tens of thousands of times.
+        squared = (self._flat @ missed).reshape(len(self.grams), -1) @ missed
         size = np.sqrt(np.maximum(squared, 0.0)) + SMALLEST
+        if not len(earlier):
+            return np.asarray(size)
         steps = list(computed[1 : 1 + len(earlier)])
         return np.asarray(size + (np.abs(total[steps]) * self._responses[steps]) @ earlier)
 
