@@ -20,6 +20,7 @@ from easyteacache.policy import Policy
 from easyteacache.teacache import TeaCache
 from easyteacache.trace import Trace
 
+DIGITS = 2
 MAX_BYTES = 64 * 1024 * 1024
 #: Stands for the error of a sample that is not finite: worse than any other, and a number that a file can hold.
 LOST = 1e6
@@ -106,7 +107,9 @@ class SampledErrors:
 
 
 def _digest(policy: Policy, model: str) -> str:
-    plan = (policy.schedule, policy.weights, policy.forecaster, policy.coordinate, policy.applied_to, policy.threshold)
+    # Another machine's linear algebra changes the last digits of weights, and nothing that could be measured.
+    weights = policy.weights and tuple(tuple(round(weight, DIGITS) + 0.0 for weight in row) for row in policy.weights)
+    plan = (policy.schedule, weights, policy.forecaster, policy.coordinate, policy.applied_to, policy.threshold)
     return hashlib.sha256(repr((model, plan)).encode()).hexdigest()[:24]
 
 
