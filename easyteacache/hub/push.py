@@ -112,7 +112,7 @@ def prepare(
             continue
         incumbent = published_record(remote, base, key)[0] if key is not None and entry is not None else None
         options = {"published": published, "incumbent": incumbent, "traces": files}
-        judged.append(submission.check(data, where, judge=judge, force_reason=force_reason, **options))  # type: ignore[arg-type]
+        judged.append(submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options))  # type: ignore[arg-type]
     _require_good(remote, judged)
     return _proposal(remote, base, judged, known, force_reason)
 

@@ -21,7 +21,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "submission.schema-version": "What is new or changed is written in the newest version of the format.",
         "submission.status": "The status follows the published one: draft → validated → deprecated → yanked.",
         "submission.yanked-base": "A yanked record is never brought back under its key.",
-        "submission.revision": "revision is 1 for a new record, and raised by one with every change.",
+        "submission.revision": "revision is raised by one with every change, and 1 for a new record, unless it is brought to a hub from elsewhere.",
         "submission.retirement": "A record is retired with the numbers it was published with.",
         "submission.replacement": "The replacement of a retired record is published.",
         "submission.license": "The record names the licence of its numbers.",

@@ -124,6 +124,7 @@ def check(
     traces: TraceFiles,
     judge: Judge | None = None,
     force_reason: str | None = None,
+    elsewhere: bool = False,
 ) -> Submission:
     """Judge one record against what is published. Raises nothing.
 
@@ -135,6 +136,7 @@ def check(
         traces: the trace files at hand.
         judge: the solver's validator; None leaves accuracy unjudged.
         force_reason: why a record that is worse than the incumbent should replace it nevertheless.
+        elsewhere: a record that is new here may have a history elsewhere, and keeps the revision it has there.
     """
     findings = [_as_error(finding) for finding in schema.check_record(data, where)]
     try:
@@ -142,7 +144,7 @@ def check(
     except InvalidCalibration:
         return Submission(where, None, data, (), tuple(findings))
     findings += _check_version(data, where)
-    findings += _check_change(record, incumbent, where)
+    findings += _check_change(record, incumbent, where, elsewhere=elsewhere)
     findings += _check_replacement(record, published, where)
     findings += _check_origin(record, where)
     findings += _check_aliases(record, data, published, where)
@@ -172,7 +174,9 @@ def _check_version(data: bytes, where: str) -> Iterator[Finding]:
         yield Finding("submission.schema-version", where, "/schema_version", message)
 
 
-def _check_change(record: Calibration, incumbent: Calibration | None, where: str) -> Iterator[Finding]:
+def _check_change(
+    record: Calibration, incumbent: Calibration | None, where: str, *, elsewhere: bool
+) -> Iterator[Finding]:
     before = incumbent.status if incumbent else None
     if before == "yanked" and record.status != "yanked":
         message = "the published record is yanked; it stays so, publish under another key"
@@ -184,7 +188,7 @@ def _check_change(record: Calibration, incumbent: Calibration | None, where: str
     # Written anew in the newest version of the format, a record still says what it said.
     same = incumbent is not None and record == incumbent
     expected_revision = 1 if incumbent is None else incumbent.revision + (0 if same else 1)
-    if record.revision != expected_revision:
+    if record.revision != expected_revision and not (incumbent is None and elsewhere):
         message = f"revision is {record.revision}; expected {expected_revision}: raised by one with every change"
         yield Finding("submission.revision", where, "/revision", message)
     if incumbent is not None and record.status in RETIRED and _numbers(record) != _numbers(incumbent):

@@ -108,7 +108,6 @@ def wrong_coefficients(record: Calibration) -> list[dict[str, Any]]:
         ("submission.status", lambda record: {"status": "draft"}),
         ("submission.license", lambda record: {"provenance": without(record, "license")}),
         ("submission.provenance", lambda record: {"provenance": without(record, "author")}),
-        ("submission.revision", lambda record: {"revision": 2}),
         ("fit.not-reproduced", lambda record: {"buckets": wrong_coefficients(record)}),
     ],
 )
@@ -142,6 +141,17 @@ def test_a_base_that_was_yanked_is_refused(
     hub_process.publish(repository, build_folder(folder, yanked))
     save(solved.changed(revision=2), tmp_path / "next.json")
     assert rules(push(tmp_path / "next.json", "--traces", solved.traces, "--json")) == ["submission.yanked-base"]
+
+
+def test_a_record_that_is_new_to_a_hub_keeps_the_revision_it_has_elsewhere(
+    push: Push, solved: Solved, hub_process: HubProcess, repository: str, tmp_path: Path
+) -> None:
+    save(solved.changed(revision=7), tmp_path / "known.json")
+    assert state(push(tmp_path / "known.json", "--traces", solved.traces, "--json")) == "opened"
+    merged(hub_process, repository, 1)
+    for revision in (7, 9):
+        save(solved.changed(revision=revision, notes=["More."]), tmp_path / "next.json")
+        assert rules(push(tmp_path / "next.json", "--traces", solved.traces, "--json")) == ["submission.revision"]
 
 
 def test_a_worse_record_needs_a_reason(
