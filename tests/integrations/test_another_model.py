@@ -51,10 +51,11 @@ def test_a_refusal_leaves_the_model_free(wan: Any) -> None:
     TeaCache.from_registry("wan2.1/t2v-14b").attach(wan).detach()
 
 
-def test_a_users_own_family_attaches_to_what_it_is_attached_to(wan: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["my-studio/video-model", "reference/another-one"])
+def test_ones_own_model_attaches_to_what_it_is_attached_to(flux: Any, tmp_path: Path, key: str) -> None:
     record = calibration.load(Path(__file__).resolve().parents[2] / "registry" / "reference" / "moving-digits.json")
-    own = record.model_copy(update={"model_key": "my-studio/video-model"})
-    (tmp_path / "my-studio").mkdir()
-    calibration.save(own, tmp_path / "my-studio" / "video-model.json")
-    cache = TeaCache.from_registry("my-studio/video-model", registry=Registry.from_folder(tmp_path))
-    cache.attach(wan).detach()
+    place = tmp_path / f"{key}.json"
+    place.parent.mkdir()
+    calibration.save(record.model_copy(update={"model_key": key}), place)
+    cache = TeaCache.from_registry(key, registry=Registry.from_folder(tmp_path))
+    cache.attach(flux).detach()

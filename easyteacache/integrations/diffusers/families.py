@@ -13,7 +13,7 @@ from easyteacache.errors import AttachError
 if TYPE_CHECKING:
     from easyteacache.policy import Policy
 
-#: Families of the registry, by the first part of their keys → the class that runs them in diffusers.
+#: Families of the registry, by the first part of their keys, and single keys where a family has several → the class that runs them in diffusers.
 CLASSES = {
     "cogvideox": "CogVideoXTransformer3DModel",
     "cogvideox1.5": "CogVideoXTransformer3DModel",
@@ -31,7 +31,7 @@ CLASSES = {
     "minimax-h3": "MiniMaxH3Transformer3DModel",
     "mochi-1": "MochiTransformer3DModel",
     "qwen-image": "QwenImageTransformer2DModel",
-    "reference": "WanTransformer3DModel",
+    "reference/moving-digits": "WanTransformer3DModel",
     "wan2.1": "WanTransformer3DModel",
     "wan2.2": "WanTransformer3DModel",
     "z-image": "ZImageTransformer2DModel",
@@ -39,8 +39,8 @@ CLASSES = {
 
 
 def class_of(model_key: str) -> str | None:
-    """The transformer class of a key's family; None for a family that no class is known for."""
-    return CLASSES.get(model_key.split("/")[0])
+    """The transformer class of a key or of its family; None for a family that no class is known for."""
+    return CLASSES.get(model_key) or CLASSES.get(model_key.split("/")[0])
 
 
 def refuse_another_model(policy: Policy, transformer: str) -> None:
