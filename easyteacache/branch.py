@@ -5,10 +5,8 @@ The only holder of tensors: one signal and at most ``forecaster.history`` residu
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +15,7 @@ from easyteacache.distance import Reduce, relative_l1
 from easyteacache.errors import InvalidSignal, StepOrderError
 from easyteacache.forecast import FITTED, Fitted, Forecaster, forecaster
 from easyteacache.gate import Gate
+from easyteacache.weighted_sum import counting, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -247,7 +246,7 @@ class BranchState:
             # Fitted weights hold for the steps they were fitted to; or the sampler turned back: there is no trend to continue.
             return [(1.0, anchors[-1][1])]
         weights = self.forecaster.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
-        return _counting(weights, [residual for _, residual in anchors])
+        return counting(weights, [residual for _, residual in anchors])
 
     # A computed step -------------------------------------------------------------------------------------------------
 
@@ -363,32 +362,6 @@ def expect_order(step: int, last: int, branch: str) -> None:
         f"step {step} came after step {last} on branch {branch!r}: steps go up within a run; "
         "a new run begins with step 0 or after clear_cache()"
     )
-
-
-def weighted_sum(terms: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
-    """Σ w_k t_k of tensors of one shape; with a single weight of 1, the tensor itself.
-
-    Half precision is added up in single: weights such as 3, −3, 1 cancel most of what they multiply, and rounding every term would
-    leave several times the rounding of the result (``tools/bench/forecast_cost.py`` measures both).
-    """
-    import torch
-
-    (weight, first), *others = terms
-    if weight == 1.0 and len(others) < 2:
-        # One rounding at most: there is nothing to gain.
-        return first.add(others[0][1], alpha=others[0][0]) if others else first
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for _, tensor in terms))
-    half = dtype in (torch.bfloat16, torch.float16)
-    total = first.to(torch.float32 if half else dtype, copy=True).mul_(weight)
-    for weight, tensor in others:
-        total.add_(tensor, alpha=weight)
-    return total.to(dtype)
-
-
-def _counting(weights: Sequence[float], tensors: Sequence[torch.Tensor]) -> list[tuple[float, torch.Tensor]]:
-    """The terms that count; one of weight 0 where none does, so that there is something to add up."""
-    terms = [(weight, tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight]
-    return terms or [(0.0, tensors[-1])]
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

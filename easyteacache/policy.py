@@ -110,6 +110,11 @@ class Policy:
     needs_sigma: bool = False
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def block_stack_only(self) -> bool:
+        """True when nothing but the block stack has to be seen: its residual is forecast along the steps, and nothing corrected."""
+        return self.applied_to == "residual" and self.coordinate == "step" and self.weights is None
+
 
 def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow_yanked: bool = False) -> Policy:
     """Resolve a record for one setting.

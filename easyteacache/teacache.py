@@ -12,11 +12,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from easyteacache import arguments
+from easyteacache import arguments, forecast
 from easyteacache.attachable import AttachableCache
 from easyteacache.errors import SignalMismatch, StepOrderError
-from easyteacache.forecast import AUTO
-from easyteacache.forecast import forecaster as _forecaster_named
 from easyteacache.policy import Policy
 from easyteacache.resolver import FixedPolicy, PolicySource, Resolver
 from easyteacache.run_state import RunState
@@ -143,7 +141,7 @@ class TeaCache(AttachableCache):
             min_skip_step=min_skip_step,
             max_skip_step=max_skip_step,
             max_consecutive_skips=max_consecutive_skips,
-            forecaster=None if forecaster in (None, AUTO) else _forecaster_named(forecaster).name,
+            forecaster=None if forecaster in (None, forecast.AUTO) else forecast.forecaster(forecaster).name,
         )
         found = registry.find(key)
         if found.calibration.signal == "unknown":
@@ -332,9 +330,7 @@ class TeaCache(AttachableCache):
     def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
         state = self.branch_state(branch, step, sequence_length=length)
-        policy = state.policy
-        wider = policy.applied_to != "residual" or policy.coordinate != "step" or policy.weights is not None
-        if wider and not self._setting.block_stack_only and self._run is not None:
+        if self._run is not None and not (state.policy.block_stack_only or self._setting.block_stack_only):
             setting = dataclasses.replace(self._setting, block_stack_only=True)
             self._run.use(setting)
             self._setting = setting

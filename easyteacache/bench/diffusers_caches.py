@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,9 +28,9 @@ class DiffusersCache(Contender):
             return "the pipeline has two transformers"
         return None
 
+    @abstractmethod
     def config(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Any:
         """The configuration object."""
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Iterator[None]:

@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from easyteacache.bench.contender import Bed, Contender, Settings
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
 from easyteacache.bench.subject import Case, Subject
 from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure
+from easyteacache.demo.sampling import limited_threads
 from easyteacache.errors import BenchError
 
 #: Seeds far from those that calibrations are recorded with, and from each other.
@@ -84,7 +85,7 @@ def run(
     results.machine, results.command = machine(), " ".join(["python -m", "easyteacache.cli.main", *sys.argv[1:]])
     for name in again:
         results.forget(name)
-    with _threads(plan.threads):
+    with limited_threads(plan.threads):
         for case in plan.cases:
             _Case(subject, plan, case, results, out, tell).run(roster)
     results.save(out)
@@ -298,13 +299,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

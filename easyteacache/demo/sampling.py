@@ -133,7 +133,7 @@ def sample_all(
         started: called with a short text before each run.
     """
     pipe.set_progress_bar_config(disable=True)
-    with _threads(threads):
+    with limited_threads(threads):
         started("warm-up")
         for variant in (UNCACHED, CACHED):
             _run(pipe, cache, settings, 0, variant=variant, steps=WARM_UP_STEPS)
@@ -141,7 +141,8 @@ def sample_all(
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def limited_threads(count: int) -> Iterator[None]:
+    """That many CPU threads of torch inside the block."""
     import torch
 
     before = torch.get_num_threads()

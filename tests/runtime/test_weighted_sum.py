@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from easyteacache.branch import weighted_sum
+from easyteacache.weighted_sum import weighted_sum
 
 HALF = [torch.bfloat16, torch.float16]
 
