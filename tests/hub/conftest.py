@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # The client reads these when it is first imported, the command line imports it late.
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,12 +20,14 @@ from click.testing import CliRunner, Result
 from easyteacache import index
 from easyteacache.calibration import Calibration, save
 from easyteacache.cli.hub import main as hub
+from easyteacache.hub.store import Store
 
 from .fault_proxy import FaultProxy, fault_proxy
 from .hub_process import HubProcess
 from .solved import Solved, solve_small
 
 Program = Callable[..., Result]
+Pull = Callable[..., Any]
 
 
 def build_record(key: str = "tiny/video", **changes: Any) -> Calibration:
@@ -70,6 +73,20 @@ def build_folder(folder: Path, *records: Calibration) -> Path:
     return folder
 
 
+#: What `upstream` publishes.
+BASE = [build_record(), build_record("tiny/other"), build_record("far/image", title="Far")]
+
+
+def states(result: Any) -> dict[str, str]:
+    """Key → what a pull with ``--json`` says became of it."""
+    return {one["key"]: one["state"] for one in json.loads(result.stdout)["pulls"][0]["records"]}
+
+
+def pulled_keys() -> list[str]:
+    """What the pulled layer holds."""
+    return sorted(Store().current().index.records)
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the layers, the lock file, the downloads, the terminal or the tokens of the machine it runs on."""
@@ -106,6 +123,21 @@ def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess
 def repository(hub_process: HubProcess) -> str:
     """A new, empty repository."""
     return hub_process.new_repository()
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, hub_process: HubProcess, repository: str) -> Path:
+    """The folder that was published as ``repository``."""
+    folder = build_folder(tmp_path / "upstream", *BASE)
+    hub_process.publish(repository, folder)
+    return folder
+
+
+@pytest.fixture
+def pull(run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    """`easyteacache-hub pull` from ``repository``."""
+    monkeypatch.setenv("EASYTEACACHE_REPOSITORY", repository)
+    return lambda *arguments: run_hub("pull", *arguments, "--endpoint", hub_process.endpoint)
 
 
 @pytest.fixture(scope="session")

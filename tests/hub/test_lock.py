@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,33 +14,9 @@ from easyteacache.hub.downloads import Downloads
 from easyteacache.hub.store import Store
 from easyteacache.registry import Registry
 
-from .conftest import Program, build_folder, build_record
+from .conftest import Program, Pull, build_folder, build_record
 from .fault_proxy import FaultProxy
 from .hub_process import TOKENS, HubProcess
-
-Pull = Callable[..., Any]
-BASE = [build_record(), build_record("tiny/other"), build_record("far/image", title="Far")]
-
-
-@pytest.fixture
-def upstream(tmp_path: Path, hub_process: HubProcess, repository: str) -> Path:
-    folder = build_folder(tmp_path / "upstream", *BASE)
-    hub_process.publish(repository, folder)
-    return folder
-
-
-@pytest.fixture
-def pull(run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch: pytest.MonkeyPatch) -> Pull:
-    monkeypatch.setenv("EASYTEACACHE_REPOSITORY", repository)
-    return lambda *arguments: run_hub("pull", *arguments, "--endpoint", hub_process.endpoint)
-
-
-def states(result: Any) -> dict[str, str]:
-    return {one["key"]: one["state"] for one in json.loads(result.stdout)["pulls"][0]["records"]}
-
-
-def pulled_keys() -> list[str]:
-    return sorted(Store().current().index.records)
 
 
 def test_a_lock_makes_every_lookup_find_that_content_or_fail(

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,33 +19,9 @@ from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.registry import Registry
 
-from .conftest import Program, build_folder, build_record
+from .conftest import BASE, Program, Pull, build_folder, build_record, pulled_keys, states
 from .fault_proxy import Fault, FaultProxy, fault_proxy
 from .hub_process import HubProcess
-
-Pull = Callable[..., Any]
-BASE = [build_record(), build_record("tiny/other"), build_record("far/image", title="Far")]
-
-
-@pytest.fixture
-def upstream(tmp_path: Path, hub_process: HubProcess, repository: str) -> Path:
-    folder = build_folder(tmp_path / "upstream", *BASE)
-    hub_process.publish(repository, folder)
-    return folder
-
-
-@pytest.fixture
-def pull(run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch: pytest.MonkeyPatch) -> Pull:
-    monkeypatch.setenv("EASYTEACACHE_REPOSITORY", repository)
-    return lambda *arguments: run_hub("pull", *arguments, "--endpoint", hub_process.endpoint)
-
-
-def states(result: Any) -> dict[str, str]:
-    return {one["key"]: one["state"] for one in json.loads(result.stdout)["pulls"][0]["records"]}
-
-
-def pulled_keys() -> list[str]:
-    return sorted(Store().current().index.records)
 
 
 def test_only_what_was_asked_for_arrives(pull: Pull, upstream: Path, run_hub: Program) -> None:
