@@ -142,7 +142,11 @@ def _pick(points: Sequence[OperatingPoint], setting: Setting) -> OperatingPoint:
 
 
 def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingPoint:
-    """Of the points that are fast enough the one with the least error; where errors are not known, the slowest."""
+    """Of the points that are fast enough the one with the least error; where errors are not known, the slowest.
+
+    A schedule that corrects computed steps goes before one of as many steps that does not: it is in the record because it won, and
+    traces overstate the error of weights that were fitted with the model at hand.
+    """
     rated = [(point.speedup, point) for point in points if point.speedup is not None]
     enough = [(rate, point) for rate, point in rated if rate >= speedup * TOLERANCE]
     if not enough:
@@ -152,7 +156,11 @@ def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingP
             f"a speed-up of {speedup:g} is not calibrated: "
             + (offered if values else "the record states no speed-ups; pass threshold=")
         )
-    return min(enough, key=lambda entry: (math.inf if entry[1].error is None else entry[1].error.mean, entry[0]))[1]
+    best = min(enough, key=lambda entry: (math.inf if entry[1].error is None else entry[1].error.mean, entry[0]))[1]
+    if best.schedule is None:
+        return best
+    as_many = (p for _, p in enough if p.schedule is not None and len(p.schedule) == len(best.schedule))
+    return next((point for point in as_many if point.weights is not None), best)
 
 
 def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from easyteacache.policy import Policy
     from easyteacache.solver.choice import Measure
     from easyteacache.solver.plan import Plan
     from easyteacache.solver.runs import Runs
+    from easyteacache.trace import Trace
 
 
-def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_run: Callable[[], None]) -> Measure:
-    """What samples plans on the first ``runs`` calibration runs of a bucket with ``pipe``; measured errors stay in a file.
+def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_step: Callable[[], None]) -> Measure:
+    """What samples plans on calibration runs of a bucket with ``pipe``: the first ``runs`` of the first one's size and guidance.
 
-    ``model`` is what the pipeline was opened by: errors of another one are not taken for its own.
+    Results stay in ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
     """
     import numpy as np
 
-    from easyteacache.integrations.recording.sampled import SampledErrors
+    from easyteacache.integrations.recording.sampled import SampledPlans
+    from easyteacache.solver.choice import Measured
 
-    sampled = SampledErrors(pipe, kept_in, model=model, on_run=on_run)
+    plans = SampledPlans(pipe, file=kept_in, model=model, on_step=on_step)
 
-    def measure(known: Runs, plans: Sequence[Plan]) -> NDArray[np.float64]:
-        traces = known.traces[:runs]
-        return np.array(sampled.errors(traces, [_policy(plan, known) for plan in plans]))
+    def measure(known: Runs, plan: Plan) -> Measured:
+        first = _setting(known.traces[0])
+        alike = [trace for trace in known.traces if _setting(trace) == first]
+        found = plans.sampled(alike[:runs], _policy(plan, known))
+        return Measured(found.weights, np.array(found.errors))
 
     return measure
+
+
+def _setting(trace: Trace) -> tuple[object, ...]:
+    head = trace.header
+    return head.width, head.height, head.frames, head.guidance_scale
 
 
 def _policy(plan: Plan, runs: Runs) -> Policy:

@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     "--measure",
     "model",
     metavar="MODEL",
-    help="Choose between plans by sampling a few runs with MODEL, as given to `record`.  [traces alone decide]",
+    help="Choose plans and fit their weights by sampling runs with MODEL, as given to `record`.  [traces alone decide]",
 )
 @click.option(
     "--measure-runs",
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="With --measure: runs a plan is sampled on.",
+    help="With --measure: runs a plan is sampled on, together in one batch.",
 )
 @click.option("--title", help="The model's name as people write it.  [the key]")
 @click.option(
@@ -75,8 +75,8 @@ def solve(
     1.25 to 5, and states the error of each on runs it kept aside. The record is a draft until `easyteacache validate --write`
     has judged it. The same traces and options always give the same file.
 
-    With --measure, plans that correct computed steps are sampled with the model itself before one is chosen. What was measured is
-    kept in OUT.measured.json: the same command goes on where it was stopped.
+    With --measure, plans that correct computed steps are sampled with the model itself before one is chosen, and their weights are
+    fitted to what they compute. What was measured is kept in OUT.measured.json: the same command goes on where it was stopped.
 
     \b
     Examples:
@@ -94,7 +94,9 @@ def solve(
     from easyteacache import calibration as records
     from easyteacache.cli.measuring import measure_with
     from easyteacache.cli.record import open_pipeline
+    from easyteacache.solver.fitted import correctable
     from easyteacache.solver.options import FitOptions
+    from easyteacache.solver.runs import Runs
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
     from easyteacache.trace import TraceSet
@@ -111,9 +113,14 @@ def solve(
     with _Bar(len(runs.settings()), hidden=as_json) as progress:
         measure = None
         if model is not None:
+            if not any(correctable(Runs.stack(runs.group(*setting).runs)) for setting in runs.settings()):
+                raise click.UsageError(
+                    "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
+                    "solve them without it"
+                )
             kept_in = out.with_name(f"{out.name}.measured.json")
             measure = measure_with(
-                open_pipeline(model), model=model, runs=measure_runs, kept_in=kept_in, on_run=lambda: progress("")
+                open_pipeline(model), model=model, runs=measure_runs, kept_in=kept_in, on_step=lambda: progress("")
             )
         solution = solve_traces(
             runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress

@@ -10,6 +10,7 @@ from easyteacache.solver import baselines
 from easyteacache.solver.choice import FittedPlans
 from easyteacache.solver.decisions import Window, from_profile
 from easyteacache.solver.filling import Target
+from easyteacache.solver.objective import typical
 from easyteacache.solver.plan import SPEEDUPS, Plan, Planner, computed_steps
 from easyteacache.solver.profile import Profile
 from easyteacache.solver.replay import Replay
@@ -35,11 +36,11 @@ def make_plans(
     predicted = next(iter(from_profile(runs.traces[0], profile.curve()).values()))
     replay = Replay(runs)
     counts = sorted({computed_steps(runs.num_steps, speedup) for speedup in SPEEDUPS}, reverse=True)
-    corrected = (fitted or FittedPlans()).plans(runs, counts, progress)
+    fitted = fitted or FittedPlans()
+    corrected = fitted.plans(runs, counts, progress)
     tried = {count: plan.computed for count, plan in corrected.items()}
     planner, found = Planner(runs, also=tried, tick=lambda: progress("")), list[Plan]()
     for computed in counts:
-        found += [corrected[computed]] if computed in corrected else []
         progress(f"planning {computed} of {runs.num_steps} steps")
 
         def scheduled(target: Target | None, computed: int = computed) -> Plan | None:
@@ -48,8 +49,17 @@ def make_plans(
         def thresholded(target: Target | None, computed: int = computed) -> Plan | None:
             return planner.thresholded(computed, predicted, Window(), target=target)
 
-        found += [plan for make in (scheduled, thresholded) for plan in _for_both_callers(make)]
+        plain = _for_both_callers(scheduled)
+        # What was sampled won there; traces alone can only compare what they predict.
+        if computed in corrected and (fitted.measured or _better(corrected[computed], plain, replay)):
+            found.append(corrected[computed])
+        found += plain + _for_both_callers(thresholded)
     return [plan for plan in found if _worth_offering(plan, replay)]
+
+
+def _better(plan: Plan, others: list[Plan], replay: Replay) -> bool:
+    errors = [float(typical(baselines.fixed(replay, each.computed, each.filling))) for each in (plan, *others)]
+    return min(errors) == errors[0]
 
 
 def _for_both_callers(make: Callable[[Target | None], Plan | None]) -> list[Plan]:

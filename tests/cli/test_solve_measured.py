@@ -18,10 +18,13 @@ from easyteacache import TeaCache, calibration
 from easyteacache.cli.main import main
 from easyteacache.cli.measuring import _policy, measure_with
 from easyteacache.errors import AttachError, InvalidTrace
-from easyteacache.integrations.recording.sampled import LOST, SampledErrors
+from easyteacache.integrations.recording.refit import Refit
+from easyteacache.integrations.recording.sampled import LOST, SampledPlans
+from easyteacache.policy import Policy
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
-from easyteacache.solver.choice import FittedPlans
-from easyteacache.solver.fitted import correctable
+from easyteacache.solver.filling import Filling
+from easyteacache.solver.fitted import StateFit, correctable
+from easyteacache.solver.objective import typical
 from easyteacache.solver.plan import Plan
 from easyteacache.solver.runs import Runs
 from easyteacache.trace import TraceSet
@@ -92,8 +95,9 @@ def test_what_was_measured_is_kept_and_not_measured_again(traces: Path, tmp_path
     out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
     assert solved(traces, out).exit_code == 0
     first, errors = len(calls), json.loads(kept.read_text())
-    # Two runs in full, and once for every error.
-    assert first == 2 + len(errors)
+    # The runs in full, together, and once for every plan.
+    assert first == 1 + len(errors)
+    assert all(len(one["errors"]) == 2 and len(one["weights"]) == STEPS for one in errors.values())
     before = (out.read_bytes(), kept.read_bytes())
     assert solved(traces, out).exit_code == 0
     assert len(calls) == first
@@ -121,7 +125,11 @@ def test_a_search_that_was_stopped_goes_on(traces: Path, tmp_path: Path, calls: 
         ("", "empty"),
         ("[1.0]", "one JSON object"),
         ('{"a": "b"}', "one JSON object"),
-        ('{"a": NaN}', "cannot be read"),
+        ('{"a": 0.5}', "one JSON object"),
+        ('{"a": {"errors": [0.5]}}', "one JSON object"),
+        ('{"a": {"errors": [true], "weights": [[1.0]]}}', "one JSON object"),
+        ('{"a": {"errors": [0.5], "weights": ["1.0"]}}', "one JSON object"),
+        ('{"a": {"errors": [NaN], "weights": [[1.0]]}}', "cannot be read"),
     ],
 )
 def test_a_damaged_kept_file_is_refused_and_left_alone(traces: Path, tmp_path: Path, content: str, word: str) -> None:
@@ -146,21 +154,36 @@ def test_runs_with_hidden_prompts_cannot_be_measured(tmp_path: Path) -> None:
     assert invoke("solve", folder, "--out", tmp_path / "c.json").exit_code == 0
 
 
+def test_runs_of_another_sampler_are_not_measured_and_no_model_is_opened(
+    traces: Path, tmp_path: Path, calls: list[Any]
+) -> None:
+    others = [
+        dataclasses.replace(trace, header=trace.header.model_copy(update={"sampler": "UniPCMultistepScheduler"}))
+        for trace in TraceSet.load(traces)
+    ]
+    TraceSet(others).save(tmp_path / "others.safetensors")
+    result = invoke(
+        "solve", tmp_path / "others.safetensors", "--out", tmp_path / "c.json", "--measure", "no/such-model"
+    )
+    assert result.exit_code == 2
+    assert "solve them without it" in " ".join(result.output.split())
+    assert not calls
+
+
 # The measure itself -------------------------------------------------------------------------------------------------------
+
+BY_FORECAST = Plan(Filling("linear"), (0, 3, 5))
+EVERY = [BY_FORECAST, Plan(Filling("fitted", "step", "output"), (0, 2, 3, 6)), Plan(Filling("foca"), (0, 2, 5, 7))]
 
 
 @pytest.fixture(scope="module")
 def runs(traces: Path) -> Runs:
-    return Runs.stack(TraceSet.load(traces).runs[:3])
+    found = Runs.stack(TraceSet.load(traces).runs[:3])
+    assert correctable(found)
+    return found
 
 
-@pytest.fixture(scope="module")
-def plans(runs: Runs) -> list[Plan]:
-    assert correctable(runs)
-    return list(FittedPlans().plans(runs, (5, 3)).values())
-
-
-def sample(pipe: Any, trace: Any) -> torch.Tensor:
+def sampled(pipe: Any, trace: Any) -> torch.Tensor:
     head = trace.header
     latents = pipe(
         head.prompt,
@@ -176,78 +199,131 @@ def sample(pipe: Any, trace: Any) -> torch.Tensor:
     return latents.double()
 
 
-def test_errors_are_those_of_samples_taken_by_hand(pipe: Any, runs: Runs, plans: list[Plan]) -> None:
-    policies = [_policy(plan, runs) for plan in plans]
-    found = SampledErrors(pipe).errors(runs.traces[:2], policies)
-    for policy, row in zip(policies, found, strict=True):
-        for trace, error in zip(runs.traces[:2], row, strict=True):
-            exact = sample(pipe, trace)
-            with TeaCache.from_policy(policy).attached(pipe, allow_borrowed=True) as cache:
-                cached = sample(pipe, trace)
-                assert cache.statistics()["cond"].computed == len(policy.schedule or ())
-                assert cache.policy.weights == policy.weights
-            assert error == pytest.approx(float((cached - exact).norm() / exact.norm()), rel=1e-6)
-            assert 0 < error < 1
+def weighted(plan: Plan, weights: Any) -> Plan:
+    return dataclasses.replace(plan, filling=dataclasses.replace(plan.filling, weights=weights))
+
+
+def started(plan: Plan, runs: Runs) -> Policy:
+    """With the traces' weights, as the solver asks for it."""
+    return _policy(weighted(plan, StateFit(runs).weights(plan.computed)), runs)
+
+
+@pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.filling.forecaster)
+def test_errors_are_those_of_the_runtime_with_the_weights_that_were_found(pipe: Any, runs: Runs, plan: Plan) -> None:
+    found = SampledPlans(pipe).sampled(runs.traces, started(plan, runs))
+    policy = _policy(weighted(plan, found.weights), runs)
+    for trace, error in zip(runs.traces, found.errors, strict=True):
+        exact = sampled(pipe, trace)
+        with TeaCache.from_policy(policy).attached(pipe, allow_borrowed=True) as cache:
+            cached = sampled(pipe, trace)
+            assert cache.statistics()["cond"].computed == len(plan.computed)
+            assert cache.policy.weights == found.weights
+        assert error == pytest.approx(float((cached - exact).norm() / exact.norm()), rel=1e-3)
+        assert 0 < error < 1
     assert not pipe.transformer._forward_hooks
+    assert "step" not in vars(pipe.scheduler)
 
 
-def test_the_measure_samples_the_first_runs_of_a_bucket(
-    pipe: Any, runs: Runs, plans: list[Plan], tmp_path: Path
-) -> None:
-    done: list[None] = []
+@pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.filling.forecaster)
+def test_weights_of_its_own_are_better_than_those_of_the_traces(pipe: Any, runs: Runs, plan: Plan) -> None:
+    found = SampledPlans(pipe).sampled(runs.traces, started(plan, runs))
+    policy = started(plan, runs)
+    with TeaCache.from_policy(policy).attached(pipe, allow_borrowed=True):
+        cached = [sampled(pipe, trace) for trace in runs.traces]
+    exact = [sampled(pipe, trace) for trace in runs.traces]
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(cached, exact, strict=True)]
+    assert float(typical(np.array(found.errors))) < float(typical(np.array(errors)))
+
+
+def test_the_measure_samples_the_first_runs_of_a_bucket(pipe: Any, runs: Runs, tmp_path: Path) -> None:
+    steps: list[None] = []
     measure = measure_with(
-        pipe, model="reference", runs=2, kept_in=tmp_path / "kept.json", on_run=lambda: done.append(None)
+        pipe, model="reference", runs=2, kept_in=tmp_path / "kept.json", on_step=lambda: steps.append(None)
     )
-    found = measure(runs, plans)
-    assert found.shape == (2, 2)
-    assert len(done) == 2 + 4
-    expected = SampledErrors(pipe).errors(runs.traces[:2], [_policy(plan, runs) for plan in plans])
-    assert found == pytest.approx(np.array(expected))
+    weights = StateFit(runs).weights(BY_FORECAST.computed)
+    found = measure(runs, weighted(BY_FORECAST, weights))
+    assert len(steps) == 2 * STEPS
+    expected = SampledPlans(pipe).sampled(runs.traces[:2], started(BY_FORECAST, runs))
+    assert (found.weights, tuple(found.errors)) == (expected.weights, expected.errors)
 
 
-def test_errors_of_another_model_are_not_taken_for_its_own(
-    pipe: Any, runs: Runs, plans: list[Plan], tmp_path: Path
-) -> None:
-    policies, done = [_policy(plans[0], runs)], list[None]()
+def test_only_runs_of_one_guidance_are_sampled_together(pipe: Any, runs: Runs, tmp_path: Path) -> None:
+    first, second, third = runs.traces
+    other = dataclasses.replace(second, header=second.header.model_copy(update={"guidance_scale": 5.0}))
+    mixed = dataclasses.replace(runs, traces=(first, other, third))
+    measure = measure_with(pipe, model="reference", runs=3, kept_in=tmp_path / "kept.json", on_step=lambda: None)
+    weights = StateFit(runs).weights(BY_FORECAST.computed)
+    assert measure(mixed, weighted(BY_FORECAST, weights)).errors.shape == (2,)
+    with pytest.raises(InvalidTrace, match="sample them apart"):
+        SampledPlans(pipe).sampled(mixed.traces, started(BY_FORECAST, runs))
+
+
+def test_results_of_another_model_are_not_taken_for_its_own(pipe: Any, runs: Runs, tmp_path: Path) -> None:
+    done: list[None] = []
 
     def measured(model: str) -> int:
         done.clear()
-        SampledErrors(pipe, tmp_path / "kept.json", model=model, on_run=lambda: done.append(None)).errors(
-            runs.traces[:1], policies
+        SampledPlans(pipe, file=tmp_path / "kept.json", model=model, on_step=lambda: done.append(None)).sampled(
+            runs.traces[:1], started(BY_FORECAST, runs)
         )
-        return len(done)
+        return len(done) // STEPS
 
     assert [measured(model) for model in ("a", "a", "b", "a", "b")] == [2, 0, 2, 0, 0]
 
 
 def test_a_sample_that_is_no_number_is_the_worst_of_all(
-    pipe: Any, runs: Runs, plans: list[Plan], tmp_path: Path
+    pipe: Any, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = _policy(plans[0], runs)
-    wild = tuple(row if len(row) < 2 else (*row[:-1], 1e30) for row in policy.weights or ())
-    broken = dataclasses.replace(policy, weights=wild)
-    errors = SampledErrors(pipe, tmp_path / "kept.json")
-    [[lost], [fine]] = errors.errors(runs.traces[:1], [broken, policy])
+    handed = Refit.handed
+
+    def broken(self: Refit, step: int, output: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        found = handed(self, step, output, state)
+        found[0] *= float("nan") if step == 4 else 1.0
+        return found
+
+    monkeypatch.setattr(Refit, "handed", broken)
+    plans = SampledPlans(pipe, file=tmp_path / "kept.json")
+    lost, fine = plans.sampled(runs.traces[:2], started(EVERY[1], runs)).errors
     assert (lost, fine < 1) == (LOST, True)
-    again: list[None] = []
-    kept = SampledErrors(pipe, tmp_path / "kept.json", on_run=lambda: again.append(None))
-    assert kept.errors(runs.traces[:1], [broken]) == [[LOST]]
-    assert not again
+    monkeypatch.undo()
+    kept = SampledPlans(pipe, file=tmp_path / "kept.json")
+    assert kept.sampled(runs.traces[:2], started(EVERY[1], runs)).errors == (lost, fine)
 
 
-def test_a_model_that_samples_no_numbers_is_refused(pipe: Any, runs: Runs, plans: list[Plan]) -> None:
+def test_a_model_that_samples_no_numbers_is_refused(pipe: Any, runs: Runs) -> None:
     with torch.no_grad():
         pipe.transformer.proj_out.bias.fill_(float("nan"))
     with pytest.raises(AttachError, match="samples no numbers"):
-        SampledErrors(pipe).errors(runs.traces[:1], [_policy(plans[0], runs)])
+        SampledPlans(pipe).sampled(runs.traces[:1], started(BY_FORECAST, runs))
 
 
-@pytest.mark.parametrize("missing", ["prompt", "seed"])
-def test_a_run_that_cannot_be_sampled_again_is_named(pipe: Any, runs: Runs, plans: list[Plan], missing: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompt": None}, "cannot be sampled again"),
+        ({"seed": None}, "cannot be sampled again"),
+        ({"part": "high-noise"}, "cannot be sampled alone"),
+    ],
+)
+def test_a_run_that_cannot_be_sampled_again_is_named(pipe: Any, runs: Runs, change: Any, said: str) -> None:
     trace = runs.traces[0]
-    bare = dataclasses.replace(trace, header=trace.header.model_copy(update={missing: None}))
-    with pytest.raises(InvalidTrace, match="cannot be sampled again"):
-        SampledErrors(pipe).errors([bare], [_policy(plans[0], runs)])
+    bare = dataclasses.replace(trace, header=trace.header.model_copy(update=change))
+    with pytest.raises(InvalidTrace, match=said):
+        SampledPlans(pipe).sampled([bare], started(BY_FORECAST, runs))
+
+
+def test_a_pipeline_that_takes_other_steps_is_refused_and_left_as_it_was(
+    pipe: Any, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise = MovingDigitsPipeline._denoise
+
+    def shorter(self: Any, state: Any, num_inference_steps: int, **kwargs: Any) -> None:
+        denoise(self, state, num_inference_steps - 1, **kwargs)
+
+    monkeypatch.setattr(MovingDigitsPipeline, "_denoise", shorter)
+    with pytest.raises(AttachError, match=f"took {STEPS - 1} sampler steps"):
+        SampledPlans(pipe).sampled(runs.traces[:1], started(BY_FORECAST, runs))
+    assert "step" not in vars(pipe.scheduler)
 
 
 def test_runs_of_a_stochastic_sampler_are_not_fitted(pipe: Any) -> None:

@@ -60,6 +60,17 @@ def test_a_fitted_point_brings_its_weights_and_the_noise_levels_they_hold_at(rec
     assert policy.expected_error == 0.01
 
 
+def test_a_corrected_schedule_goes_before_a_plain_one_of_as_many_steps(make_record: Make, bucket: Make) -> None:
+    points = [plain(), fitted(error={"mean": 0.06}), fitted((0, 4), error={"mean": 0.2})]
+    record = make_record(bucket(num_steps=STEPS, shift=3.0, sigma_profile=PROFILE, operating_points=points))
+    assert resolved(record, speedup=2.0).schedule == SCHEDULE
+    assert resolved(record, speedup=2.0, uncorrected=True).schedule == (0, 2, 4, 6)
+    # One of fewer steps does not.
+    points = [plain(), fitted((0, 4), error={"mean": 0.06})]
+    record = make_record(bucket(num_steps=STEPS, shift=3.0, sigma_profile=PROFILE, operating_points=points))
+    assert resolved(record, speedup=2.0).schedule == (0, 2, 4, 6)
+
+
 def test_noise_levels_are_not_known_where_the_profile_has_others(make_record: Make, bucket: Make) -> None:
     for profile in (None, {"sigmas": [1.0, 0.5, 0.0], "distances": [0.0, 1.0, 2.0]}):
         content = bucket(num_steps=STEPS, sigma_profile=profile, operating_points=[fitted()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from easyteacache import calibration as records
 from easyteacache.policy import Setting, resolve
-from easyteacache.solver.choice import UNMEASURED, FittedPlans
+from easyteacache.solver import offer
+from easyteacache.solver.choice import BY_WEIGHTS, FILLED_BY, UNMEASURED, FittedPlans, Measured
 from easyteacache.solver.filling import Filling
-from easyteacache.solver.fitted import EULER, StateFit, matrix
+from easyteacache.solver.fitted import EULER, StateFit, Weights, matrix
 from easyteacache.solver.fitted_search import FittedSearch, eliminate, improve
 from easyteacache.solver.objective import typical
 from easyteacache.solver.plan import Plan
+from easyteacache.solver.profile import fit_profile
 from easyteacache.solver.propagation import VIEWS
 from easyteacache.solver.replay import Replay, policy_at
 from easyteacache.solver.runs import Runs
@@ -99,30 +101,47 @@ def stacked(count: int = 12, **settings: Any) -> Runs:
     return Runs.stack([traced(seed, **settings) for seed in range(count)])
 
 
-def sampled(runs: Runs, plans: Sequence[Plan]) -> Array:
-    """Errors [plan][run] of the samples themselves."""
-    found = np.empty((len(plans), len(runs)))
-    for position, plan in enumerate(plans):
-        assert plan.filling.weights is not None
-        rows = matrix(plan.computed, plan.filling.weights, runs.num_steps)
-        for number, trace in enumerate(runs.traces):
-            noise = noise_of(trace.header.seed or 0)
-            exact, _ = MODEL.sample(noise, runs.sigmas, np.eye(runs.num_steps), range(runs.num_steps))
-            found[position, number] = np.linalg.norm(
-                MODEL.sample(noise, runs.sigmas, rows, plan.computed)[0] - exact
-            ) / np.linalg.norm(exact)
+def sampled(runs: Runs, plan: Plan) -> Array:
+    """Errors of the samples themselves, (R,)."""
+    assert plan.filling.weights is not None
+    rows = matrix(plan.computed, plan.filling.weights, runs.num_steps)
+    found = np.empty(len(runs))
+    for number, trace in enumerate(runs.traces):
+        noise = noise_of(trace.header.seed or 0)
+        exact, _ = MODEL.sample(noise, runs.sigmas, np.eye(runs.num_steps), range(runs.num_steps))
+        cached, _ = MODEL.sample(noise, runs.sigmas, rows, plan.computed)
+        found[number] = np.linalg.norm(cached - exact) / np.linalg.norm(exact)
     return found
 
 
+def changed(weights: Weights) -> Weights:
+    return tuple((2.0 * row[0], *row[1:]) for row in weights)
+
+
+def held(schedule: Sequence[int]) -> Weights:
+    """The last computed output at every step, and half of one before it."""
+    seen = [len([place for place in schedule if place <= step]) for step in range(STEPS)]
+    return tuple((1.0,) if count == 1 else (0.5, 1.0) for count in seen)
+
+
+def bare(plan: Plan) -> Filling:
+    return replace(plan.filling, weights=None)
+
+
 class Counted:
-    """An honest measure that counts how often it is asked."""
+    """A measure that samples honestly, doubles the first weight of every row, and notes what it was asked.
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[tuple[int, ...], ...]] = []
+    ``worse`` scales the errors of fillings.
+    """
 
-    def __call__(self, runs: Runs, plans: Sequence[Plan]) -> Array:
-        self.asked.append(tuple(plan.computed for plan in plans))
-        return sampled(runs, plans)
+    def __init__(self, **worse: float) -> None:
+        self.worse, self.asked = worse, list[Plan]()
+
+    def __call__(self, runs: Runs, plan: Plan) -> Measured:
+        assert plan.filling.weights == StateFit(runs).weights(plan.computed)
+        self.asked.append(plan)
+        errors = sampled(runs, plan) * self.worse.get(plan.filling.forecaster, 1.0)
+        return Measured(changed(plan.filling.weights), errors)
 
 
 @pytest.fixture(scope="module")
@@ -184,28 +203,33 @@ def test_a_search_gives_different_schedules_one_a_view_at_most_and_the_same_twic
 
 
 def test_the_candidate_that_samples_best_is_chosen(runs: Runs) -> None:
-    measure, counts = Counted(), (8, 5, 4, 3)
+    measure, counts = Counted(fitted=1.01, quadratic=1.01, foca=1.01), (8, 5, 4, 3)
     plans = FittedPlans(measure).plans(runs, counts)
-    fit, search, surprises = StateFit(runs), FittedSearch(runs, min(counts)), 0
-    # The schedules of every count are asked for first, then what fills the winner.
-    for count, asked in zip(counts, measure.asked[::2], strict=True):
+    search, surprises = FittedSearch(runs, min(counts)), 0
+    for count in counts:
         candidates = search.candidates(count)
-        assert asked == tuple(candidates)
-        tried = [Plan(Filling("fitted", "step", "output", fit.weights(c)), c) for c in candidates]
-        values = typical(sampled(runs, tried))
-        assert plans[count] == tried[int(np.argmin(values))]
-        surprises += int(np.argmin(values)) > 0
+        asked = [plan for plan in measure.asked if len(plan.computed) == count]
+        first = [plan.computed for plan in asked if bare(plan) == FILLED_BY[0]]
+        assert first == candidates
+        values = [float(typical(sampled(runs, plan))) for plan in asked[: len(candidates)]]
+        best = int(np.argmin(values))
+        assert plans[count].computed == candidates[best]
+        surprises += best > 0
+        # The two best schedules are tried with every filling, the others with one.
+        finalists = {candidates[place] for place in np.argsort(values)[:2]}
+        assert {plan.computed for plan in asked if bare(plan) != FILLED_BY[0]} == finalists
+        assert len(asked) == len(candidates) + 3 * len(finalists)
     # Otherwise measuring would have been for nothing.
     assert surprises
 
 
-def test_what_fills_the_winner_best_is_chosen_by_sampling_too(runs: Runs) -> None:
-    def foca_is_best(_: Runs, plans: Sequence[Plan]) -> np.ndarray:
-        return np.array([[0.1 if plan.filling.forecaster == "foca" else 0.2] for plan in plans])
-
-    [plan] = FittedPlans(foca_is_best).plans(runs, (5,)).values()
-    assert (plan.filling.forecaster, plan.filling.applied_to) == ("foca", "residual")
-    assert plan.filling.weights == StateFit(runs).weights(plan.computed)
+@pytest.mark.parametrize("filling", [BY_WEIGHTS, *FILLED_BY])
+def test_what_fills_the_reused_steps_best_is_chosen_by_sampling_too(runs: Runs, filling: Filling) -> None:
+    worse = {each.forecaster: 2.0 for each in (BY_WEIGHTS, *FILLED_BY) if each != filling}
+    [plan] = FittedPlans(Counted(**worse)).plans(runs, (5,)).values()
+    assert bare(plan) == filling
+    # And with the weights that sampling found.
+    assert plan.filling.weights == changed(StateFit(runs).weights(plan.computed))
 
 
 def test_without_a_measure_the_preferred_view_s_schedule_is_taken(runs: Runs) -> None:
@@ -215,26 +239,44 @@ def test_without_a_measure_the_preferred_view_s_schedule_is_taken(runs: Runs) ->
     assert {plan.filling.forecaster for plan in plans.values()} == {"fitted"}
 
 
-def test_another_length_takes_the_schedules_over_with_weights_of_its_own(runs: Runs) -> None:
+def test_another_length_takes_the_plans_over_with_weights_of_its_own(runs: Runs) -> None:
     measure, counts = Counted(), (5, 3)
     fitted = FittedPlans(measure)
     short = fitted.plans(runs, counts)
     asked = len(measure.asked)
     others = Runs.stack([traced(seed, length=128) for seed in range(20, 32)])
     long = fitted.plans(others, counts)
-    assert len(measure.asked) == asked == 2 * len(counts)
+    # Each winner is sampled once, for its weights.
+    assert len(measure.asked) == asked + len(counts)
     for count in counts:
         assert long[count].computed == short[count].computed
-        assert long[count].filling.weights == StateFit(others).weights(long[count].computed)
+        assert bare(long[count]) == bare(short[count])
+        assert long[count].filling.weights == changed(StateFit(others).weights(long[count].computed))
         assert long[count].filling.weights != short[count].filling.weights
+    before = len(measure.asked)
     fitted.plans(stacked(steps=12), counts)
-    assert len(measure.asked) == 2 * asked
+    assert len(measure.asked) > before + len(counts)
 
 
 def test_runs_of_another_sampler_have_no_fitted_plans_and_are_measured_never(make_set: MakeSet) -> None:
     measure = Counted()
     assert FittedPlans(measure).plans(Runs.stack(make_set(4).runs), (10, 5)) == {}
     assert not measure.asked
+
+
+def test_a_corrected_plan_that_replay_finds_worse_is_offered_only_where_it_was_sampled(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrected(fitted: FittedPlans) -> list[int]:
+        plans = offer.make_plans(runs, fit_profile(runs.traces), fitted=fitted)
+        return [len(plan.computed) for plan in plans if plan.filling.weights]
+
+    everything = corrected(FittedPlans())
+    assert everything
+    monkeypatch.setattr(StateFit, "weights", lambda self, schedule: held(schedule))
+    monkeypatch.setattr(offer, "_worth_offering", lambda plan, replay: True)
+    assert corrected(FittedPlans()) == []
+    assert set(corrected(FittedPlans(Counted()))) >= set(everything)
 
 
 # A whole record -----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
-"""Sample recorded runs again under a policy, and measure what became of them: the truth that traces can only predict."""
+"""Sample recorded runs again under plans, fit the plans' weights on the way, and measure what became of the samples."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,46 @@ import torch
 from torch import Tensor
 
 from easyteacache import atomic, json_text
+from easyteacache.bucket import FITTED
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.recording import sampler
 from easyteacache.integrations.recording.drive import arguments_of
 from easyteacache.integrations.recording.jobs import Job
+from easyteacache.integrations.recording.refit import Refit, Row
 from easyteacache.policy import Policy
 from easyteacache.teacache import TeaCache
 from easyteacache.trace import Trace
 
-DIGITS = 2
 MAX_BYTES = 64 * 1024 * 1024
 #: Stands for the error of a sample that is not finite: worse than any other, and a number that a file can hold.
 LOST = 1e6
 
+StepChange = Callable[[int, Tensor, Tensor], Tensor]
 
-class SampledErrors:
-    """Errors of final samples under policies, each measured once and remembered in a file.
+
+@dataclass(frozen=True)
+class Sampled:
+    """One plan, sampled.
+
+    Attributes:
+        errors: (R,) relative L2 error of every run's final sample; ``LOST`` where that is no number.
+        weights: a row a step, fitted to what the plan itself computed.
+    """
+
+    errors: tuple[float, ...]
+    weights: tuple[Row, ...]
+
+
+class SampledPlans:
+    """Plans sampled on recorded runs, each once and remembered in a file.
+
+    The runs of a bucket are sampled together, one batch of the pipeline, because weights are fitted over all of them.
 
     Args:
-        pipe: the pipeline that the runs were recorded with; nothing attached to it.
-        file: where measured errors are kept, so that an interrupted search goes on; None keeps them in memory.
-        model: what the model is called: errors kept under another name are another model's.
-        on_run: called after every run of the pipeline.
+        pipe: the pipeline that the runs were recorded with, with an Euler sampler; nothing attached to it.
+        file: where results are kept, so that an interrupted search goes on; None keeps them in memory.
+        model: what the model is called: results kept under another name are another model's.
+        on_step: called after every sampler step.
 
     Raises:
         InvalidTrace: ``file`` holds something else.
@@ -42,82 +62,157 @@ class SampledErrors:
     def __init__(
         self,
         pipe: Any,
-        file: Path | None = None,
         *,
+        file: Path | None = None,
         model: str = "",
-        on_run: Callable[[], None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._pipe, self._file, self._model, self._on_run = pipe, file, model, on_run
-        self._exact: dict[str, Tensor] = {}
-        self._known: dict[str, float] = {} if file is None or not file.exists() else _read(file)
+        self._pipe, self._file, self._model, self._on_step = pipe, file, model, on_step
+        # Of one batch at a time: states of long videos are large.
+        self._exact: tuple[tuple[str, ...], list[Tensor]] = ((), [])
+        self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
 
-    def errors(self, traces: Sequence[Trace], policies: Sequence[Policy]) -> list[list[float]]:
-        """Relative L2 error of every policy's final sample on every run, [policy][run]; ``LOST`` where that is no number.
+    def sampled(self, traces: Sequence[Trace], plan: Policy) -> Sampled:
+        """Errors and weights of ``plan``, a schedule with the weights that the fit starts from, on runs of one setting.
 
         Raises:
-            InvalidTrace: a run's prompt was not published, or it has no seed.
+            InvalidTrace: a run's prompt was not published, it has no seed, it is an expert's, or the runs differ in their settings.
             AttachError: the pipeline takes other arguments than the runs were recorded with, or samples no numbers without a cache.
         """
-        return [[self._error(trace, policy) for trace in traces] for policy in policies]
-
-    def _error(self, trace: Trace, policy: Policy) -> float:
-        key = f"{trace.run_id}/{_digest(policy, self._model)}"
+        batch = tuple(trace.run_id for trace in traces)
+        key = _digest(self._model, batch, plan)
         if key not in self._known:
-            if trace.run_id not in self._exact:
-                self._exact[trace.run_id] = self._exact_sample(trace)
-            exact = self._exact[trace.run_id]
-            with TeaCache.from_policy(policy).attached(self._pipe, allow_borrowed=True):
-                found = self._sample(trace)
-            error = float((found - exact).norm() / exact.norm())
-            self._known[key] = error if math.isfinite(error) else LOST
+            self._known[key] = self._sample(_batch(traces), batch, traces[0], plan)
             if self._file is not None:
-                atomic.write_text(self._file, json_text.spell(self._known))
+                kept = {name: {"errors": one.errors, "weights": one.weights} for name, one in self._known.items()}
+                atomic.write_text(self._file, json_text.spell(kept))
         return self._known[key]
 
-    def _exact_sample(self, trace: Trace) -> Tensor:
-        sample = self._sample(trace)
-        if not torch.isfinite(sample).all() or not sample.any():
+    def _sample(self, jobs: Sequence[Job], batch: tuple[str, ...], first: Trace, plan: Policy) -> Sampled:
+        assert plan.schedule is not None
+        assert plan.weights is not None
+        if self._exact[0] != batch:
+            self._exact = (batch, self._uncached(jobs, first.num_steps))
+        exact, fills = self._exact[1], plan.forecaster == FITTED
+        sizes = [float(size) for size in first.sigmas[1:] - first.sigmas[:-1]]
+        refit = Refit(exact, sizes, plan.schedule, plan.weights, fills=fills)
+        plain = replace(plan, weights=None)
+        if fills:
+            # What the pipeline gives at reused steps is replaced anyway.
+            plain = replace(plain, forecaster="hold", applied_to="residual")
+        with TeaCache.from_policy(plain).attached(self._pipe, allow_borrowed=True):
+            final = self._states(jobs, first.num_steps, refit.handed)[-1]
+        errors = (final - exact[-1]).flatten(1).double().norm(dim=1) / exact[-1].flatten(1).double().norm(dim=1)
+        return Sampled(
+            tuple(error if math.isfinite(error) else LOST for error in errors.tolist()),
+            tuple(refit.rows),
+        )
+
+    def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
+        states = self._states(jobs, steps, lambda step, output, state: output)
+        if not torch.isfinite(states[-1]).all() or not states[-1].any():
             raise AttachError(
-                f"{type(self._pipe).__name__} samples no numbers for the {trace.label} even without a cache: "
+                f"{type(self._pipe).__name__} samples no numbers for {jobs[0].prompt!r} even without a cache: "
                 "measure with the model that the runs were recorded with, in a number type that it works in"
             )
-        return sample
+        return states
 
-    def _sample(self, trace: Trace) -> Tensor:
-        head = trace.header
-        if head.prompt is None or head.seed is None:
-            reason = "its prompt was not published or it has no seed, so that it cannot be sampled again"
-            raise InvalidTrace(trace.label, reason, rule="trace.prompt")
-        job = Job(
-            prompt=head.prompt,
-            seed=head.seed,
-            width=head.width,
-            height=head.height,
-            frames=head.frames,
-            num_steps=head.total_steps or head.num_steps,
-            shift=head.shift,
-            guidance_scale=head.guidance_scale,
-        )
-        with sampler.shifted(self._pipe, job.shift), torch.no_grad():
-            sample = self._pipe(**arguments_of(self._pipe, job), return_dict=False)[0]
-        if not isinstance(sample, Tensor):
-            raise AttachError(f"{type(self._pipe).__name__} gives no latents (output_type='latent')")
-        self._on_run()
-        return sample.detach().double().cpu()
+    def _states(self, jobs: Sequence[Job], steps: int, change: StepChange) -> list[Tensor]:
+        """Run the pipeline; (S + 1) states, each (R, ...) in single precision on the CPU, the noise first."""
+        arguments = {
+            **arguments_of(self._pipe, jobs[0]),
+            "prompt": [job.prompt for job in jobs],
+            "generator": [torch.Generator().manual_seed(job.seed) for job in jobs],
+        }
+        states: list[Tensor] = []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(sampler.shifted(self._pipe, jobs[0].shift))
+            stack.enter_context(_changed(self._pipe.scheduler, change, states, self._on_step))
+            self._pipe(**arguments, return_dict=False)
+        if len(states) != steps + 1 or len(states[0]) != len(jobs):
+            raise AttachError(
+                f"{type(self._pipe).__name__} took {len(states) - 1} sampler steps over {len(states[0]) if states else 0} "
+                f"samples; expected {steps} steps over {len(jobs)} prompts at once"
+            )
+        return states
 
 
-def _digest(policy: Policy, model: str) -> str:
-    # Another machine's linear algebra changes the last digits of weights, and nothing that could be measured.
-    weights = policy.weights and tuple(tuple(round(weight, DIGITS) + 0.0 for weight in row) for row in policy.weights)
-    plan = (policy.schedule, weights, policy.forecaster, policy.coordinate, policy.applied_to, policy.threshold)
-    return hashlib.sha256(repr((model, plan)).encode()).hexdigest()[:24]
+@contextlib.contextmanager
+def _changed(scheduler: Any, change: StepChange, states: list[Tensor], on_step: Callable[[], None]) -> Iterator[None]:
+    """Inside the block the scheduler steps with what ``change`` makes of an output, and its states are noted."""
+    original = scheduler.step
+
+    def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not states:
+            states.append(sample.detach().cpu().float())
+        found = original(change(len(states) - 1, model_output, sample), timestep, sample, *args, **kwargs)
+        after = found[0] if isinstance(found, tuple) else found.prev_sample
+        states.append(after.detach().cpu().float())
+        on_step()
+        return found
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
-def _read(file: Path) -> dict[str, float]:
+def _batch(traces: Sequence[Trace]) -> list[Job]:
+    jobs = [_job(trace) for trace in traces]
+    for trace, job in zip(traces, jobs, strict=True):
+        if replace(job, prompt="", seed=0) != replace(jobs[0], prompt="", seed=0):
+            reason = f"its size, guidance or shift differs from that of the {traces[0].label}; sample them apart"
+            raise InvalidTrace(trace.label, reason, rule="traces.bucket")
+    return jobs
+
+
+def _job(trace: Trace) -> Job:
+    head = trace.header
+    if head.prompt is None or head.seed is None:
+        reason = "its prompt was not published or it has no seed, so that it cannot be sampled again"
+        raise InvalidTrace(trace.label, reason, rule="trace.prompt")
+    if head.part is not None:
+        reason = f"it is the expert {head.part!r}'s part of a run, which cannot be sampled alone; solve without a model"
+        raise InvalidTrace(trace.label, reason, rule="traces.part")
+    return Job(
+        prompt=head.prompt,
+        seed=head.seed,
+        width=head.width,
+        height=head.height,
+        frames=head.frames,
+        num_steps=head.num_steps,
+        shift=head.shift,
+        guidance_scale=head.guidance_scale,
+    )
+
+
+def _digest(model: str, batch: Sequence[str], plan: Policy) -> str:
+    found = (model, tuple(batch), plan.schedule, plan.forecaster, plan.coordinate, plan.applied_to)
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:32]
+
+
+def _read(file: Path) -> dict[str, Sampled]:
     try:
         content = json_text.parse(file.read_bytes(), max_bytes=MAX_BYTES)
     except (OSError, json_text.JSONTextError) as error:
         raise InvalidTrace(str(file), f"cannot be read ({error}); delete it to measure again") from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, float) for value in content.values()):
-        raise InvalidTrace(str(file), "expected one JSON object of measured errors; delete it to measure again")
-    return dict(content)
+    try:
+        return {
+            key: Sampled(_numbers(one["errors"]), tuple(_numbers(row) for row in one["weights"]))
+            for key, one in dict(content).items()
+        }
+    except (TypeError, KeyError, ValueError) as error:
+        reason = (
+            "expected one JSON object, with the errors and weights of a plan at every key; delete it to measure again"
+        )
+        raise InvalidTrace(str(file), reason) from error
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise TypeError(values)
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise TypeError(values)
+    return tuple(float(value) for value in values)
