@@ -1,0 +1,168 @@
+"""How far is the record's plan from the best one that knows the evaluation runs?
+
+    python tools/bench/oracle.py --steps 25
+    python tools/bench/oracle.py --steps 25 --frames 1 --record my.json --out oracle.json
+
+The oracle is found on the very runs of the benchmark that it is judged on, and nobody could have it beforehand: they are recorded,
+schedules are searched on their traces under every view of how errors travel, weights are fitted to what each plan computes on
+these runs, and from the best plan single computed steps are moved as long as the typical error falls. The record's plan at the same
+speed-up was made from other runs. Prints both and the difference. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from easyteacache import Registry, TeaCache, calibration
+from easyteacache.bench.curves import worst_tenth
+from easyteacache.bench.run import FIRST_SEED
+from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
+from easyteacache.cli import text
+from easyteacache.cli.measuring import measure_with
+from easyteacache.integrations.recording import RecordingSettings, record_pipeline
+from easyteacache.policy import Policy, Setting, resolve
+from easyteacache.solver.choice import FittedPlans, Measure, Measured
+from easyteacache.solver.fitted import Schedule
+from easyteacache.solver.plan import Plan, computed_steps
+from easyteacache.solver.replay import filling_of
+from easyteacache.solver.runs import Runs
+from easyteacache.trace import TraceSet
+
+KEY = "reference/moving-digits"
+# A move is tried on all runs when it gained this much, in natural logarithms of the error, on the first ones.
+SCREENED, PROMISING = 8, 0.02
+TRIED_IN_FULL = 3
+
+
+@click.command(help=__doc__)
+@click.option("--steps", default=25, show_default=True, help="Sampler steps.")
+@click.option("--frames", default=4, show_default=True, help="Frames.")
+@click.option("--size", default=16, show_default=True, help="Pixels.")
+@click.option("--pairs", default=32, show_default=True, type=click.IntRange(SCREENED), help="Runs of the benchmark.")
+@click.option(
+    "--target", "targets", multiple=True, type=float, default=(1.5, 2.0, 3.0, 4.0), help="Speed-up; repeat it."
+)
+@click.option("--record", type=click.Path(path_type=Path, exists=True), help="Calibration.  [the bundled one]")
+@click.option(
+    "--model-path", type=click.Path(path_type=Path, exists=True), help="Transformer of tools/train_reference.py."
+)
+@click.option(
+    "--kept", type=click.Path(path_type=Path), default="oracle.json", show_default=True, help="What was sampled."
+)
+def main(
+    steps: int,
+    frames: int,
+    size: int,
+    pairs: int,
+    targets: tuple[float, ...],
+    record: Path | None,
+    model_path: Path | None,
+    kept: Path,
+) -> None:
+    """Entry point."""
+    from tqdm import tqdm
+
+    subject, case = load_reference(model_path), Case(frames, size, size, steps)
+    found = Registry.default().find(KEY).calibration if record is None else calibration.load(record)
+    runs, rows = _recorded(subject, case, pairs), []
+    with tqdm(unit="step", disable=None) as bar:
+        measure = measure_with(subject.pipe, model=subject.digest, runs=pairs, kept_in=kept, on_step=bar.update)
+        oracle = Oracle(runs, measure, bar.set_description)
+        for target in targets:
+            count = computed_steps(steps, target)
+            setting = Setting(sequence_length=subject.tokens(case), num_steps=steps, speedup=target)
+            policy = resolve(found, setting)
+            own = _decibels(_errors(subject, runs, TeaCache.from_policy(policy)))
+            best = _decibels(oracle.best(count, policy).errors)
+            rows.append((f"{target:g}x", str(count), *map(_shown, (own, best)), f"{np.mean(best - own):+.1f} dB"))
+    columns = [text.Column(title, "right") for title in ("SPEED-UP", "COMPUTED", "RECORD'S", "ORACLE'S", "DIFFERENCE")]
+    click.echo(f"{case.name}, {len(runs)} runs: dB of the sample over its error in latents, mean (worst tenth)")
+    click.echo(text.table(columns, rows))
+
+
+class Oracle:
+    """Searches plans on the runs that they are judged on.
+
+    Args:
+        runs: R of them.
+        measure: samples a plan on all of them.
+        tell: told what is being done.
+    """
+
+    def __init__(self, runs: Runs, measure: Measure, tell: Callable[[str], None]) -> None:
+        self._runs, self._measure, self._tell = runs, measure, tell
+        self._few = runs.take(range(SCREENED))
+
+    def best(self, count: int, known: Policy) -> Measured:
+        """The best plan of ``count`` computed steps, sampled with weights fitted to these runs; ``known`` is one to begin with."""
+        begin = [FittedPlans(self._measure).plans(self._runs, [count], self._tell)[count]]
+        if known.schedule is not None and len(known.schedule) == count:
+            begin.append(Plan(filling_of(known), known.schedule))
+        bare = [dataclasses.replace(plan, filling=dataclasses.replace(plan.filling, weights=None)) for plan in begin]
+        best, plan = min(((self._measure(self._runs, plan), plan) for plan in bare), key=lambda each: each[0].typical)
+        while (better := self._moved(plan, best)) is not None:
+            plan, best = better
+        return best
+
+    def _moved(self, plan: Plan, best: Measured) -> tuple[Plan, Measured] | None:
+        self._tell(f"moving steps of {len(plan.computed)}")
+        before, screened = self._measure(self._few, plan).typical, []
+        for schedule in _neighbours(plan.computed, self._runs.num_steps):
+            moved = dataclasses.replace(plan, computed=schedule)
+            screened.append((np.log(self._measure(self._few, moved).typical / before), schedule, moved))
+        for gain, _, moved in sorted(screened)[:TRIED_IN_FULL]:
+            if gain < -PROMISING and (found := self._measure(self._runs, moved)).typical < best.typical:
+                return moved, found
+        return None
+
+
+def _neighbours(schedule: Schedule, num_steps: int) -> list[Schedule]:
+    chosen = set(schedule)
+    moves = [(old, old + d) for old in schedule[1:] for d in (-1, 1) if 0 < old + d < num_steps]
+    return [tuple(sorted((chosen - {old}) | {new})) for old, new in moves if new not in chosen]
+
+
+def _recorded(subject: ReferenceSubject, case: Case, pairs: int) -> Runs:
+    jobs = [subject.job(case, pair) for pair in subject.pairs(pairs, first_seed=FIRST_SEED)]
+    with tempfile.TemporaryDirectory() as folder:
+        record_pipeline(subject.pipe, jobs, folder, RecordingSettings(model_key="bench/evaluation"))
+        return Runs.stack(TraceSet.load(folder).runs)
+
+
+def _errors(subject: ReferenceSubject, runs: Runs, cache: TeaCache) -> np.ndarray[Any, Any]:
+    """Relative L2 errors of the final latents with what ``cache`` has, (R,)."""
+    heads = [trace.header for trace in runs.traces]
+    arguments: dict[str, Any] = {
+        "prompt": [head.prompt for head in heads],
+        "seeds": [head.seed for head in heads],
+        "num_frames": heads[0].frames or 1,
+        "height": heads[0].height,
+        "width": heads[0].width,
+        "num_inference_steps": runs.num_steps,
+        "guidance_scale": heads[0].guidance_scale,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    exact = subject.pipe(**arguments)[0].flatten(1).double()
+    with cache.attached(subject.pipe, allow_borrowed=True):
+        found = subject.pipe(**arguments)[0].flatten(1).double()
+    return np.asarray((found - exact).norm(dim=1) / exact.norm(dim=1))
+
+
+def _decibels(errors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(-20.0 * np.log10(np.maximum(errors, 1e-12)))
+
+
+def _shown(decibels: np.ndarray[Any, Any]) -> str:
+    return f"{decibels.mean():.1f} ({worst_tenth(decibels.tolist()):.1f}) dB"
+
+
+if __name__ == "__main__":
+    main()
