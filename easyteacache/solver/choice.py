@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def typical(self) -> float:
-        """One number for all runs."""
+        """One number for all runs, a logarithm."""
         return float(typical(np.maximum(self.errors, SMALLEST)))
 
 

@@ -29,7 +29,7 @@ from easyteacache.cli.measuring import measure_with
 from easyteacache.integrations.recording import RecordingSettings, record_pipeline
 from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver.choice import FittedPlans, Measure, Measured
-from easyteacache.solver.fitted import Schedule
+from easyteacache.solver.fitted import Schedule, StateFit
 from easyteacache.solver.plan import Plan, computed_steps
 from easyteacache.solver.replay import filling_of
 from easyteacache.solver.runs import Runs
@@ -98,25 +98,29 @@ class Oracle:
 
     def __init__(self, runs: Runs, measure: Measure, tell: Callable[[str], None]) -> None:
         self._runs, self._measure, self._tell = runs, measure, tell
-        self._few = runs.take(range(SCREENED))
+        self._few, self._fit = runs.take(range(SCREENED)), StateFit(runs)
 
     def best(self, count: int, known: Policy) -> Measured:
         """The best plan of ``count`` computed steps, sampled with weights fitted to these runs; ``known`` is one to begin with."""
         begin = [FittedPlans(self._measure).plans(self._runs, [count], self._tell)[count]]
         if known.schedule is not None and len(known.schedule) == count:
             begin.append(Plan(filling_of(known), known.schedule))
-        bare = [dataclasses.replace(plan, filling=dataclasses.replace(plan.filling, weights=None)) for plan in begin]
-        best, plan = min(((self._measure(self._runs, plan), plan) for plan in bare), key=lambda each: each[0].typical)
+        tried = [self._started(plan, plan.computed) for plan in begin]
+        best, plan = min(((self._measure(self._runs, plan), plan) for plan in tried), key=lambda each: each[0].typical)
         while (better := self._moved(plan, best)) is not None:
             plan, best = better
         return best
+
+    def _started(self, plan: Plan, schedule: Schedule) -> Plan:
+        """``plan`` with another schedule and the weights that these runs' traces have for it."""
+        return Plan(dataclasses.replace(plan.filling, weights=self._fit.weights(schedule)), schedule)
 
     def _moved(self, plan: Plan, best: Measured) -> tuple[Plan, Measured] | None:
         self._tell(f"moving steps of {len(plan.computed)}")
         before, screened = self._measure(self._few, plan).typical, []
         for schedule in _neighbours(plan.computed, self._runs.num_steps):
-            moved = dataclasses.replace(plan, computed=schedule)
-            screened.append((np.log(self._measure(self._few, moved).typical / before), schedule, moved))
+            moved = self._started(plan, schedule)
+            screened.append((self._measure(self._few, moved).typical - before, schedule, moved))
         for gain, _, moved in sorted(screened)[:TRIED_IN_FULL]:
             if gain < -PROMISING and (found := self._measure(self._runs, moved)).typical < best.typical:
                 return moved, found
