@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from easyteacache import Registry, TeaCache, atomic, json_text
 from easyteacache.calibration import Bucket, Calibration
 from easyteacache.cli import text
-from easyteacache.policy import Policy
+from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver import schedule
 from easyteacache.solver.filling import Filling
 from easyteacache.solver.plan import changes, computed_steps
@@ -68,7 +68,8 @@ def main(steps: int, frames: int, size: int, out: Path) -> None:
     measure(plans, unseen, bucket, known, out)
     predict(plans, unseen, known["plans"])
     atomic.write_text(out, json_text.spell(known))
-    show(plans, known["plans"], steps)
+    chosen = {speedup: _named(record, bucket, speedup) for speedup in JUDGED}
+    show(known["plans"], plans, chosen)
 
 
 def make_plans(record: Calibration, bucket: Bucket, seen: Runs) -> dict[str, Policy]:
@@ -167,8 +168,15 @@ def _require_same_steps(cache: TeaCache, decided: list[Decisions]) -> None:
             raise click.ClickException(f"the runtime computed {computed}, the replay says {decided[0][branch]}")
 
 
-def show(plans: dict[str, Policy], results: dict[str, Any], num_steps: int) -> None:
-    """Print the rank correlation and, per speed-up, the record's schedule beside the best plan."""
+def _named(record: Calibration, bucket: Bucket, speedup: float) -> str:
+    """The plan that the record has for a speed-up, by its name among all plans."""
+    length, steps, shift = bucket.sequence_length, bucket.num_steps, bucket.shift
+    policy = resolve(record, Setting(sequence_length=length, num_steps=steps, shift=shift, speedup=speedup))
+    return f"{len(policy.schedule or ())} searched, {filling_of(policy)}"
+
+
+def show(results: dict[str, Any], plans: dict[str, Policy], chosen: dict[float, str]) -> None:
+    """Print the rank correlation and, per speed-up, the record's schedule beside the best plan of as many computed steps."""
     found = {name: results[name] for name in plans}
     predicted = [np.mean(np.log(r["predicted"])) for r in found.values()]
     measured = [np.mean(np.log(r["measured"])) for r in found.values()]
@@ -177,13 +185,10 @@ def show(plans: dict[str, Policy], results: dict[str, Any], num_steps: int) -> N
     click.echo(f"rank correlation of predicted with measured error: {spearmanr(predicted, measured).statistic:.3f}")
     click.echo(f"predicted / measured, geometric mean: {np.exp(np.mean(np.subtract(predicted, measured))):.2f}")
     rows = []
-    for speedup in JUDGED:
-        count = computed_steps(num_steps, speedup)
-        same = {name: r for name, r in found.items() if name.startswith(f"{count} ")}
+    for speedup, own in chosen.items():
+        same = {name: r for name, r in found.items() if name.partition(" ")[0] == own.partition(" ")[0]}
         best = max(same, key=lambda name: float(np.mean(same[name]["psnr"])))
-        own = [name for name in same if "searched" in name]
-        chosen = min(own, key=lambda name: float(np.mean(same[name]["predicted"])), default=best)
-        rows.append((f"{speedup:g}x", *_decibels(same[chosen]), best.partition(" ")[2], *_decibels(same[best])))
+        rows.append((f"{speedup:g}x", *_decibels(same[own]), best.partition(" ")[2], *_decibels(same[best])))
     columns = [text.Column("SPEED-UP"), text.Column("RECORD'S", "right"), text.Column("WORST", "right")]
     columns += [text.Column("BEST MEASURED", cut=True), text.Column("PSNR", "right"), text.Column("WORST", "right")]
     click.echo(text.table(columns, rows))
