@@ -80,12 +80,10 @@ class Results:
         wanted = json.dumps([case, contender, settings], sort_keys=True)
         return next((cell for cell in self.cells if cell.identity == wanted), None)
 
-    def forget(self, contender: str, case: str | None = None) -> None:
-        """Drop everything known of a contender, in one case or in all."""
-        self.cells = [cell for cell in self.cells if cell.contender != contender or case not in (None, cell.case)]
-        for name, plans in self.plans.items():
-            if case in (None, name):
-                plans.pop(contender, None)
+    def forget(self, contender: str, case: str) -> None:
+        """Drop everything known of a contender in a case."""
+        self.cells = [cell for cell in self.cells if (cell.contender, cell.case) != (contender, case)]
+        self.plans.get(case, {}).pop(contender, None)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""

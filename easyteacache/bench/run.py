@@ -73,7 +73,7 @@ def run(
         plan: what to measure.
         roster: who takes part.
         out: the file of results.
-        again: names of contenders to measure anew.
+        again: names of contenders to measure anew, in the cases of this plan.
         tell: called with a line about each step.
 
     Raises:
@@ -83,8 +83,9 @@ def run(
     _check(plan)
     results = resume(out, setup_of(subject, plan))
     results.machine, results.command = machine(), " ".join(["python -m", "easyteacache.cli.main", *sys.argv[1:]])
-    for name in again:
-        results.forget(name)
+    for case in plan.cases:
+        for name in again:
+            results.forget(name, case.name)
     with limited_threads(plan.threads):
         for case in plan.cases:
             _Case(subject, plan, case, results, out, tell).run(roster)

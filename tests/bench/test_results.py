@@ -68,9 +68,11 @@ def test_files_of_one_benchmark_are_joined(tmp_path: Path, make_cell) -> None:
         merge([one, other])
 
 
-def test_forgetting_a_contender_leaves_the_others(tmp_path: Path, make_cell) -> None:
+def test_forgetting_a_contender_leaves_the_others_and_other_cases(tmp_path: Path, make_cell) -> None:
     a, b = make_cell("a", share=0.5, psnr=[40.0]), make_cell("b", share=0.5, psnr=[40.0])
     results = Results(dict(SETUP), plans={"a@8": {"a": {}, "b": {}}}, cells=[a, b])
-    results.forget("a")
+    results.forget("a", "b@8")
+    assert results.cells == [a, b]
+    results.forget("a", "a@8")
     assert results.cells == [b]
     assert results.plans == {"a@8": {"b": {}}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -110,9 +111,20 @@ def test_a_contender_can_be_measured_anew(
     assert any("fewer steps, steps=3" in message for message in told)
 
 
-def test_other_pairs_are_another_benchmark(measured: Path, subjects: dict[str, ReferenceSubject]) -> None:
-    import dataclasses
+def test_measuring_anew_leaves_the_other_cases_as_they_are(
+    measured: Path, subjects: dict[str, ReferenceSubject], tmp_path: Path
+) -> None:
+    path = tmp_path / "bench.json"
+    path.write_bytes(measured.read_bytes())
+    before = [cell for cell in load(path).cells if cell.contender == "fewer steps"]
+    other = dataclasses.replace(PLAN, cases=(dataclasses.replace(PLAN.cases[0], steps=5),))
+    run(subjects["wan"], other, roster.chosen(["fewer steps"]), path, again=["fewer steps"])
+    after = [cell for cell in load(path).cells if cell.contender == "fewer steps"]
+    assert [cell for cell in after if cell.case == PLAN.cases[0].name] == before
+    assert {cell.case for cell in after} == {PLAN.cases[0].name, other.cases[0].name}
 
+
+def test_other_pairs_are_another_benchmark(measured: Path, subjects: dict[str, ReferenceSubject]) -> None:
     with pytest.raises(BenchError, match="another pairs"):
         run(subjects["wan"], dataclasses.replace(PLAN, pairs=3), roster.chosen(NAMES), measured)
 
