@@ -57,7 +57,7 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     offers, left_out = _correctable(offers, setting)
     notes.extend(left_out)
     try:
-        chosen = _blend([(_pick(points, setting), weight) for points, weight in _usable(offers, foreign, notes)])
+        chosen = _blend(_picks(offers, setting, notes, foreign=foreign))
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
     if setting.speedup is None and setting.max_error is None:
@@ -112,25 +112,34 @@ def _window_crosses(point: OperatingPoint, setting: Setting) -> bool:
     return False
 
 
-def _usable(offers: Sequence[Offer], foreign: bool, notes: list[str]) -> list[Offer]:
-    """Schedules hold for one sampler setting and cannot be blended; thresholds can."""
+def _picks(
+    offers: Sequence[Offer], setting: Setting, notes: list[str], *, foreign: bool
+) -> list[tuple[OperatingPoint, float]]:
+    """One point a bucket with its weight; one alone where it is a schedule.
+
+    Schedules hold for one sampler setting and cannot be blended, thresholds can. Between two lengths the nearer one's schedule goes
+    before a blend of thresholds: length matters little to where steps are computed, and corrections are worth much more.
+    """
     offers = [offer for offer in offers if offer[0]]
     if not offers:
         raise UnreachableTarget(
             "the record lists no operating points: pass threshold=, or solve a calibration from traces"
         )
     thresholds = [(tuple(point for point in points if point.schedule is None), weight) for points, weight in offers]
-    if foreign:
-        if not all(points for points, _ in thresholds):
-            raise UnreachableTarget(
-                "the record's operating points are schedules, which hold for no other step count or shift: "
-                "pass threshold=, or use its own step count and shift"
-            )
-        return thresholds
-    if len(offers) == 1 or all(points for points, _ in thresholds):
-        return thresholds if len(offers) > 1 else list(offers)
-    notes.append("Schedules cannot be blended: that of the nearer bucket is used.")
-    return [max(offers, key=lambda offer: offer[1])]
+    blendable = all(points for points, _ in thresholds)
+    if foreign and not blendable:
+        raise UnreachableTarget(
+            "the record's operating points are schedules, which hold for no other step count or shift: "
+            "pass threshold=, or use its own step count and shift"
+        )
+    if not foreign:
+        points, weight = max(offers, key=lambda offer: offer[1])
+        nearest = _pick(points, setting)
+        if len(offers) == 1 or not blendable or nearest.schedule is not None:
+            if len(offers) > 1:
+                notes.append("Schedules cannot be blended: that of the nearer bucket is used.")
+            return [(nearest, weight)]
+    return [(_pick(points, setting), weight) for points, weight in thresholds]
 
 
 def _pick(points: Sequence[OperatingPoint], setting: Setting) -> OperatingPoint:

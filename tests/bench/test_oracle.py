@@ -56,7 +56,7 @@ def found(tool: ModuleType, measure: Valley, monkeypatch: pytest.MonkeyPatch, *,
     monkeypatch.setattr(tool, "FittedPlans", lambda measure: SimpleNamespace(plans=lambda *_: {4: begin}))
     monkeypatch.setattr(tool, "StateFit", lambda runs: SimpleNamespace(weights=lambda schedule: weights))
     oracle = tool.Oracle(FewRuns(range(RUNS)), measure, lambda message: None)
-    return float(oracle.best(4, known).errors[0])
+    return float(oracle.best(4, known)[1].errors[0])
 
 
 def policy(schedule: tuple[int, ...] | None) -> Any:

@@ -170,13 +170,15 @@ def test_the_nearer_bucket_s_plan_keeps_to_its_own_window(make_record: Make, buc
         assert policy.max_consecutive_skips == other.get("max_consecutive_skips")
 
 
-def test_a_blend_of_thresholds_uses_no_weights_of_either_bucket(make_record: Make, bucket: Make) -> None:
+def test_between_lengths_the_nearer_one_s_corrections_are_used_and_a_blend_has_none(make_record: Make, bucket: Make) -> None:
     threshold = {"threshold": 0.2, "speedup": 2.0, "evidence": "replayed"}
     record = make_record(
         bucket(1000, num_steps=STEPS, operating_points=[threshold, fitted()]),
         bucket(4000, num_steps=STEPS, operating_points=[threshold]),
     )
-    policy = resolve(record, Setting(sequence_length=2000, num_steps=STEPS, speedup=2.0))
+    policy = resolve(record, Setting(sequence_length=1500, num_steps=STEPS, speedup=2.0))
+    assert (policy.schedule, policy.weights is None) == (SCHEDULE, False)
+    policy = resolve(record, Setting(sequence_length=3000, num_steps=STEPS, speedup=2.0))
     assert (policy.schedule, policy.weights, policy.threshold) == (None, None, pytest.approx(0.2))
 
 

@@ -71,7 +71,7 @@ def main(
 
     subject, case = load_reference(model_path), Case(frames, size, size, steps)
     found = Registry.default().find(KEY).calibration if record is None else calibration.load(record)
-    runs, rows = _recorded(subject, case, pairs), []
+    runs, rows, plans = _recorded(subject, case, pairs), [], list[str]()
     with tqdm(unit="step", disable=None) as bar:
         measure = measure_with(subject.pipe, model=subject.digest, runs=pairs, kept_in=kept, on_step=bar.update)
         oracle = Oracle(runs, measure, bar.set_description)
@@ -80,11 +80,15 @@ def main(
             setting = Setting(sequence_length=subject.tokens(case), num_steps=steps, speedup=target)
             policy = resolve(found, setting)
             own = _decibels(_errors(subject, runs, TeaCache.from_policy(policy)))
-            best = _decibels(oracle.best(count, policy).errors)
+            plan, measured = oracle.best(count, policy)
+            best = _decibels(measured.errors)
+            plans += [f"{target:g}x  record  {filling_of(policy)}, {_steps(policy.schedule)}"]
+            plans += [f"{target:g}x  oracle  {plan.filling}, {_steps(plan.computed)}"]
             rows.append((f"{target:g}x", str(count), *map(_shown, (own, best)), f"{np.mean(best - own):+.1f} dB"))
     columns = [text.Column(title, "right") for title in ("SPEED-UP", "COMPUTED", "RECORD'S", "ORACLE'S", "DIFFERENCE")]
     click.echo(f"{case.name}, {len(runs)} runs: dB of the sample over its error in latents, mean (worst tenth)")
     click.echo(text.table(columns, rows))
+    click.echo("\n".join(("", *plans)))
 
 
 class Oracle:
@@ -100,7 +104,7 @@ class Oracle:
         self._runs, self._measure, self._tell = runs, measure, tell
         self._few, self._fit = runs.take(range(SCREENED)), StateFit(runs)
 
-    def best(self, count: int, known: Policy) -> Measured:
+    def best(self, count: int, known: Policy) -> tuple[Plan, Measured]:
         """The best plan of ``count`` computed steps, sampled with weights fitted to these runs; ``known`` is one to begin with."""
         begin = [FittedPlans(self._measure).plans(self._runs, [count], self._tell)[count]]
         if known.schedule is not None and len(known.schedule) == count:
@@ -109,7 +113,7 @@ class Oracle:
         best, plan = min(((self._measure(self._runs, plan), plan) for plan in tried), key=lambda each: each[0].typical)
         while (better := self._moved(plan, best)) is not None:
             plan, best = better
-        return best
+        return plan, best
 
     def _started(self, plan: Plan, schedule: Schedule) -> Plan:
         """``plan`` with another schedule and the weights that these runs' traces have for it."""
@@ -158,6 +162,10 @@ def _errors(subject: ReferenceSubject, runs: Runs, cache: TeaCache) -> np.ndarra
     with cache.attached(subject.pipe, allow_borrowed=True):
         found = subject.pipe(**arguments)[0].flatten(1).double()
     return np.asarray((found - exact).norm(dim=1) / exact.norm(dim=1))
+
+
+def _steps(schedule: Schedule | None) -> str:
+    return "no schedule" if schedule is None else " ".join(map(str, schedule))
 
 
 def _decibels(errors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
