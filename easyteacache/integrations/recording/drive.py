@@ -114,8 +114,10 @@ def resolved(pipe: Any, job: Job) -> Job:
     for field, argument in (("width", "width"), ("height", "height"), ("frames", "num_frames")):
         if getattr(job, field) is None and argument in defaults and isinstance(defaults[argument].default, int):
             changes[field] = defaults[argument].default
-    if job.guidance_scale is None and "guidance_scale" in defaults:
-        changes["guidance_scale"] = float(defaults["guidance_scale"].default)
+    guidance = defaults["guidance_scale"].default if "guidance_scale" in defaults else None
+    # Some pipelines take one and use none unless it is given.
+    if job.guidance_scale is None and isinstance(guidance, int | float):
+        changes["guidance_scale"] = float(guidance)
     return dataclasses.replace(job, **changes)
 
 

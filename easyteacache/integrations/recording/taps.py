@@ -28,6 +28,8 @@ from easyteacache.recorder import Recorder
 
 NAME = "easyteacache_record"
 FIRST_BRANCH = "cond"
+# What pipelines of diffusers call a forward that holds both guidance branches as one batch.
+BOTH_BRANCHES = "cond_uncond"
 
 
 class _Context(StateManager):  # type: ignore[misc]
@@ -84,7 +86,8 @@ class _Forward:
         self._arguments = Arguments(type(module), args, kwargs)
         # Image-to-video models give every token its own timestep; the generated ones have the largest.
         self.timestep = float(torch.as_tensor(self._arguments.required(self.probe.adapter.timestep)).max())
-        self.branch = self.context_tap.context.name or self._by_conditioning(self._arguments)
+        named = self.context_tap.context.name
+        self.branch = FIRST_BRANCH if named == BOTH_BRANCHES else named or self._by_conditioning(self._arguments)
         if self._on_step is not None and self.branch == FIRST_BRANCH:
             self._on_step()
 
