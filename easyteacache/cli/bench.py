@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easyteacache.cli.lazy import INTERRUPTED
 from easyteacache.cli.text import echo_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ REFERENCE = "reference"
 USUAL_SHAPES = ((1, 16, 16), (4, 16, 16), (4, 20, 20))
 USUAL_STEPS = (50, 25)
 USUAL_TARGETS = (1.5, 2.0, 3.0, 4.0)
-INTERRUPTED = 130
 
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]

@@ -108,3 +108,25 @@ def one_target(threshold: float | None, speedup: float | None, max_error: float 
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them.")
+
+
+def loading_options(when: str = "") -> Callable[[Decorated], Decorated]:
+    """``--dtype``, ``--device`` and ``--offload``: how a command loads the model it runs; ``when`` begins their help."""
+    options = (
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help=f"{when}Number type to load the model in.",
+        ),
+        click.option("--device", help=f"{when}Where to run.  [cuda or mps where there is one, else cpu]"),
+        click.option(
+            "--offload", is_flag=True, help=f"{when}Move parts of the pipeline to the device only while they run."
+        ),
+    )
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easyteacache.cli.parameters import MODEL_KEY, SIZE
+from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import MODEL_KEY, SIZE, loading_options
 from easyteacache.cli.text import echo_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REFERENCE_KEY = "reference/moving-digits"
-INTERRUPTED = 130
 
 
 class _Seeds(click.ParamType):  # type: ignore[type-arg]
@@ -102,11 +102,7 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
     "--branches", metavar="NAMES", help="For pipelines that name no branches: cond,uncond in the order they run."
 )
 @click.option("--hide-prompts", is_flag=True, help="Store only the hash of each prompt.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type to load the model in."
-)
-@click.option("--device", help="Where to run.  [cuda or mps where there is one, else cpu]")
-@click.option("--offload", is_flag=True, help="Move parts of the pipeline to the device only while they run.")
+@loading_options()
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary as JSON: recorded, skipped, files, folder, rank, seconds."

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli import text
-from easyteacache.cli.parameters import MODEL_KEY
+from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import MODEL_KEY, loading_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from easyteacache.calibration import Calibration
+    from easyteacache.solver.choice import Measure
     from easyteacache.solver.fit import BucketFit
     from easyteacache.solver.solve import Progress, Solution
     from easyteacache.trace import TraceSet
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --measure: runs a plan is sampled on, together in one batch.",
 )
+@loading_options("With --measure: ")
 @click.option("--title", help="The model's name as people write it.  [the key]")
 @click.option(
     "--modality",
@@ -85,6 +88,8 @@ def solve(
           --model-key wan2.1/t2v-1.3b --license CC0-1.0
       easyteacache solve traces --out plain.json --method teacache
       easyteacache solve traces --out my-model.json --measure reference
+      easyteacache solve traces --out wan.json --dtype bfloat16 \\
+          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-runs 4
 
     \b
     JSON: file, model_key, revision, signal, explains, signals (each bucket,
@@ -92,11 +97,7 @@ def solve(
       forecaster, computed_steps, speedup, error, p90)
     """
     from easyteacache import calibration as records
-    from easyteacache.cli.measuring import measure_with
-    from easyteacache.cli.record import open_pipeline
-    from easyteacache.solver.fitted import correctable
     from easyteacache.solver.options import FitOptions
-    from easyteacache.solver.runs import Runs
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
     from easyteacache.trace import TraceSet
@@ -109,22 +110,20 @@ def solve(
         )
     previous = records.load(out) if out.exists() else None
     signal = choices.pop("signal")
+    loading = {name: choices.pop(name) for name in ("dtype", "device", "offload")}
     options = FitOptions(choices.pop("method"), choices.pop("order"), choices.pop("robust"))
-    with _Bar(len(runs.settings()), hidden=as_json) as progress:
-        measure = None
-        if model is not None:
-            if not any(correctable(Runs.stack(runs.group(*setting).runs)) for setting in runs.settings()):
-                raise click.UsageError(
-                    "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
-                    "solve them without it"
-                )
-            kept_in = out.with_name(f"{out.name}.measured.json")
-            measure = measure_with(
-                open_pipeline(model), model=model, runs=measure_runs, kept_in=kept_in, on_step=lambda: progress("")
+    kept_in = out.with_name(f"{out.name}.measured.json")
+    try:
+        with _Bar(len(runs.settings()), hidden=as_json) as progress:
+            measure = None if model is None else _measure(model, runs, measure_runs, loading, kept_in, progress)
+            solution = solve_traces(
+                runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
             )
-        solution = solve_traces(
-            runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
-        )
+    except KeyboardInterrupt:
+        if model is None or not kept_in.exists():
+            raise
+        click.echo(f"Stopped. What was sampled is in {kept_in}; the same command goes on.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
     record = _next_revision(solution.calibration, previous)
     records.save(record, out)
     if as_json:
@@ -134,6 +133,25 @@ def solve(
     click.echo(f"\nWrote {out}. Judge it next:\n  easyteacache validate {out} --traces {' '.join(map(str, traces))}")
     if not solution.explains:
         click.echo(text.paragraph(f"Warning: {record.notes[-1]}"), err=True)
+
+
+def _measure(
+    model: str, runs: TraceSet, count: int, loading: dict[str, Any], kept_in: Path, progress: Progress
+) -> Measure:
+    from easyteacache.cli.measuring import measure_with
+    from easyteacache.cli.record import open_pipeline
+    from easyteacache.solver.fitted import correctable
+    from easyteacache.solver.runs import Runs
+
+    if not any(correctable(Runs.stack(runs.group(*setting).runs)) for setting in runs.settings()):
+        raise click.UsageError(
+            "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
+            "solve them without it"
+        )
+    # In another number type it is not quite the same model.
+    name = f"{model} in {loading['dtype']}" if loading["dtype"] else model
+    pipe = open_pipeline(model, **loading)
+    return measure_with(pipe, model=name, runs=count, kept_in=kept_in, on_step=lambda: progress(""))
 
 
 class _Bar:

@@ -118,6 +118,39 @@ def test_a_search_that_was_stopped_goes_on(traces: Path, tmp_path: Path, calls: 
     assert out.read_bytes() == record
 
 
+def test_an_interrupted_search_says_where_its_results_are(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
+    sampled, count = SampledPlans.sampled, 0
+
+    def stopped(self: SampledPlans, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return sampled(self, *args)
+
+    monkeypatch.setattr(SampledPlans, "sampled", stopped)
+    result = solved(traces, out)
+    assert result.exit_code == 130
+    assert kept.name in result.output.replace("\n", "")
+    assert "the same command goes on" in " ".join(result.output.split())
+    assert len(json.loads(kept.read_text())) == 3
+    assert not out.exists()
+
+
+def test_the_model_is_loaded_as_asked_and_its_results_kept_apart(traces: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
+    assert solved(traces, out).exit_code == 0
+    plain = set(json.loads(kept.read_text()))
+    assert solved(traces, out, "--dtype", "bfloat16", "--device", "cpu").exit_code == 0
+    both = json.loads(kept.read_text())
+    assert plain < set(both)
+    halves = [one["errors"] for name, one in both.items() if name not in plain]
+    assert all(0 < error < 1 for errors in halves for error in errors)
+
+
 @pytest.mark.parametrize(
     ("content", "word"),
     [
