@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,7 @@ class SampledPlans:
         if key not in self._known:
             self._known[key] = self._sample(_batch(traces), batch, traces[0], plan)
             if self._file is not None:
-                kept = {name: {"errors": one.errors, "weights": one.weights} for name, one in self._known.items()}
-                atomic.write_text(self._file, json_text.spell(kept))
+                atomic.write_text(self._file, _spelled(self._known))
         return self._known[key]
 
     def _sample(self, jobs: Sequence[Job], batch: tuple[str, ...], first: Trace, plan: Policy) -> Sampled:
@@ -191,6 +191,15 @@ def _job(trace: Trace) -> Job:
 def _digest(model: str, batch: Sequence[str], plan: Policy) -> str:
     found = (model, tuple(batch), plan.schedule, plan.forecaster, plan.coordinate, plan.applied_to)
     return hashlib.sha256(repr(found).encode()).hexdigest()[:32]
+
+
+def _spelled(known: Mapping[str, Sampled]) -> str:
+    """One JSON object with a line a plan: a search samples hundreds."""
+    lines = [
+        f"{json.dumps(key)}: {json.dumps({'errors': one.errors, 'weights': one.weights}, allow_nan=False)}"
+        for key, one in known.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _read(file: Path) -> dict[str, Sampled]:
