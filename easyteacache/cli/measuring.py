@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
     from easyteacache.solver.runs import Runs
     from easyteacache.trace import Trace
 
+# Far from the seeds that people record with: no held-out run is sampled.
+FURTHER = 1 << 20
+
 
 def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_step: Callable[[], None]) -> Measure:
     """What samples plans on calibration runs of a bucket with ``pipe``: the first ``runs`` of the first one's size and guidance.
 
-    Results stay in ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
+    Where fewer were recorded, their prompts are sampled with further seeds: weights and errors need no trace. Results stay in
+    ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
     """
     import numpy as np
 
@@ -27,12 +32,24 @@ def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_step: Ca
     plans = SampledPlans(pipe, file=kept_in, model=model, on_step=on_step)
 
     def measure(known: Runs, plan: Plan) -> Measured:
-        first = _setting(known.traces[0])
-        alike = [trace for trace in known.traces if _setting(trace) == first]
-        found = plans.sampled(alike[:runs], _policy(plan, known))
+        found = plans.sampled(_runs(known, runs), _policy(plan, known))
         return Measured(found.weights, np.array(found.errors))
 
     return measure
+
+
+def _runs(known: Runs, count: int) -> list[Trace]:
+    first = _setting(known.traces[0])
+    alike = [trace for trace in known.traces if _setting(trace) == first]
+    more = max(0, count - len(alike))
+    further = [_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in range(more)]
+    return [*alike[:count], *further]
+
+
+def _reseeded(trace: Trace, turn: int) -> Trace:
+    seed = trace.header.seed
+    changed = None if seed is None else seed + turn * FURTHER
+    return dataclasses.replace(trace, header=trace.header.model_copy(update={"seed": changed}))
 
 
 def _setting(trace: Trace) -> tuple[object, ...]:

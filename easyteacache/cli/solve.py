@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="With --measure: runs a plan is sampled on, together in one batch.",
+    help="With --measure: runs a plan is sampled on, in one batch; beyond those recorded, their prompts with further seeds.",
 )
 @loading_options("With --measure: ")
 @click.option("--title", help="The model's name as people write it.  [the key]")

@@ -19,7 +19,7 @@ from easyteacache.cli.main import main
 from easyteacache.cli.measuring import _policy, measure_with
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.recording.refit import Refit
-from easyteacache.integrations.recording.sampled import LOST, SampledPlans
+from easyteacache.integrations.recording.sampled import LOST, Sampled, SampledPlans
 from easyteacache.policy import Policy
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
 from easyteacache.solver.filling import Filling
@@ -280,11 +280,29 @@ def test_the_measure_samples_the_first_runs_of_a_bucket(pipe: Any, runs: Runs, t
     assert (found.weights, tuple(found.errors)) == (expected.weights, expected.errors)
 
 
+def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
+    pipe: Any, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(SampledPlans, "sampled", lambda self, traces, plan: asked.extend(traces) or Sampled((0.1,), ()))
+    weights = StateFit(runs).weights(BY_FORECAST.computed)
+    measure = measure_with(pipe, model="", runs=7, kept_in=tmp_path / "kept.json", on_step=lambda: None)
+    measure(runs, weighted(BY_FORECAST, weights))
+    heads = [trace.header for trace in asked]
+    assert [head.prompt for head in heads] == [
+        trace.header.prompt for trace in (*runs.traces, *runs.traces, runs.traces[0])
+    ]
+    assert len({(head.prompt, head.seed) for head in heads}) == 7
+    assert len({trace.run_id for trace in asked}) == 7
+    assert asked[:3] == list(runs.traces)
+    assert min(head.seed for head in heads[3:]) > 1_000_000
+
+
 def test_only_runs_of_one_guidance_are_sampled_together(pipe: Any, runs: Runs, tmp_path: Path) -> None:
     first, second, third = runs.traces
     other = dataclasses.replace(second, header=second.header.model_copy(update={"guidance_scale": 5.0}))
     mixed = dataclasses.replace(runs, traces=(first, other, third))
-    measure = measure_with(pipe, model="reference", runs=3, kept_in=tmp_path / "kept.json", on_step=lambda: None)
+    measure = measure_with(pipe, model="reference", runs=2, kept_in=tmp_path / "kept.json", on_step=lambda: None)
     weights = StateFit(runs).weights(BY_FORECAST.computed)
     assert measure(mixed, weighted(BY_FORECAST, weights)).errors.shape == (2,)
     with pytest.raises(InvalidTrace, match="sample them apart"):
