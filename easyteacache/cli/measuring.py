@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 FURTHER = 1 << 20
 
 
-def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_step: Callable[[], None]) -> Measure:
+def measure_with(pipe: Any, *, model: str, runs: int | None, kept_in: Path, on_step: Callable[[], None]) -> Measure:
     """What samples plans on calibration runs of a bucket with ``pipe``: the first ``runs`` of the first one's size and guidance.
 
-    Where fewer were recorded, their prompts are sampled with further seeds: weights and errors need no trace. Results stay in
-    ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
+    Where fewer were recorded, their prompts are sampled with further seeds: weights and errors need no trace. None takes those there
+    are. Results stay in ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
     """
     import numpy as np
 
@@ -38,9 +38,11 @@ def measure_with(pipe: Any, *, model: str, runs: int, kept_in: Path, on_step: Ca
     return measure
 
 
-def _runs(known: Runs, count: int) -> list[Trace]:
+def _runs(known: Runs, count: int | None) -> list[Trace]:
     first = _setting(known.traces[0])
     alike = [trace for trace in known.traces if _setting(trace) == first]
+    if count is None:
+        return alike
     more = max(0, count - len(alike))
     further = [_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in range(more)]
     return [*alike[:count], *further]

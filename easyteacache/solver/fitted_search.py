@@ -76,7 +76,7 @@ def improve(fit: StateFit, schedule: Schedule, *, tick: Callable[[], None] = lam
     best = _value(fit, schedule)
     for _ in range(MOST_SWEEPS):
         tick()
-        moves = _neighbours(schedule, fit.num_steps)
+        moves = neighbours(schedule, fit.num_steps)
         values = [_value(fit, move) for move in moves]
         if not values or min(values) >= best - LEAST_GAIN:
             break
@@ -84,8 +84,9 @@ def improve(fit: StateFit, schedule: Schedule, *, tick: Callable[[], None] = lam
     return schedule
 
 
-def _neighbours(schedule: Schedule, num_steps: int) -> list[Schedule]:
-    computed, places = set(schedule), [d for d in range(-REACH, REACH + 1) if d]
+def neighbours(schedule: Schedule, num_steps: int, *, reach: int = REACH) -> list[Schedule]:
+    """Every schedule with one computed step, not the first, moved by up to ``reach``."""
+    computed, places = set(schedule), [d for d in range(-reach, reach + 1) if d]
     moves = [(old, old + d) for old in schedule[1:] for d in places if 0 < old + d < num_steps]
     return [tuple(sorted((computed - {old}) | {new})) for old, new in moves if new not in computed]
 

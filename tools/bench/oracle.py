@@ -1,7 +1,7 @@
 """How far is the record's plan from the best one that knows the evaluation runs?
 
     python tools/bench/oracle.py --steps 25
-    python tools/bench/oracle.py --steps 25 --frames 1 --record my.json --out oracle.json
+    python tools/bench/oracle.py --steps 25 --frames 1 --record my.json --kept oracle.json
 
 The oracle is found on the very runs of the benchmark that it is judged on, and nobody could have it beforehand: they are recorded,
 schedules are searched on their traces under every view of how errors travel, weights are fitted to what each plan computes on
@@ -30,6 +30,7 @@ from easyteacache.integrations.recording import RecordingSettings, record_pipeli
 from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver.choice import FittedPlans, Measure, Measured
 from easyteacache.solver.fitted import Schedule, StateFit
+from easyteacache.solver.fitted_search import neighbours
 from easyteacache.solver.plan import Plan, computed_steps
 from easyteacache.solver.replay import filling_of
 from easyteacache.solver.runs import Runs
@@ -73,13 +74,15 @@ def main(
     found = Registry.default().find(KEY).calibration if record is None else calibration.load(record)
     runs, rows, plans = _recorded(subject, case, pairs), [], list[str]()
     with tqdm(unit="step", disable=None) as bar:
-        measure = measure_with(subject.pipe, model=subject.digest, runs=pairs, kept_in=kept, on_step=bar.update)
-        oracle = Oracle(runs, measure, bar.set_description)
+        measure = measure_with(subject.pipe, model=subject.digest, runs=None, kept_in=kept, on_step=bar.update)
+        exact, oracle = _latents(subject, runs), Oracle(runs, measure, bar.set_description)
         for target in targets:
             count = computed_steps(steps, target)
             setting = Setting(sequence_length=subject.tokens(case), num_steps=steps, speedup=target)
             policy = resolve(found, setting)
-            own = _decibels(_errors(subject, runs, TeaCache.from_policy(policy)))
+            with TeaCache.from_policy(policy).attached(subject.pipe, allow_borrowed=True):
+                cached = _latents(subject, runs)
+            own = _decibels(np.linalg.norm(cached - exact, axis=1) / np.linalg.norm(exact, axis=1))
             plan, measured = oracle.best(count, policy)
             best = _decibels(measured.errors)
             plans += [f"{target:g}x  record  {filling_of(policy)}, {_steps(policy.schedule)}"]
@@ -122,19 +125,13 @@ class Oracle:
     def _moved(self, plan: Plan, best: Measured) -> tuple[Plan, Measured] | None:
         self._tell(f"moving steps of {len(plan.computed)}")
         before, screened = self._measure(self._few, plan).typical, []
-        for schedule in _neighbours(plan.computed, self._runs.num_steps):
+        for schedule in neighbours(plan.computed, self._runs.num_steps, reach=1):
             moved = self._started(plan, schedule)
             screened.append((self._measure(self._few, moved).typical - before, schedule, moved))
         for gain, _, moved in sorted(screened)[:TRIED_IN_FULL]:
             if gain < -PROMISING and (found := self._measure(self._runs, moved)).typical < best.typical:
                 return moved, found
         return None
-
-
-def _neighbours(schedule: Schedule, num_steps: int) -> list[Schedule]:
-    chosen = set(schedule)
-    moves = [(old, old + d) for old in schedule[1:] for d in (-1, 1) if 0 < old + d < num_steps]
-    return [tuple(sorted((chosen - {old}) | {new})) for old, new in moves if new not in chosen]
 
 
 def _recorded(subject: ReferenceSubject, case: Case, pairs: int) -> Runs:
@@ -144,8 +141,8 @@ def _recorded(subject: ReferenceSubject, case: Case, pairs: int) -> Runs:
         return Runs.stack(TraceSet.load(folder).runs)
 
 
-def _errors(subject: ReferenceSubject, runs: Runs, cache: TeaCache) -> np.ndarray[Any, Any]:
-    """Relative L2 errors of the final latents with what ``cache`` has, (R,)."""
+def _latents(subject: ReferenceSubject, runs: Runs) -> np.ndarray[Any, Any]:
+    """The runs sampled again as one batch with whatever is attached, (R, D)."""
     heads = [trace.header for trace in runs.traces]
     arguments: dict[str, Any] = {
         "prompt": [head.prompt for head in heads],
@@ -158,10 +155,7 @@ def _errors(subject: ReferenceSubject, runs: Runs, cache: TeaCache) -> np.ndarra
         "output_type": "latent",
         "return_dict": False,
     }
-    exact = subject.pipe(**arguments)[0].flatten(1).double()
-    with cache.attached(subject.pipe, allow_borrowed=True):
-        found = subject.pipe(**arguments)[0].flatten(1).double()
-    return np.asarray((found - exact).norm(dim=1) / exact.norm(dim=1))
+    return np.asarray(subject.pipe(**arguments)[0].flatten(1).double().numpy())
 
 
 def _steps(schedule: Schedule | None) -> str:
