@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 FURTHER = 1 << 20
 
 
-def measure_with(pipe: Any, *, model: str, runs: int | None, kept_in: Path, on_step: Callable[[], None]) -> Measure:
+def measure_with(
+    pipe: Any,
+    *,
+    model: str,
+    runs: int | None,
+    batch: int | None = None,
+    kept_in: Path,
+    on_step: Callable[[], None],
+) -> Measure:
     """What samples plans on calibration runs of a bucket with ``pipe``: the first ``runs`` of the first one's size and guidance.
 
-    Where fewer were recorded, their prompts are sampled with further seeds: weights and errors need no trace. None takes those there
-    are. Results stay in ``kept_in``. ``model`` is what the pipeline was opened by: results of another one are not taken for its own.
+    Where fewer were recorded and further ones are asked for, prompts are sampled with further seeds: weights and errors need no trace.
+    None takes those there are. ``batch`` are sampled at once. Results stay in ``kept_in``. ``model`` is what the pipeline was opened
+    by: results of another one are not taken for its own.
     """
     import numpy as np
 
@@ -31,21 +40,20 @@ def measure_with(pipe: Any, *, model: str, runs: int | None, kept_in: Path, on_s
 
     plans = SampledPlans(pipe, file=kept_in, model=model, on_step=on_step)
 
-    def measure(known: Runs, plan: Plan) -> Measured:
-        found = plans.sampled(_runs(known, runs), _policy(plan, known))
+    def measure(known: Runs, plan: Plan, *, further: bool = False) -> Measured:
+        found = plans.sampled(_runs(known, runs, further=further), _policy(plan, known), batch=batch)
         return Measured(found.weights, np.array(found.errors))
 
     return measure
 
 
-def _runs(known: Runs, count: int | None) -> list[Trace]:
+def _runs(known: Runs, count: int | None, *, further: bool) -> list[Trace]:
     first = _setting(known.traces[0])
-    alike = [trace for trace in known.traces if _setting(trace) == first]
-    if count is None:
+    alike = [trace for trace in known.traces if _setting(trace) == first][:count]
+    if count is None or not further:
         return alike
-    more = max(0, count - len(alike))
-    further = [_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in range(more)]
-    return [*alike[:count], *further]
+    more = range(count - len(alike))
+    return [*alike, *(_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in more)]
 
 
 def _reseeded(trace: Trace, turn: int) -> Trace:

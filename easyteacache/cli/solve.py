@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from easyteacache.calibration import Calibration
-    from easyteacache.solver.choice import Measure
     from easyteacache.solver.fit import BucketFit
     from easyteacache.solver.solve import Progress, Solution
     from easyteacache.trace import TraceSet
@@ -47,9 +46,15 @@ if TYPE_CHECKING:
 @click.option(
     "--measure-runs",
     type=click.IntRange(min=2),
-    default=8,
+    default=16,
     show_default=True,
-    help="With --measure: runs a plan is sampled on, in one batch; beyond those recorded, their prompts with further seeds.",
+    help="With --measure: runs that decide between plans; beyond those recorded, their prompts with further seeds.",
+)
+@click.option(
+    "--measure-batch",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="With --measure: sample N runs at once and fit the weights on the first N.  [all of them]",
 )
 @loading_options("With --measure: ")
 @click.option("--title", help="The model's name as people write it.  [the key]")
@@ -69,6 +74,7 @@ def solve(
     part: str | None,
     model: str | None,
     measure_runs: int,
+    measure_batch: int | None,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -89,7 +95,7 @@ def solve(
       easyteacache solve traces --out plain.json --method teacache
       easyteacache solve traces --out my-model.json --measure reference
       easyteacache solve traces --out wan.json --dtype bfloat16 \\
-          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-runs 4
+          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-batch 4
 
     \b
     JSON: file, model_key, revision, signal, explains, signals (each bucket,
@@ -97,6 +103,8 @@ def solve(
       forecaster, computed_steps, speedup, error, p90)
     """
     from easyteacache import calibration as records
+    from easyteacache.cli.measuring import measure_with
+    from easyteacache.cli.record import open_pipeline
     from easyteacache.solver.options import FitOptions
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
@@ -115,7 +123,19 @@ def solve(
     kept_in = out.with_name(f"{out.name}.measured.json")
     try:
         with _Bar(len(runs.settings()), hidden=as_json) as progress:
-            measure = None if model is None else _measure(model, runs, measure_runs, loading, kept_in, progress)
+            measure = None
+            if model is not None:
+                _require_correctable(runs)
+                # In another number type it is not quite the same model.
+                name = f"{model} in {loading['dtype']}" if loading["dtype"] else model
+                measure = measure_with(
+                    open_pipeline(model, **loading),
+                    model=name,
+                    runs=measure_runs,
+                    batch=measure_batch,
+                    kept_in=kept_in,
+                    on_step=lambda: progress(""),
+                )
             solution = solve_traces(
                 runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
             )
@@ -135,11 +155,7 @@ def solve(
         click.echo(text.paragraph(f"Warning: {record.notes[-1]}"), err=True)
 
 
-def _measure(
-    model: str, runs: TraceSet, count: int, loading: dict[str, Any], kept_in: Path, progress: Progress
-) -> Measure:
-    from easyteacache.cli.measuring import measure_with
-    from easyteacache.cli.record import open_pipeline
+def _require_correctable(runs: TraceSet) -> None:
     from easyteacache.solver.fitted import correctable
     from easyteacache.solver.runs import Runs
 
@@ -148,10 +164,6 @@ def _measure(
             "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
             "solve them without it"
         )
-    # In another number type it is not quite the same model.
-    name = f"{model} in {loading['dtype']}" if loading["dtype"] else model
-    pipe = open_pipeline(model, **loading)
-    return measure_with(pipe, model=name, runs=count, kept_in=kept_in, on_step=lambda: progress(""))
 
 
 class _Bar:

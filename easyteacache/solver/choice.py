@@ -3,6 +3,7 @@
 Traces say exactly what a plan gets wrong at each step, not what the model makes of it. Where the model is at hand, sampling settles that,
 and fits the weights to the outputs that the plan itself computes: on the reference model the best of the candidates is 1 to 3 dB, in
 the worst samples up to 10 dB, better than the first, and weights of its own are worth up to 0.6 dB more where few steps are computed.
+Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +46,14 @@ class Measured:
         return float(typical(np.maximum(self.errors, SMALLEST)))
 
 
-#: Samples a plan on some of the runs with the model, and fits its weights on from those it has.
-Measure = Callable[[Runs, Plan], Measured]
+class Measure(Protocol):
+    """Samples a plan on some of the runs with the model, and fits its weights on from those it has."""
+
+    def __call__(self, runs: Runs, plan: Plan, /, *, further: bool = False) -> Measured:
+        """``further``: on more runs than were recorded, where a choice depends on it and there is a way to have them."""
+        ...
+
+
 #: A schedule's own weights fill its reused steps.
 BY_WEIGHTS = Filling(FITTED, "step", "output")
 #: Or a forecast of the residual does, whose head then sees the actual sample. Traces cannot tell that it is better, sampling can.
@@ -99,10 +107,11 @@ class FittedPlans:
 def _best(measure: Measure, fit: StateFit, runs: Runs, schedules: Sequence[Schedule], progress: Progress) -> Plan:
     """All schedules with one filling, then the best of them with every other."""
     progress(f"sampling plans that compute {len(schedules[0])} of {runs.num_steps} steps")
-    tried = [(plan, measure(runs, plan)) for plan in (_plan(fit, schedule, FILLED_BY[0]) for schedule in schedules)]
+    plans = [_plan(fit, schedule, FILLED_BY[0]) for schedule in schedules]
+    tried = [(plan, measure(runs, plan, further=True)) for plan in plans]
     finalists = sorted(tried, key=lambda each: each[1].typical)[:FINALISTS]
     others = [_plan(fit, plan.computed, filling) for filling in (BY_WEIGHTS, *FILLED_BY[1:]) for plan, _ in finalists]
-    tried += [(plan, measure(runs, plan)) for plan in others]
+    tried += [(plan, measure(runs, plan, further=True)) for plan in others]
     return _refitted(*min(tried, key=lambda each: each[1].typical))
 
 

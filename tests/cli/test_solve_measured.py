@@ -124,12 +124,12 @@ def test_an_interrupted_search_says_where_its_results_are(
     out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
     sampled, count = SampledPlans.sampled, 0
 
-    def stopped(self: SampledPlans, *args: Any) -> Any:
+    def stopped(self: SampledPlans, *args: Any, **settings: Any) -> Any:
         nonlocal count
         count += 1
         if count == 4:
             raise KeyboardInterrupt
-        return sampled(self, *args)
+        return sampled(self, *args, **settings)
 
     monkeypatch.setattr(SampledPlans, "sampled", stopped)
     result = solved(traces, out)
@@ -284,10 +284,19 @@ def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
     pipe: Any, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(SampledPlans, "sampled", lambda self, traces, plan: asked.extend(traces) or Sampled((0.1,), ()))
-    weights = StateFit(runs).weights(BY_FORECAST.computed)
-    measure = measure_with(pipe, model="", runs=7, kept_in=tmp_path / "kept.json", on_step=lambda: None)
-    measure(runs, weighted(BY_FORECAST, weights))
+
+    def sampled(self: SampledPlans, traces: Any, plan: Policy, *, batch: int | None) -> Sampled:
+        assert batch == 4
+        asked.extend(traces)
+        return Sampled((0.1,), ())
+
+    monkeypatch.setattr(SampledPlans, "sampled", sampled)
+    plan = weighted(BY_FORECAST, StateFit(runs).weights(BY_FORECAST.computed))
+    measure = measure_with(pipe, model="", runs=7, batch=4, kept_in=tmp_path / "kept.json", on_step=lambda: None)
+    measure(runs, plan)
+    assert asked == list(runs.traces)
+    asked.clear()
+    measure(runs, plan, further=True)
     heads = [trace.header for trace in asked]
     assert [head.prompt for head in heads] == [
         trace.header.prompt for trace in (*runs.traces, *runs.traces, runs.traces[0])
@@ -296,6 +305,27 @@ def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
     assert len({trace.run_id for trace in asked}) == 7
     assert asked[:3] == list(runs.traces)
     assert min(head.seed for head in heads[3:]) > 1_000_000
+
+
+def test_weights_are_fitted_on_the_first_batch_and_the_others_follow_them(
+    pipe: Any, runs: Runs, tmp_path: Path
+) -> None:
+    for plan in EVERY:
+        asked = started(plan, runs)
+        both = SampledPlans(pipe, file=tmp_path / "kept.json").sampled(runs.traces, asked, batch=2)
+        alone = SampledPlans(pipe).sampled(runs.traces[:2], asked)
+        assert both.weights == alone.weights
+        assert both.errors[:2] == alone.errors
+        last = runs.traces[2]
+        with TeaCache.from_policy(dataclasses.replace(asked, weights=alone.weights)).attached(
+            pipe, allow_borrowed=True
+        ):
+            cached = sampled(pipe, last)
+        exact = sampled(pipe, last)
+        assert both.errors[2] == pytest.approx(float((cached - exact).norm() / exact.norm()), rel=1e-4)
+        # What was sampled in another division is not taken for it.
+        together = SampledPlans(pipe, file=tmp_path / "kept.json").sampled(runs.traces, asked)
+        assert together.weights != both.weights
 
 
 def test_only_runs_of_one_guidance_are_sampled_together(pipe: Any, runs: Runs, tmp_path: Path) -> None:

@@ -135,11 +135,12 @@ class Counted:
     """
 
     def __init__(self, **worse: float) -> None:
-        self.worse, self.asked = worse, list[Plan]()
+        self.worse, self.asked, self.further = worse, list[Plan](), list[bool]()
 
-    def __call__(self, runs: Runs, plan: Plan) -> Measured:
+    def __call__(self, runs: Runs, plan: Plan, *, further: bool = False) -> Measured:
         assert plan.filling.weights == StateFit(runs).weights(plan.computed)
         self.asked.append(plan)
+        self.further.append(further)
         errors = sampled(runs, plan) * self.worse.get(plan.filling.forecaster, 1.0)
         return Measured(changed(plan.filling.weights), errors)
 
@@ -246,8 +247,9 @@ def test_another_length_takes_the_plans_over_with_weights_of_its_own(runs: Runs)
     asked = len(measure.asked)
     others = Runs.stack([traced(seed, length=128) for seed in range(20, 32)])
     long = fitted.plans(others, counts)
-    # Each winner is sampled once, for its weights.
+    # Each winner is sampled once, for its weights, which takes fewer runs than the choice.
     assert len(measure.asked) == asked + len(counts)
+    assert measure.further == [True] * asked + [False] * len(counts)
     for count in counts:
         assert long[count].computed == short[count].computed
         assert bare(long[count]) == bare(short[count])

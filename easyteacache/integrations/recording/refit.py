@@ -30,7 +30,7 @@ class Refit:
     """What an Euler sampler is handed at every step of one plan, and the weights that say so.
 
     Args:
-        exact: (S + 1) states of the uncached runs, each (R, ...), the noise first.
+        exact: (S + 1) states of the uncached runs, each (R, ...), the noise first; None: nothing is fitted, ``start`` is followed.
         sizes: (S,) σ of the next step − σ of this one.
         schedule: the computed steps, ascending, beginning with 0.
         start: a row of weights for every step, of the computed outputs up to it, oldest first: where the fit starts from.
@@ -39,7 +39,7 @@ class Refit:
 
     def __init__(
         self,
-        exact: Sequence[Tensor],
+        exact: Sequence[Tensor] | None,
         sizes: Sequence[float],
         schedule: Sequence[int],
         start: Sequence[Row],
@@ -48,9 +48,8 @@ class Refit:
     ) -> None:
         self._exact, self._sizes, self._schedule, self._fills = exact, sizes, frozenset(schedule), fills
         self._start = start
-        moved = (exact[-1] - exact[0]).flatten(1).double().norm(dim=1)
         #: (R,) every run counts by its error relative to how far the sampler moves its noise.
-        self._scale = (1.0 / moved.clamp_min(torch.finfo(torch.double).tiny)).numpy()
+        self._scale = np.ones(0) if exact is None else _scale(exact[-1] - exact[0])
         self._outputs: deque[Tensor] = deque(maxlen=max(len(row) for row in start))
         #: The state after the last corrected step, and what the steps since then weigh by ``start`` and by holding the last output.
         self._base: Tensor | None = None
@@ -75,7 +74,7 @@ class Refit:
         if computed and len(self._outputs) == 1:
             self._next(_hold(1))
             return output
-        total = self._nearest(self._exact[step + 1])
+        total = self._wanted if self._exact is None else self._nearest(self._exact[step + 1])
         own = total / size
         if self._held:
             own[-2] -= self._held / size
@@ -118,6 +117,11 @@ class Refit:
             shares = 1.0 / np.maximum(squares_now, max(NEAREST * float(np.median(squares_now)), np.finfo(float).tiny))
             shares /= shares.max()
         return np.asarray(self._wanted + change)
+
+
+def _scale(moved: Tensor) -> Array:
+    sizes = moved.flatten(1).double().norm(dim=1)
+    return np.asarray((1.0 / sizes.clamp_min(torch.finfo(torch.double).tiny)).numpy())
 
 
 def _hold(count: int) -> Row:

@@ -48,7 +48,7 @@ class Sampled:
 class SampledPlans:
     """Plans sampled on recorded runs, each once and remembered in a file.
 
-    The runs of a bucket are sampled together, one batch of the pipeline, because weights are fitted over all of them.
+    Runs that weights are fitted over are sampled together, one batch of the pipeline.
 
     Args:
         pipe: the pipeline that the runs were recorded with, with an Euler sampler; nothing attached to it.
@@ -69,47 +69,68 @@ class SampledPlans:
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._pipe, self._file, self._model, self._on_step = pipe, file, model, on_step
-        # Of one batch at a time: states of long videos are large.
-        self._exact: tuple[tuple[str, ...], list[Tensor]] = ((), [])
+        #: Uncached states by the runs of a batch; only those of the last question, because states of long videos are large.
+        self._exact: dict[tuple[str, ...], list[Tensor]] = {}
         self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
 
-    def sampled(self, traces: Sequence[Trace], plan: Policy) -> Sampled:
+    def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
         """Errors and weights of ``plan``, a schedule with the weights that the fit starts from, on runs of one setting.
+
+        Args:
+            batch: the most runs to sample at once. Weights are fitted on the first ones, the others are sampled with them. None
+                takes all at once.
 
         Raises:
             InvalidTrace: a run's prompt was not published, it has no seed, it is an expert's, or the runs differ in their settings.
             AttachError: the pipeline takes other arguments than the runs were recorded with, or samples no numbers without a cache.
         """
-        batch = tuple(trace.run_id for trace in traces)
-        key = _digest(self._model, batch, plan)
+        size = len(traces) if batch is None else batch
+        batches = [traces[start : start + size] for start in range(0, len(traces), size)]
+        key = _digest(self._model, [_ids(runs) for runs in batches], plan)
         if key not in self._known:
-            self._known[key] = self._sample(_batch(traces), batch, traces[0], plan)
+            self._known[key] = self._sample(batches, _jobs(traces), plan)
             if self._file is not None:
                 atomic.write_text(self._file, _spelled(self._known))
         return self._known[key]
 
-    def _sample(self, jobs: Sequence[Job], batch: tuple[str, ...], first: Trace, plan: Policy) -> Sampled:
+    def _sample(self, batches: Sequence[Sequence[Trace]], jobs: Sequence[Job], plan: Policy) -> Sampled:
+        asked, size = [_ids(runs) for runs in batches], len(batches[0])
+        self._exact = {ids: states for ids, states in self._exact.items() if ids in asked}
+        sigmas = batches[0][0].sigmas
+        sizes = [float(size) for size in sigmas[1:] - sigmas[:-1]]
+        errors, rows = list[float](), tuple[Row, ...]()
+        for ids, start in zip(asked, range(0, len(jobs), size), strict=True):
+            some = jobs[start : start + size]
+            if ids not in self._exact:
+                states = self._uncached(some, len(sizes))
+                # Only the first batch's weights are fitted.
+                self._exact[ids] = states[-1:] if rows else states
+            exact = self._exact[ids]
+            final, found = self._under(
+                replace(plan, weights=rows or plan.weights), some, sizes, None if rows else exact
+            )
+            errors += _errors(final, exact[-1])
+            rows = rows or found
+        return Sampled(tuple(error if math.isfinite(error) else LOST for error in errors), rows)
+
+    def _under(
+        self, plan: Policy, jobs: Sequence[Job], sizes: Sequence[float], exact: list[Tensor] | None
+    ) -> tuple[Tensor, tuple[Row, ...]]:
+        """Final states (R, ...) under ``plan``, and its weights; where uncached states are given, those that are fitted to them."""
         assert plan.schedule is not None
         assert plan.weights is not None
-        if self._exact[0] != batch:
-            self._exact = (batch, self._uncached(jobs, first.num_steps))
-        exact, fills = self._exact[1], plan.forecaster == FITTED
-        sizes = [float(size) for size in first.sigmas[1:] - first.sigmas[:-1]]
+        fills = plan.forecaster == FITTED
         refit = Refit(exact, sizes, plan.schedule, plan.weights, fills=fills)
         plain = replace(plan, weights=None)
         if fills:
             # What the pipeline gives at reused steps is replaced anyway.
             plain = replace(plain, forecaster="hold", applied_to="residual")
         with TeaCache.from_policy(plain).attached(self._pipe, allow_borrowed=True):
-            final = self._states(jobs, first.num_steps, refit.handed)[-1]
-        errors = (final - exact[-1]).flatten(1).double().norm(dim=1) / exact[-1].flatten(1).double().norm(dim=1)
-        return Sampled(
-            tuple(error if math.isfinite(error) else LOST for error in errors.tolist()),
-            tuple(refit.rows),
-        )
+            final = self._states(jobs, len(sizes), refit.handed)[-1]
+        return final, tuple(refit.rows)
 
     def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
-        states = self._states(jobs, steps, lambda step, output, state: output)
+        states = self._states(jobs, steps, _as_it_is)
         if not torch.isfinite(states[-1]).all() or not states[-1].any():
             raise AttachError(
                 f"{type(self._pipe).__name__} samples no numbers for {jobs[0].prompt!r} even without a cache: "
@@ -159,7 +180,21 @@ def _changed(scheduler: Any, change: StepChange, states: list[Tensor], on_step: 
         del scheduler.step
 
 
-def _batch(traces: Sequence[Trace]) -> list[Job]:
+def _as_it_is(step: int, output: Tensor, state: Tensor) -> Tensor:
+    return output
+
+
+def _errors(final: Tensor, exact: Tensor) -> list[float]:
+    """Relative L2 of every run, (R,)."""
+    wanted = exact.flatten(1).double()
+    return [float(error) for error in (final.flatten(1).double() - wanted).norm(dim=1) / wanted.norm(dim=1)]
+
+
+def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
+    return tuple(trace.run_id for trace in traces)
+
+
+def _jobs(traces: Sequence[Trace]) -> list[Job]:
     jobs = [_job(trace) for trace in traces]
     for trace, job in zip(traces, jobs, strict=True):
         if replace(job, prompt="", seed=0) != replace(jobs[0], prompt="", seed=0):
@@ -188,8 +223,8 @@ def _job(trace: Trace) -> Job:
     )
 
 
-def _digest(model: str, batch: Sequence[str], plan: Policy) -> str:
-    found = (model, tuple(batch), plan.schedule, plan.forecaster, plan.coordinate, plan.applied_to)
+def _digest(model: str, batches: Sequence[tuple[str, ...]], plan: Policy) -> str:
+    found = (model, *batches, plan.schedule, plan.forecaster, plan.coordinate, plan.applied_to)
     return hashlib.sha256(repr(found).encode()).hexdigest()[:32]
 
 
