@@ -174,12 +174,17 @@ def _found(record: str | Path | None) -> Any:
     return Registry.default().find(record)
 
 
+def _moves(frames: int | None) -> bool:
+    return (frames or 1) > 1
+
+
 def _recorded(bed: Bed) -> Any:
-    """The given traces of this step count, or a few runs recorded now."""
+    """The given traces of this step count, of images or videos as the case is, or a few runs recorded now."""
     from easyteacache.trace import TraceSet
 
     if bed.traces is not None:
-        given = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
+        alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
+        given = TraceSet(run for run in alike if _moves(run.header.frames) == _moves(bed.case.frames))
         if len(given):
             return given
     from easyteacache.integrations.recording import RecordingSettings, record_pipeline

@@ -68,8 +68,9 @@ SMALLEST = 1e-12
 class FittedPlans:
     """Plans with fitted weights, bucket after bucket.
 
-    Candidates are measured in the first bucket of every step count and shift, best the shortest. What won there is what the others
-    get: length matters little (docs/transfer.md), and samples of long ones are dear. Weights are every bucket's own.
+    Candidates are measured in the first bucket of every step count and shift, best the shortest, of images and videos apart. What won
+    there is what the others get: length matters little (docs/transfer.md), and samples of long ones are dear. Weights are every
+    bucket's own.
 
     Args:
         measure: samples plans with the model; None: traces alone decide.
@@ -77,7 +78,7 @@ class FittedPlans:
 
     def __init__(self, measure: Measure | None = None) -> None:
         self._measure = measure
-        self._won: dict[tuple[int, float | None], dict[int, Plan]] = {}
+        self._won: dict[tuple[int, float | None, bool], dict[int, Plan]] = {}
 
     @property
     def measured(self) -> bool:
@@ -92,7 +93,8 @@ class FittedPlans:
         if self._measure is None:
             search = FittedSearch(runs, min(counts), views=UNMEASURED, tick=lambda: progress(""))
             return {count: _plan(fit, search.candidates(count)[0], BY_WEIGHTS) for count in counts}
-        setting = (runs.num_steps, runs.traces[0].header.shift)
+        head = runs.traces[0].header
+        setting = (runs.num_steps, head.shift, (head.frames or 1) > 1)
         if setting in self._won:
             progress(f"sampling {len(counts)} plans of {runs.num_steps} steps")
             won = {count: _plan(fit, plan.computed, plan.filling) for count, plan in self._won[setting].items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from easyteacache.bench.cache_dit_caches import DBCache
 from easyteacache.bench.contender import Bed, Contender
 from easyteacache.bench.diffusers_caches import FirstBlockCache, MagCache, TaylorSeer, quiet
 from easyteacache.bench.samplers import FewerSteps
-from easyteacache.bench.scheduled import EasyTeaCache, Uniform
+from easyteacache.bench.scheduled import EasyTeaCache, OfficialTeaCache, Uniform
+from easyteacache.bench.subject import Case
 from easyteacache.bench.trial import Uncached, calibrated_on, sample
 from easyteacache.teacache import TeaCache
 
@@ -23,6 +26,7 @@ Beds = dict[str, tuple[Bed, Uncached]]
 BOTH = ("wan", "flux")
 PEERS = [contender.name for contender in roster.everybody() if contender.kind != "own"]
 BLOCKS = 6  # of the packaged model
+REFERENCE_TRACES = Path(__file__).resolve().parents[1] / "fixtures" / "traces" / "reference"
 
 
 def attempts(contender: Contender, bed: Bed) -> Iterator[dict[str, Any]]:
@@ -111,6 +115,13 @@ def test_fewer_steps_is_the_same_pipeline_with_fewer_steps(beds: Beds) -> None:
     pair = bed.calibration_pairs[0]
     found = sample(bed, uncached.meter, FewerSteps(), {"steps": 4}, {}, pair)
     assert np.array_equal(found.frames, bed.subject.sample(bed.case, pair, steps=4))
+
+
+@pytest.mark.parametrize(("frames", "runs"), [(1, 20), (4, 60)])
+def test_the_official_fit_takes_given_runs_of_its_own_kind(beds: Beds, frames: int, runs: int) -> None:
+    bed, _ = beds["wan"]
+    asked = dataclasses.replace(bed, case=Case(frames, 16, 16, 25), traces=REFERENCE_TRACES)
+    assert OfficialTeaCache().calibrate(asked)["runs"] == runs
 
 
 def test_magcache_is_calibrated_by_its_own_tool_for_each_branch(beds: Beds) -> None:

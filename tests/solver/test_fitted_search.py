@@ -68,7 +68,7 @@ def noise_of(seed: int) -> Array:
     return np.random.default_rng([seed, 77]).normal(size=SIZE)
 
 
-def traced(seed: int, *, steps: int = STEPS, length: int = 64) -> Trace:
+def traced(seed: int, *, steps: int = STEPS, length: int = 64, frames: int = 1) -> Trace:
     levels = levels_of(steps)
     _, outputs = MODEL.sample(noise_of(seed), levels, np.eye(steps), range(steps))
     header = TraceHeader(
@@ -77,6 +77,7 @@ def traced(seed: int, *, steps: int = STEPS, length: int = 64) -> Trace:
         branches=("cond",),
         num_steps=steps,
         sequence_length=length,
+        frames=frames,
         sampler=EULER,
         shift=3.0,
         prediction="velocity",
@@ -255,9 +256,17 @@ def test_another_length_takes_the_plans_over_with_weights_of_its_own(runs: Runs)
         assert bare(long[count]) == bare(short[count])
         assert long[count].filling.weights == changed(StateFit(others).weights(long[count].computed))
         assert long[count].filling.weights != short[count].filling.weights
+
+
+@pytest.mark.parametrize("other", [{"steps": 12}, {"frames": 4}], ids=["other steps", "a video"])
+def test_other_step_counts_and_videos_are_chosen_for_themselves(runs: Runs, other: dict[str, int]) -> None:
+    measure, counts = Counted(), (5, 3)
+    fitted = FittedPlans(measure)
+    fitted.plans(runs, counts)
     before = len(measure.asked)
-    fitted.plans(stacked(steps=12), counts)
+    fitted.plans(stacked(**other), counts)
     assert len(measure.asked) > before + len(counts)
+    assert all(measure.further)
 
 
 def test_runs_of_another_sampler_have_no_fitted_plans_and_are_measured_never(make_set: MakeSet) -> None:

@@ -39,8 +39,8 @@ def test_the_shipped_record_passes_validation_on_runs_it_has_not_seen(record: ca
     assert record.status == "validated"
 
 
-def test_the_shipped_record_covers_three_lengths_and_two_step_counts(record: calibration.Calibration) -> None:
-    assert {bucket.sequence_length for bucket in record.buckets} == {256, 576, 1024}
+def test_the_shipped_record_covers_four_lengths_and_two_step_counts(record: calibration.Calibration) -> None:
+    assert {bucket.sequence_length for bucket in record.buckets} == {64, 256, 576, 1024}
     assert {bucket.num_steps for bucket in record.buckets} == {25, 50}
 
 
