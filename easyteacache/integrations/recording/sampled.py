@@ -69,8 +69,9 @@ class SampledPlans:
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._pipe, self._file, self._model, self._on_step = pipe, file, model, on_step
-        #: Uncached states by the runs of a batch; only those of the last question, because states of long videos are large.
-        self._exact: dict[tuple[str, ...], list[Tensor]] = {}
+        #: Uncached states by batch, the final one alone where it follows another's weights. Only those of the last question: states of
+        #: long videos are large.
+        self._exact: dict[tuple[tuple[str, ...], bool], list[Tensor]] = {}
         self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
 
     def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
@@ -94,39 +95,36 @@ class SampledPlans:
         return self._known[key]
 
     def _sample(self, batches: Sequence[Sequence[Trace]], jobs: Sequence[Job], plan: Policy) -> Sampled:
-        asked, size = [_ids(runs) for runs in batches], len(batches[0])
-        self._exact = {ids: states for ids, states in self._exact.items() if ids in asked}
-        sigmas = batches[0][0].sigmas
-        sizes = [float(size) for size in sigmas[1:] - sigmas[:-1]]
-        errors, rows = list[float](), tuple[Row, ...]()
-        for ids, start in zip(asked, range(0, len(jobs), size), strict=True):
-            some = jobs[start : start + size]
-            if ids not in self._exact:
-                states = self._uncached(some, len(sizes))
-                # Only the first batch's weights are fitted.
-                self._exact[ids] = states[-1:] if rows else states
-            exact = self._exact[ids]
-            final, found = self._under(
-                replace(plan, weights=rows or plan.weights), some, sizes, None if rows else exact
-            )
+        size, sigmas = len(batches[0]), batches[0][0].sigmas
+        asked = [(_ids(runs), number == 0) for number, runs in enumerate(batches)]
+        self._exact = {which: states for which, states in self._exact.items() if which in asked}
+        errors, rows, moves = list[float](), tuple[Row, ...](), [float(move) for move in sigmas[1:] - sigmas[:-1]]
+        for which, start in zip(asked, range(0, len(jobs), size), strict=True):
+            some, fitted = jobs[start : start + size], which[1]
+            if which not in self._exact:
+                states = self._uncached(some, len(moves))
+                self._exact[which] = states if fitted else states[-1:]
+            exact = self._exact[which]
+            following = plan if fitted else replace(plan, weights=rows)
+            final, found = self._under(following, some, moves, exact if fitted else None)
             errors += _errors(final, exact[-1])
-            rows = rows or found
+            rows = found if fitted else rows
         return Sampled(tuple(error if math.isfinite(error) else LOST for error in errors), rows)
 
     def _under(
-        self, plan: Policy, jobs: Sequence[Job], sizes: Sequence[float], exact: list[Tensor] | None
+        self, plan: Policy, jobs: Sequence[Job], moves: Sequence[float], exact: list[Tensor] | None
     ) -> tuple[Tensor, tuple[Row, ...]]:
         """Final states (R, ...) under ``plan``, and its weights; where uncached states are given, those that are fitted to them."""
         assert plan.schedule is not None
         assert plan.weights is not None
         fills = plan.forecaster == FITTED
-        refit = Refit(exact, sizes, plan.schedule, plan.weights, fills=fills)
+        refit = Refit(exact, moves, plan.schedule, plan.weights, fills=fills)
         plain = replace(plan, weights=None)
         if fills:
             # What the pipeline gives at reused steps is replaced anyway.
             plain = replace(plain, forecaster="hold", applied_to="residual")
         with TeaCache.from_policy(plain).attached(self._pipe, allow_borrowed=True):
-            final = self._states(jobs, len(sizes), refit.handed)[-1]
+            final = self._states(jobs, len(moves), refit.handed)[-1]
         return final, tuple(refit.rows)
 
     def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
