@@ -103,6 +103,11 @@ class TraceHeader(Record):
             raise ValueError(f"a branch may not be called {GUIDED!r}: that is the combination of the branches")
         return self
 
+    @property
+    def moves(self) -> bool:
+        """Whether it sampled a video, and not an image."""
+        return (self.frames or 1) > 1
+
     def identity(self) -> str:
         """What the run's hash covers, as JSON: every field but the release and the date that recorded it."""
         # Absent fields are left out, so that a field added to the format later does not change old runs' ids.

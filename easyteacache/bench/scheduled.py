@@ -174,17 +174,13 @@ def _found(record: str | Path | None) -> Any:
     return Registry.default().find(record)
 
 
-def _moves(frames: int | None) -> bool:
-    return (frames or 1) > 1
-
-
 def _recorded(bed: Bed) -> Any:
     """The given traces of this step count, of images or videos as the case is, or a few runs recorded now."""
     from easyteacache.trace import TraceSet
 
     if bed.traces is not None:
         alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
-        given = TraceSet(run for run in alike if _moves(run.header.frames) == _moves(bed.case.frames))
+        given = TraceSet(run for run in alike if run.header.moves == ((bed.case.frames or 1) > 1))
         if len(given):
             return given
     from easyteacache.integrations.recording import RecordingSettings, record_pipeline

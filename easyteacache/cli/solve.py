@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from easyteacache.calibration import Calibration
+    from easyteacache.solver.choice import Measure
     from easyteacache.solver.fit import BucketFit
     from easyteacache.solver.solve import Progress, Solution
     from easyteacache.trace import TraceSet
@@ -103,8 +104,6 @@ def solve(
       forecaster, computed_steps, speedup, error, p90)
     """
     from easyteacache import calibration as records
-    from easyteacache.cli.measuring import measure_with
-    from easyteacache.cli.record import open_pipeline
     from easyteacache.solver.options import FitOptions
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
@@ -125,17 +124,8 @@ def solve(
         with _Bar(len(runs.settings()), hidden=as_json) as progress:
             measure = None
             if model is not None:
-                _require_correctable(runs)
-                # In another number type it is not quite the same model.
-                name = f"{model} in {loading['dtype']}" if loading["dtype"] else model
-                measure = measure_with(
-                    open_pipeline(model, **loading),
-                    model=name,
-                    runs=measure_runs,
-                    batch=measure_batch,
-                    kept_in=kept_in,
-                    on_step=lambda: progress(""),
-                )
+                size = {"runs": measure_runs, "batch": measure_batch}
+                measure = _measure(model, runs, loading, **size, kept_in=kept_in, on_step=lambda: progress(""))
             solution = solve_traces(
                 runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
             )
@@ -155,15 +145,20 @@ def solve(
         click.echo(text.paragraph(f"Warning: {record.notes[-1]}"), err=True)
 
 
-def _require_correctable(runs: TraceSet) -> None:
+def _measure(model: str, recorded: TraceSet, loading: dict[str, Any], **sampling: Any) -> Measure:
+    from easyteacache.cli.measuring import measure_with
+    from easyteacache.cli.record import open_pipeline
     from easyteacache.solver.fitted import correctable
     from easyteacache.solver.runs import Runs
 
-    if not any(correctable(Runs.stack(runs.group(*setting).runs)) for setting in runs.settings()):
+    if not any(correctable(Runs.stack(recorded.group(*setting).runs)) for setting in recorded.settings()):
         raise click.UsageError(
             "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
             "solve them without it"
         )
+    # In another number type it is not quite the same model.
+    name = f"{model} in {loading['dtype']}" if loading["dtype"] else model
+    return measure_with(open_pipeline(model, **loading), model=name, **sampling)
 
 
 class _Bar:

@@ -94,7 +94,7 @@ class FittedPlans:
             search = FittedSearch(runs, min(counts), views=UNMEASURED, tick=lambda: progress(""))
             return {count: _plan(fit, search.candidates(count)[0], BY_WEIGHTS) for count in counts}
         head = runs.traces[0].header
-        setting = (runs.num_steps, head.shift, (head.frames or 1) > 1)
+        setting = (runs.num_steps, head.shift, head.moves)
         if setting in self._won:
             progress(f"sampling {len(counts)} plans of {runs.num_steps} steps")
             won = {count: _plan(fit, plan.computed, plan.filling) for count, plan in self._won[setting].items()}

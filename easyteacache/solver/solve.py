@@ -204,7 +204,7 @@ def _record(
 ) -> Calibration:
     head = traces[0].header
     key = labels.model_key or "/".join(filter(None, (head.model_key, head.part)))
-    modality = labels.modality or ("video" if any((trace.header.frames or 1) > 1 for trace in traces) else "image")
+    modality = labels.modality or ("video" if any(trace.header.moves for trace in traces) else "image")
     recorded = [trace.header.recorded_at for trace in traces if trace.header.recorded_at]
     return Calibration(
         schema_version=2,

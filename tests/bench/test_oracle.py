@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,19 +13,13 @@ from easyteacache.solver.choice import Measured
 from easyteacache.solver.filling import Filling
 from easyteacache.solver.plan import Plan
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench" / "oracle.py"
 STEPS, RUNS = 20, 12
 BEST = (0, 4, 9, 15)
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("oracle", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("bench/oracle.py")
 
 
 class Valley:
