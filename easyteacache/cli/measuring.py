@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from easyteacache.integrations.recording.sampled import SampledPlans
     from easyteacache.policy import Policy
-    from easyteacache.solver.choice import Measure
+    from easyteacache.solver.choice import Measure, Measured
     from easyteacache.solver.plan import Plan
     from easyteacache.solver.runs import Runs
     from easyteacache.trace import Trace
@@ -29,31 +31,44 @@ def measure_with(
 ) -> Measure:
     """What samples plans on calibration runs of a bucket with ``pipe``: the first ``runs`` of the first one's size and guidance.
 
-    Where fewer were recorded and further ones are asked for, prompts are sampled with further seeds: weights and errors need no trace.
+    Where fewer were recorded and a choice may take more, prompts are sampled with further seeds: weights and errors need no trace.
     None takes those there are. ``batch`` are sampled at once. Results stay in ``kept_in``. ``model`` is what the pipeline was opened
     by: results of another one are not taken for its own.
     """
-    import numpy as np
-
     from easyteacache.integrations.recording.sampled import SampledPlans
-    from easyteacache.solver.choice import Measured
 
-    plans = SampledPlans(pipe, file=kept_in, model=model, on_step=on_step)
+    return _Measuring(SampledPlans(pipe, file=kept_in, model=model, on_step=on_step), runs, batch)
 
-    def measure(known: Runs, plan: Plan, *, further: bool = False) -> Measured:
-        found = plans.sampled(_runs(known, runs, further=further), _policy(plan, known), batch=batch)
+
+class _Measuring:
+    """``solver.choice.Measure``, by sampling."""
+
+    def __init__(self, plans: SampledPlans, runs: int | None, batch: int | None) -> None:
+        self._plans, self._count, self._batch = plans, runs, batch
+
+    def __call__(self, known: Runs, plan: Plan, /, *, batches: int | None = None) -> Measured:
+        import numpy as np
+
+        from easyteacache.solver.choice import Measured
+
+        runs = _alike(known)[: self._count] if batches is None else self._all(known)
+        if batches is not None and self._batch is not None:
+            runs = runs[: batches * self._batch]
+        found = self._plans.sampled(runs, _policy(plan, known), batch=self._batch)
         return Measured(found.weights, np.array(found.errors))
 
-    return measure
+    def batches(self, known: Runs, /) -> int:
+        return 1 if self._batch is None else math.ceil(len(self._all(known)) / self._batch)
+
+    def _all(self, known: Runs) -> list[Trace]:
+        alike = _alike(known)[: self._count]
+        more = range(0 if self._count is None else self._count - len(alike))
+        return [*alike, *(_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in more)]
 
 
-def _runs(known: Runs, count: int | None, *, further: bool) -> list[Trace]:
+def _alike(known: Runs) -> list[Trace]:
     first = _setting(known.traces[0])
-    alike = [trace for trace in known.traces if _setting(trace) == first][:count]
-    if count is None or not further:
-        return alike
-    more = range(count - len(alike))
-    return [*alike, *(_reseeded(alike[i % len(alike)], 1 + i // len(alike)) for i in more)]
+    return [trace for trace in known.traces if _setting(trace) == first]
 
 
 def _reseeded(trace: Trace, turn: int) -> Trace:

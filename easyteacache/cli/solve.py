@@ -49,13 +49,14 @@ if TYPE_CHECKING:
     type=click.IntRange(min=2),
     default=16,
     show_default=True,
-    help="With --measure: runs that decide between plans; beyond those recorded, their prompts with further seeds.",
+    help="With --measure: the most runs that a plan is judged on; beyond those recorded, their prompts with further seeds.",
 )
 @click.option(
     "--measure-batch",
     type=click.IntRange(min=2),
     metavar="N",
-    help="With --measure: sample N runs at once and fit the weights on the first N.  [all of them]",
+    help="With --measure: sample N runs at once, fit the weights on the first N, and after every N go on with the plans alone "
+    "that may still win.  [all of them]",
 )
 @loading_options("With --measure: ")
 @click.option("--title", help="The model's name as people write it.  [the key]")
@@ -96,7 +97,7 @@ def solve(
       easyteacache solve traces --out plain.json --method teacache
       easyteacache solve traces --out my-model.json --measure reference
       easyteacache solve traces --out wan.json --dtype bfloat16 \\
-          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-batch 4
+          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-batch 8 --measure-runs 48
 
     \b
     JSON: file, model_key, revision, signal, explains, signals (each bucket,

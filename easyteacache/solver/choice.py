@@ -3,7 +3,7 @@
 Traces say exactly what a plan gets wrong at each step, not what the model makes of it. Where the model is at hand, sampling settles that,
 and fits the weights to the outputs that the plan itself computes: on the reference model the best of the candidates is 1 to 3 dB, in
 the worst samples up to 10 dB, better than the first, and weights of its own are worth up to 0.6 dB more where few steps are computed.
-Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md).
+Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md). So plans race.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from easyteacache.bucket import FITTED
 from easyteacache.solver.filling import Filling
 from easyteacache.solver.fitted import Schedule, StateFit, Weights, correctable
 from easyteacache.solver.fitted_search import FittedSearch
-from easyteacache.solver.objective import typical
 from easyteacache.solver.plan import Plan
+from easyteacache.solver.race import race, typical_of
 from easyteacache.solver.runs import Runs
 
 Array = NDArray[np.float64]
@@ -43,14 +43,18 @@ class Measured:
     @property
     def typical(self) -> float:
         """One number for all runs, a logarithm."""
-        return float(typical(np.maximum(self.errors, SMALLEST)))
+        return typical_of(self.errors)
 
 
 class Measure(Protocol):
     """Samples a plan on some of the runs with the model, and fits its weights on from those it has."""
 
-    def __call__(self, runs: Runs, plan: Plan, /, *, further: bool = False) -> Measured:
-        """``further``: on more runs than were recorded, where a choice depends on it and there is a way to have them."""
+    def __call__(self, runs: Runs, plan: Plan, /, *, batches: int | None = None) -> Measured:
+        """``batches``: on the first so many batches of all runs that there is a way to have; None: on recorded ones alone."""
+        ...
+
+    def batches(self, runs: Runs, /) -> int:
+        """How many of them a choice may take, 1 or more."""
         ...
 
 
@@ -62,7 +66,6 @@ FILLED_BY = (Filling("linear"), Filling("quadratic"), Filling("foca"))
 FINALISTS = 2
 #: The view that is searched under when nothing is measured.
 UNMEASURED = ("measured",)
-SMALLEST = 1e-12
 
 
 class FittedPlans:
@@ -107,14 +110,17 @@ class FittedPlans:
 
 
 def _best(measure: Measure, fit: StateFit, runs: Runs, schedules: Sequence[Schedule], progress: Progress) -> Plan:
-    """All schedules with one filling, then the best of them with every other."""
+    """The best of all schedules with one filling, then of the best two with every other."""
     progress(f"sampling plans that compute {len(schedules[0])} of {runs.num_steps} steps")
+
+    def sample(plan: Plan, batches: int) -> Measured:
+        return measure(runs, plan, batches=batches)
+
+    rounds = measure.batches(runs)
     plans = [_plan(fit, schedule, FILLED_BY[0]) for schedule in schedules]
-    tried = [(plan, measure(runs, plan, further=True)) for plan in plans]
-    finalists = sorted(tried, key=lambda each: each[1].typical)[:FINALISTS]
-    others = [_plan(fit, plan.computed, filling) for filling in (BY_WEIGHTS, *FILLED_BY[1:]) for plan, _ in finalists]
-    tried += [(plan, measure(runs, plan, further=True)) for plan in others]
-    return _refitted(*min(tried, key=lambda each: each[1].typical))
+    finalists = [plan for plan, _ in race(plans, sample, rounds)[:FINALISTS]]
+    others = [_plan(fit, plan.computed, filling) for filling in (BY_WEIGHTS, *FILLED_BY[1:]) for plan in finalists]
+    return _refitted(*race([*finalists, *others], sample, rounds)[0])
 
 
 def _refitted(plan: Plan, measured: Measured) -> Plan:

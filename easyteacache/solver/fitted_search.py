@@ -1,7 +1,7 @@
 """Find schedules whose weights are fitted: candidates for every number of computed steps, by several views of how errors travel.
 
 How an error of the state travels on is the model's, and no trace holds it. So the search is done under several assumptions; each gives its
-own schedule, and where the model is at hand, sampling a few runs decides between them (``solver/choice.py``).
+own schedule, and those that all of them together find best lie between. Where the model is at hand, sampling decides (``solver/choice.py``).
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ class FittedSearch:
         self._eliminated: dict[int, dict[int, Schedule]] = {}
 
     def candidates(self, computed: int) -> list[Schedule]:
-        """Different schedules of ``computed`` steps, one a view at most, the preferred view's first."""
-        found = [self._improve(fit, self._start(position, computed)) for position, fit in enumerate(self._fits)]
+        """Different schedules of ``computed`` steps: the best of every view, the preferred one first, then the best of all together."""
+        found = [self._improved([fit], self._start(position, computed)) for position, fit in enumerate(self._fits)]
+        if len(self._fits) > 1:
+            found += [self._improved(self._fits, schedule) for schedule in dict.fromkeys(found)]
         return list(dict.fromkeys(found))
 
     def _start(self, position: int, computed: int) -> Schedule:
@@ -52,9 +54,10 @@ class FittedSearch:
             self._eliminated[position] = eliminate(self._fits[position], self._fewest, tick=self._tick)
         return self._eliminated[position][computed]
 
-    def _improve(self, fit: StateFit, start: Schedule) -> Schedule:
-        found = improve(fit, start, tick=self._tick)
-        fit.forget()
+    def _improved(self, fits: Sequence[StateFit], start: Schedule) -> Schedule:
+        found = improve(fits, start, tick=self._tick)
+        for fit in fits:
+            fit.forget()
         return found
 
 
@@ -65,19 +68,19 @@ def eliminate(fit: StateFit, fewest: int, *, tick: Callable[[], None] = lambda: 
     while len(schedule) > max(1, fewest):
         tick()
         moves = [schedule[:i] + schedule[i + 1 :] for i in range(1, len(schedule))]
-        schedule = moves[int(np.argmin([_value(fit, move) for move in moves]))]
+        schedule = moves[int(np.argmin([_value([fit], move) for move in moves]))]
         found[len(schedule)] = schedule
     fit.forget()
     return found
 
 
-def improve(fit: StateFit, schedule: Schedule, *, tick: Callable[[], None] = lambda: None) -> Schedule:
-    """Move one computed step by up to ``REACH`` at a time, the best move first, as long as the typical error falls."""
-    best = _value(fit, schedule)
+def improve(fits: Sequence[StateFit], schedule: Schedule, *, tick: Callable[[], None] = lambda: None) -> Schedule:
+    """Move one computed step by up to ``REACH`` at a time, the best move first, as long as the typical error falls, in the mean of ``fits``."""
+    best = _value(fits, schedule)
     for _ in range(MOST_SWEEPS):
         tick()
-        moves = neighbours(schedule, fit.num_steps)
-        values = [_value(fit, move) for move in moves]
+        moves = neighbours(schedule, fits[0].num_steps)
+        values = [_value(fits, move) for move in moves]
         if not values or min(values) >= best - LEAST_GAIN:
             break
         best, schedule = min(zip(values, moves, strict=True))
@@ -91,5 +94,5 @@ def neighbours(schedule: Schedule, num_steps: int, *, reach: int = REACH) -> lis
     return [tuple(sorted((computed - {old}) | {new})) for old, new in moves if new not in computed]
 
 
-def _value(fit: StateFit, schedule: Schedule) -> float:
-    return float(typical(fit.errors(schedule)))
+def _value(fits: Sequence[StateFit], schedule: Schedule) -> float:
+    return float(np.mean([typical(fit.errors(schedule)) for fit in fits]))

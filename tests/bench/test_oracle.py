@@ -28,7 +28,7 @@ class Valley:
     def __init__(self, *, misled: bool = False) -> None:
         self.misled, self.asked = misled, list[int]()
 
-    def __call__(self, runs: Any, plan: Plan, *, further: bool = False) -> Measured:
+    def __call__(self, runs: Any, plan: Plan, *, batches: int | None = None) -> Measured:
         assert plan.filling.weights is not None
         self.asked.append(len(runs))
         distance = sum(abs(a - b) for a, b in zip(plan.computed, BEST, strict=True))

@@ -122,16 +122,16 @@ def test_an_interrupted_search_says_where_its_results_are(
     traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
-    sampled, count = SampledPlans.sampled, 0
+    sample, count = SampledPlans._sample, 0
 
     def stopped(self: SampledPlans, *args: Any, **settings: Any) -> Any:
         nonlocal count
         count += 1
         if count == 4:
             raise KeyboardInterrupt
-        return sampled(self, *args, **settings)
+        return sample(self, *args, **settings)
 
-    monkeypatch.setattr(SampledPlans, "sampled", stopped)
+    monkeypatch.setattr(SampledPlans, "_sample", stopped)
     result = solved(traces, out)
     assert result.exit_code == 130
     assert kept.name in result.output.replace("\n", "")
@@ -296,7 +296,8 @@ def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
     measure(runs, plan)
     assert asked == list(runs.traces)
     asked.clear()
-    measure(runs, plan, further=True)
+    assert measure.batches(runs) == 2
+    measure(runs, plan, batches=2)
     heads = [trace.header for trace in asked]
     assert [head.prompt for head in heads] == [
         trace.header.prompt for trace in (*runs.traces, *runs.traces, runs.traces[0])
@@ -305,6 +306,11 @@ def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
     assert len({trace.run_id for trace in asked}) == 7
     assert asked[:3] == list(runs.traces)
     assert min(head.seed for head in heads[3:]) > 1_000_000
+    # A choice begins with the first batch of the same runs.
+    both = [trace.run_id for trace in asked]
+    asked.clear()
+    measure(runs, plan, batches=1)
+    assert [trace.run_id for trace in asked] == both[:4]
 
 
 def test_weights_are_fitted_on_the_first_batch_and_the_others_follow_them(
@@ -326,6 +332,34 @@ def test_weights_are_fitted_on_the_first_batch_and_the_others_follow_them(
         # What was sampled in another division is not taken for it.
         together = SampledPlans(pipe, file=tmp_path / "kept.json").sampled(runs.traces, asked)
         assert together.weights != both.weights
+
+
+def test_of_more_batches_only_those_are_sampled_that_are_not_known(pipe: Any, runs: Runs, tmp_path: Path) -> None:
+    steps: list[None] = []
+    plans = SampledPlans(pipe, file=tmp_path / "kept.json", on_step=lambda: steps.append(None))
+    asked = started(BY_FORECAST, runs)
+    first = plans.sampled(runs.traces[:2], asked, batch=2)
+    assert len(steps) == 2 * STEPS
+    both = plans.sampled(runs.traces, asked, batch=2)
+    # The last run without a cache and with it.
+    assert len(steps) == 4 * STEPS
+    assert both.errors[:2] == first.errors
+    assert len(both.errors) == 3
+    assert plans.sampled(runs.traces, asked, batch=2) == both
+    assert len(steps) == 4 * STEPS
+
+
+@pytest.mark.parametrize("part", ["errors", "weights"])
+def test_kept_results_of_other_runs_or_steps_are_refused(traces: Path, tmp_path: Path, part: str) -> None:
+    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
+    assert solved(traces, out).exit_code == 0
+    known = json.loads(kept.read_text())
+    next(iter(known.values()))[part].pop()
+    kept.write_text(json.dumps(known))
+    result = solved(traces, out)
+    assert result.exit_code == 1
+    assert "expected errors of" in result.output.replace("\n", " ")
+    assert "delete it to measure again" in " ".join(result.output.split())
 
 
 def test_only_runs_of_one_guidance_are_sampled_together(pipe: Any, runs: Runs, tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ class Sampled:
     weights: tuple[Row, ...]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Runs that are sampled at once: what they are told apart by, and how to sample them."""
+
+    ids: tuple[str, ...]
+    jobs: Sequence[Job]
+
+
 class SampledPlans:
     """Plans sampled on recorded runs, each once and remembered in a file.
 
@@ -69,9 +77,10 @@ class SampledPlans:
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._pipe, self._file, self._model, self._on_step = pipe, file, model, on_step
-        #: Uncached states by batch, the final one alone where it follows another's weights. Only those of the last question: states of
-        #: long videos are large.
-        self._exact: dict[tuple[tuple[str, ...], bool], list[Tensor]] = {}
+        #: Uncached states of the batch that weights are fitted on, and final ones of those that follow it. Only of one first batch:
+        #: states of long videos are large.
+        self._exact: dict[tuple[str, ...], list[Tensor]] = {}
+        self._first: tuple[str, ...] = ()
         self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
 
     def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
@@ -86,30 +95,43 @@ class SampledPlans:
             AttachError: the pipeline takes other arguments than the runs were recorded with, or samples no numbers without a cache.
         """
         size = len(traces) if batch is None else batch
-        batches = [traces[start : start + size] for start in range(0, len(traces), size)]
-        key = _digest(self._model, [_ids(runs) for runs in batches], plan)
+        jobs = _jobs(traces)
+        batches = [_Batch(_ids(traces[start:][:size]), jobs[start:][:size]) for start in range(0, len(traces), size)]
+        sigmas = traces[0].sigmas
+        moves = [float(move) for move in sigmas[1:] - sigmas[:-1]]
+        first = self._remembered((batches[0],), plan, moves)
+        following = replace(plan, weights=first.weights)
+        others = [self._remembered((batches[0], other), following, moves) for other in batches[1:]]
+        return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights)
+
+    def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+        """The last of ``batches``; what follows the weights of another one has none of its own."""
+        key = _digest(self._model, [batch.ids for batch in batches], plan)
         if key not in self._known:
-            self._known[key] = self._sample(batches, _jobs(traces), plan)
+            self._known[key] = self._sample(batches, plan, moves)
             if self._file is not None:
                 atomic.write_text(self._file, _spelled(self._known))
-        return self._known[key]
+        found, steps = self._known[key], len(moves) if len(batches) == 1 else 0
+        if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps:
+            reason = (
+                f"expected errors of {len(batches[-1].ids)} runs and weights of {steps} steps at {key}, "
+                f"found {len(found.errors)} and {len(found.weights)}; delete it to measure again"
+            )
+            raise InvalidTrace(str(self._file), reason)
+        return found
 
-    def _sample(self, batches: Sequence[Sequence[Trace]], jobs: Sequence[Job], plan: Policy) -> Sampled:
-        size, sigmas = len(batches[0]), batches[0][0].sigmas
-        asked = [(_ids(runs), number == 0) for number, runs in enumerate(batches)]
-        self._exact = {which: states for which, states in self._exact.items() if which in asked}
-        errors, rows, moves = list[float](), tuple[Row, ...](), [float(move) for move in sigmas[1:] - sigmas[:-1]]
-        for which, start in zip(asked, range(0, len(jobs), size), strict=True):
-            some, fitted = jobs[start : start + size], which[1]
-            if which not in self._exact:
-                states = self._uncached(some, len(moves))
-                self._exact[which] = states if fitted else states[-1:]
-            exact = self._exact[which]
-            following = plan if fitted else replace(plan, weights=rows)
-            final, found = self._under(following, some, moves, exact if fitted else None)
-            errors += _errors(final, exact[-1])
-            rows = found if fitted else rows
-        return Sampled(tuple(error if math.isfinite(error) else LOST for error in errors), rows)
+    def _sample(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+        fitted, batch = len(batches) == 1, batches[-1]
+        if batches[0].ids != self._first:
+            self._first = batches[0].ids
+            self._exact.clear()
+        if batch.ids not in self._exact:
+            states = self._uncached(batch.jobs, len(moves))
+            self._exact[batch.ids] = states if fitted else states[-1:]
+        exact = self._exact[batch.ids]
+        final, rows = self._under(plan, batch.jobs, moves, exact if fitted else None)
+        errors = tuple(error if math.isfinite(error) else LOST for error in _errors(final, exact[-1]))
+        return Sampled(errors, rows if fitted else ())
 
     def _under(
         self, plan: Policy, jobs: Sequence[Job], moves: Sequence[float], exact: list[Tensor] | None
