@@ -40,23 +40,24 @@ AnyResult = TypeVar("AnyResult", bound=Result)
 def race(
     plans: Sequence[AnyPlan], sample: Callable[[AnyPlan, int], AnyResult], rounds: int
 ) -> list[tuple[AnyPlan, AnyResult]]:
-    """The plans that are left, with what is known of them, the best first.
+    """All ``plans`` with what is known of them, the best first: those that are left, then those that were dropped, the last ones first.
 
     Args:
         plans: one or more; the earlier one wins a draw.
         sample: of a plan and a number of batches, what that many batches of runs say; more of them begin with the same ones.
         rounds: how many batches there are, 1 or more; after the last one none is dropped.
     """
-    left, batches = list(plans), 1
+    left, batches, dropped = list(plans), 1, list[tuple[AnyPlan, AnyResult]]()
     while True:
         sampled = [(plan, sample(plan, batches)) for plan in left]
         leader, *others = sorted(sampled, key=lambda each: typical_of(each[1].errors))
         if batches >= rounds:
-            return [leader, *others]
-        others = [each for each in others if may_win(each[1].errors, leader[1].errors)]
-        if not others:
-            return [leader]
-        left, batches = [plan for plan, _ in (leader, *others)], batches + 1
+            return [leader, *others, *dropped]
+        going_on = [each for each in others if may_win(each[1].errors, leader[1].errors)]
+        dropped = [each for each in others if all(each is not one for one in going_on)] + dropped
+        if not going_on:
+            return [leader, *dropped]
+        left, batches = [plan for plan, _ in (leader, *going_on)], batches + 1
 
 
 def typical_of(errors: Array) -> float:
