@@ -97,7 +97,8 @@ def solve(
       easyteacache solve traces --out plain.json --method teacache
       easyteacache solve traces --out my-model.json --measure reference
       easyteacache solve traces --out wan.json --dtype bfloat16 \\
-          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers --measure-batch 8 --measure-runs 48
+          --measure Wan-AI/Wan2.1-T2V-1.3B-Diffusers \\
+          --measure-runs 48 --measure-batch 8
 
     \b
     JSON: file, model_key, revision, signal, explains, signals (each bucket,
