@@ -53,11 +53,12 @@ def race(
         leader, *others = sorted(sampled, key=lambda each: typical_of(each[1].errors))
         if batches >= rounds:
             return [leader, *others, *dropped]
-        going_on = [each for each in others if may_win(each[1].errors, leader[1].errors)]
-        dropped = [each for each in others if all(each is not one for one in going_on)] + dropped
-        if not going_on:
+        stay = [may_win(result.errors, leader[1].errors) for _, result in others]
+        dropped = [each for each, stays in zip(others, stay, strict=True) if not stays] + dropped
+        others = [each for each, stays in zip(others, stay, strict=True) if stays]
+        if not others:
             return [leader, *dropped]
-        left, batches = [plan for plan, _ in (leader, *going_on)], batches + 1
+        left, batches = [plan for plan, _ in (leader, *others)], batches + 1
 
 
 def typical_of(errors: Array) -> float:
