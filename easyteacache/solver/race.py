@@ -14,14 +14,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from easyteacache.solver.objective import typical
+from easyteacache.solver.objective import SMALLEST, typical
 
 Array = NDArray[np.float64]
 # Standard errors of the difference that chance is given.
 CHANCE = 2.0
 # In logarithms of the error, 0.26 dB: plans that are no further apart need not be told apart.
 WORTH = 0.03
-SMALLEST = 1e-12
 
 
 class Result(Protocol):
