@@ -54,7 +54,7 @@ class _Measuring:
         runs = _alike(known)[: self._count] if batches is None else self._all(known)
         if batches is not None and self._batch is not None:
             runs = runs[: batches * self._batch]
-        found = self._plans.sampled(runs, _policy(plan, known), batch=self._batch)
+        found = self._plans.sampled(runs, policy_of(plan, known), batch=self._batch)
         return Measured(found.weights, np.array(found.errors))
 
     def batches(self, known: Runs, /) -> int:
@@ -82,7 +82,8 @@ def _setting(trace: Trace) -> tuple[object, ...]:
     return head.width, head.height, head.frames, head.guidance_scale
 
 
-def _policy(plan: Plan, runs: Runs) -> Policy:
+def policy_of(plan: Plan, runs: Runs) -> Policy:
+    """What a runtime would resolve, had ``plan`` been recorded for these runs' setting."""
     from easyteacache.policy import Policy
     from easyteacache.rescale import Polynomial
 

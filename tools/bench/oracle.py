@@ -6,7 +6,8 @@
 The oracle is found on the very runs of the benchmark that it is judged on, and nobody could have it beforehand: they are recorded,
 schedules are searched on their traces under every view of how errors travel, weights are fitted to what each plan computes on
 these runs, and from the best plan single computed steps are moved as long as the typical error falls. The record's plan at the same
-speed-up was made from other runs. Prints both and the difference. Goes on where it was stopped.
+speed-up was made from other runs. Prints both and the difference, in PSNR of the frames, decoded and clamped as in the benchmark,
+and in the latents, which the search goes by. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any
 import click
 import numpy as np
 
-from easyteacache import Registry, TeaCache, calibration
+from easyteacache import Registry, TeaCache, calibration, quality
 from easyteacache.bench.curves import worst_tenth
 from easyteacache.bench.run import FIRST_SEED
 from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
 from easyteacache.cli import text
-from easyteacache.cli.measuring import measure_with
+from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.integrations.recording import RecordingSettings, record_pipeline
 from easyteacache.policy import Policy, Setting, resolve
 from easyteacache.solver.choice import FittedPlans, Measure, Measured
@@ -40,6 +41,7 @@ KEY = "reference/moving-digits"
 # A move is tried on all runs when it gained this much, in natural logarithms of the error, on the first ones.
 SCREENED, PROMISING = 8, 0.02
 TRIED_IN_FULL = 3
+UNITS = ("frames", "latents")
 
 
 @click.command(help=__doc__)
@@ -75,23 +77,66 @@ def main(
     runs, rows, plans = _recorded(subject, case, pairs), [], list[str]()
     with tqdm(unit="step", disable=None) as bar:
         measure = measure_with(subject.pipe, model=subject.digest, runs=None, kept_in=kept, on_step=bar.update)
-        exact, oracle = _latents(subject, runs), Oracle(runs, measure, bar.set_description)
+        exact, oracle = Samples.of(subject, runs, None), Oracle(runs, measure, bar.set_description)
         for target in targets:
             count = computed_steps(steps, target)
             setting = Setting(sequence_length=subject.tokens(case), num_steps=steps, speedup=target)
             policy = resolve(found, setting)
-            with TeaCache.from_policy(policy).attached(subject.pipe, allow_borrowed=True):
-                cached = _latents(subject, runs)
-            own = _decibels(np.linalg.norm(cached - exact, axis=1) / np.linalg.norm(exact, axis=1))
             plan, measured = oracle.best(count, policy)
-            best = _decibels(measured.errors)
+            best = Plan(dataclasses.replace(plan.filling, weights=measured.weights), plan.computed)
+            own, other = (Samples.of(subject, runs, each).decibels(exact) for each in (policy, policy_of(best, runs)))
+            for unit in UNITS:
+                difference = f"{np.mean(other[unit] - own[unit]):+.1f} dB"
+                rows.append((f"{target:g}x", str(count), unit, _shown(own[unit]), _shown(other[unit]), difference))
             plans += [f"{target:g}x  record  {filling_of(policy)}, {_steps(policy.schedule)}"]
             plans += [f"{target:g}x  oracle  {plan.filling}, {_steps(plan.computed)}"]
-            rows.append((f"{target:g}x", str(count), *map(_shown, (own, best)), f"{np.mean(best - own):+.1f} dB"))
-    columns = [text.Column(title, "right") for title in ("SPEED-UP", "COMPUTED", "RECORD'S", "ORACLE'S", "DIFFERENCE")]
-    click.echo(f"{case.name}, {len(runs)} runs: dB of the sample over its error in latents, mean (worst tenth)")
-    click.echo(text.table(columns, rows))
+    titles = ("SPEED-UP", "COMPUTED", "OF", "RECORD'S", "ORACLE'S", "DIFFERENCE")
+    click.echo(f"{case.name}, {len(runs)} runs: PSNR of frames and dB of latents over their error, mean (worst tenth)")
+    click.echo(text.table([text.Column(title, "left" if title == "OF" else "right") for title in titles], rows))
     click.echo("\n".join(("", *plans)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The R runs sampled again as one batch: latents (R, D) and frames (R, F, H, W, C) in [0, 1]."""
+
+    latents: np.ndarray[Any, Any]
+    frames: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, subject: ReferenceSubject, runs: Runs, policy: Policy | None) -> Samples:
+        """Under ``policy``; uncached with None."""
+        if policy is None:
+            return cls._of(subject, runs)
+        with TeaCache.from_policy(policy).attached(subject.pipe, allow_borrowed=True):
+            return cls._of(subject, runs)
+
+    @classmethod
+    def _of(cls, subject: ReferenceSubject, runs: Runs) -> Samples:
+        heads, last = [trace.header for trace in runs.traces], dict[str, Any]()
+
+        def keep(_pipe: Any, _step: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+            last.update(state)
+            return {}
+
+        frames = subject.pipe(
+            prompt=[head.prompt for head in heads],
+            seeds=[head.seed for head in heads],
+            num_frames=heads[0].frames or 1,
+            height=heads[0].height,
+            width=heads[0].width,
+            num_inference_steps=runs.num_steps,
+            guidance_scale=heads[0].guidance_scale,
+            callback_on_step_end=keep,
+            return_dict=False,
+        )[0]
+        return cls(last["latents"].flatten(1).double().numpy(), np.asarray(frames))
+
+    def decibels(self, exact: Samples) -> dict[str, np.ndarray[Any, Any]]:
+        """(R,) each against the uncached samples, under ``UNITS``."""
+        errors = np.linalg.norm(self.latents - exact.latents, axis=1) / np.linalg.norm(exact.latents, axis=1)
+        psnr = [quality.psnr(*each) for each in zip(exact.frames, self.frames, strict=True)]
+        return dict(zip(UNITS, (np.array(psnr), -20.0 * np.log10(np.maximum(errors, 1e-12))), strict=True))
 
 
 class Oracle:
@@ -141,29 +186,8 @@ def _recorded(subject: ReferenceSubject, case: Case, pairs: int) -> Runs:
         return Runs.stack(TraceSet.load(folder).runs)
 
 
-def _latents(subject: ReferenceSubject, runs: Runs) -> np.ndarray[Any, Any]:
-    """The runs sampled again as one batch with whatever is attached, (R, D)."""
-    heads = [trace.header for trace in runs.traces]
-    arguments: dict[str, Any] = {
-        "prompt": [head.prompt for head in heads],
-        "seeds": [head.seed for head in heads],
-        "num_frames": heads[0].frames or 1,
-        "height": heads[0].height,
-        "width": heads[0].width,
-        "num_inference_steps": runs.num_steps,
-        "guidance_scale": heads[0].guidance_scale,
-        "output_type": "latent",
-        "return_dict": False,
-    }
-    return np.asarray(subject.pipe(**arguments)[0].flatten(1).double().numpy())
-
-
 def _steps(schedule: Schedule | None) -> str:
     return "no schedule" if schedule is None else " ".join(map(str, schedule))
-
-
-def _decibels(errors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(-20.0 * np.log10(np.maximum(errors, 1e-12)))
 
 
 def _shown(decibels: np.ndarray[Any, Any]) -> str:
