@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import statistics
 import sys
 import traceback
@@ -19,10 +20,12 @@ import torch
 from easyteacache.bench import pilot
 from easyteacache.bench.contender import Bed, Contender, Settings
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
+from easyteacache.bench.scheduled import named_record
 from easyteacache.bench.subject import Case, Subject
 from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure
 from easyteacache.demo.sampling import limited_threads
 from easyteacache.errors import BenchError
+from easyteacache.trace import TraceSet
 
 #: Seeds far from those that calibrations are recorded with, and from each other.
 FIRST_SEED, PILOT_SEED, CALIBRATION_SEED = 10_000, 20_000, 30_000
@@ -79,10 +82,11 @@ def run(
     Raises:
         BenchError: the file is damaged or another benchmark's, or the plan cannot be carried out.
         AttachError: the model's class has no adapter.
+        EasyTeaCacheError: the plan's record or traces cannot be read, or the model has no samples of a shape.
     """
-    _check(plan)
+    _check(subject, plan)
     results = resume(out, setup_of(subject, plan))
-    results.machine, results.command = machine(), " ".join(["python -m", "easyteacache.cli.main", *sys.argv[1:]])
+    results.machine, results.command = machine(), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     for case in plan.cases:
         for name in again:
             results.forget(name, case.name)
@@ -264,11 +268,18 @@ class _Case:
         self.results.save(self.out)
 
 
-def _check(plan: Plan) -> None:
+def _check(subject: Subject, plan: Plan) -> None:
+    """What would otherwise be found out when hours of measuring lie behind it."""
     if not plan.cases:
         raise BenchError("expected at least one shape and step count, found none")
     if not plan.targets or min(plan.targets) <= 1:
         raise BenchError(f"expected speed-ups above 1, found {', '.join(map(str, plan.targets)) or 'none'}")
+    for case in plan.cases:
+        subject.tokens(case)
+    if plan.record is not None:
+        named_record(plan.record)
+    if plan.traces is not None:
+        TraceSet.load(plan.traces)
 
 
 def _reason(error: Exception) -> str:

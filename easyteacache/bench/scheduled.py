@@ -7,13 +7,16 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings, most_steps
 from easyteacache.errors import BenchError
 from easyteacache.policy import Policy
 from easyteacache.rescale import Polynomial
 from easyteacache.teacache import TeaCache
+
+if TYPE_CHECKING:
+    from easyteacache.registry import Found
 
 #: Signal of the official script of a class (ali-vilab/TeaCache 7c10efc), where it has one.
 OFFICIAL_SIGNALS = {"WanTransformer3DModel": "timestep_projection", "FluxTransformer2DModel": "modulated_input"}
@@ -36,7 +39,7 @@ class EasyTeaCache(Contender):
         """Which record it is, so that results of another one are not mixed with these."""
         from easyteacache import json_text
 
-        record = _found(bed.record).calibration
+        record = named_record(bed.record).calibration
         text = json_text.spell(record.model_dump(mode="json"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"model_key": record.model_key, "revision": record.revision, "sha256": digest}
@@ -58,7 +61,7 @@ class EasyTeaCache(Contender):
         setting = Setting(
             sequence_length=bed.subject.tokens(bed.case), num_steps=bed.case.steps, speedup=settings["speedup"]
         )
-        cache = TeaCache._from_source(Resolver(_found(bed.record), setting), setting)
+        cache = TeaCache._from_source(Resolver(named_record(bed.record), setting), setting)
         with cache.attached(bed.subject.pipe):
             yield
 
@@ -162,7 +165,14 @@ def _policy(bed: Bed, **changes: Any) -> Policy:
     return Policy(**{**plain, **changes})
 
 
-def _found(record: str | Path | None) -> Any:
+def named_record(record: str | Path | None) -> Found:
+    """The calibration that ``--record`` names, by key or as a file.
+
+    Raises:
+        BenchError: none is named.
+        InvalidCalibration: the file is none.
+        UnknownModelKey: no layer has the key.
+    """
     from easyteacache import calibration
     from easyteacache.registry import Found, Registry
 

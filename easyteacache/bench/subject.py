@@ -176,8 +176,10 @@ class ReferenceSubject(Subject):
         return np.asarray(frames, dtype=np.float32)
 
     def tokens(self, case: Case) -> int:
-        """Tokens entering the blocks."""
-        return int(self.pipe.sequence_length(case.frames or 1, case.height or 16, case.width or 16))
+        """Tokens entering the blocks; raises ``ReferenceModelError`` for a shape that the model cannot draw."""
+        frames, height, width = case.frames or 1, case.height or 16, case.width or 16
+        self.pipe.check_inputs(num_frames=frames, height=height, width=width)
+        return int(self.pipe.sequence_length(frames, height, width))
 
     def read(self, pair: Pair, frames: Frames) -> bool | None:
         """Does the digit classifier read the digit asked for?"""

@@ -214,17 +214,22 @@ def _plan(model: str, subject: Subject, options: dict[str, Any]) -> Plan:
     from easyteacache.bench.run import Plan
 
     quick = options["quick"]
-    record = options["record"] or subject.key
     return Plan(
         cases=_cases(model, options),
         pairs=min(4, options["pairs"]) if quick else options["pairs"],
         targets=options["targets"],
-        record=Path(record) if record is not None and Path(record).is_file() else record,
+        record=_record(options["record"]) or subject.key,
         traces=options["traces"],
         retimed=1 if quick else 2,
         pilot_pairs=2 if quick else 3,
         threads=options["threads"],
     )
+
+
+def _record(named: str | None) -> str | Path | None:
+    if named is None:
+        return None
+    return Path(named) if named.endswith(".json") or Path(named).is_file() else named
 
 
 def _cases(model: str, options: dict[str, Any]) -> tuple[Case, ...]:

@@ -41,6 +41,10 @@ def test_what_run_stores_report_shows(run: Run, tmp_path: Path) -> None:
         (["--targets", "2,1"], 2, "speed-ups above 1"),
         (["--contender", "nobody"], 1, "no contender is called 'nobody'"),
         (["--model-path", "nowhere"], 1, "config.json"),
+        (["--shape", "4x15x16"], 1, "expected height even"),
+        (["--record", "reference/moving-digit"], 1, "reference/moving-digits"),
+        (["--record", "nowhere.json"], 1, "nowhere.json"),
+        (["--traces", "."], 1, "trace"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_sampling(
