@@ -189,8 +189,10 @@ def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
         from easyteacache.integrations.recording.prompts import PROMPTS
 
         known = list(PROMPTS)
+    if not known:
+        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
     wanted = count or (len(known) if file is not None else 12)
-    if not known or wanted > len(known):
+    if wanted > len(known):
         raise click.UsageError(
             f"{wanted} prompts are wanted, {file or 'the list'} has {len(known)}; add --seeds for more runs"
         )

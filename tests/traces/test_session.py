@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.errors import InvalidTrace
+from easyteacache.errors import InvalidModelKey, InvalidTrace
 from easyteacache.integrations.recording import Job, drive, plan_jobs, record_pipeline, session
 from easyteacache.integrations.recording.jobs import identity_of
 from easyteacache.trace import TraceSet
@@ -66,17 +66,20 @@ def test_shards_of_several_processes_merge_to_the_single_recording(killable, pip
     assert merged.save(tmp_path / "merged").sha256 == whole.save(tmp_path / "whole").sha256
 
 
-def test_ctrl_c_keeps_the_finished_runs_of_the_chunk(killable, pipe, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_ctrl_c_and_a_run_that_fails_keep_the_finished_runs_of_the_chunk(
+    killable, pipe, whole, tmp_path, monkeypatch, stop
+):
     calls = []
 
     def interrupted(*args, **kwargs):
         calls.append(args)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            raise stop
         return drive.record_run(*args, **kwargs)
 
     monkeypatch.setattr(session, "record_run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(stop):
         record_pipeline(pipe, killable.JOBS, tmp_path, killable.SETTINGS, chunk=2, progress=False)
     assert len(TraceSet.load(tmp_path)) == 3
     monkeypatch.undo()
@@ -105,6 +108,13 @@ def test_a_damaged_file_in_the_folder_stops_the_recording(killable, pipe, tmp_pa
     with pytest.raises(InvalidTrace) as caught:
         record_pipeline(pipe, killable.JOBS, tmp_path, killable.SETTINGS, progress=False)
     assert caught.value.rule.startswith("trace.")
+
+
+def test_a_name_that_is_no_model_key_is_refused_before_anything_runs(killable, tmp_path):
+    settings = dataclasses.replace(killable.SETTINGS, model_key="My Model")
+    with pytest.raises(InvalidModelKey, match="My Model"):
+        record_pipeline(None, killable.JOBS, tmp_path / "traces", settings, progress=False)
+    assert not (tmp_path / "traces").exists()
 
 
 def test_a_recorded_run_is_recognised_by_its_header(whole, killable):

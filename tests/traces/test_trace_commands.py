@@ -93,6 +93,8 @@ def test_prompts_come_from_a_file_one_a_line(tmp_path):
     run(*REFERENCE, "--prompts", file, "--out", tmp_path / "traces")
     assert [run.header.prompt for run in TraceSet.load(tmp_path / "traces")] == ["3 left", "7 up"]
     assert "has 2" in run(*REFERENCE, "--prompts", file, "--num-prompts", "3", "--out", tmp_path, code=2).stderr
+    file.write_text("\n", encoding="utf-8")
+    assert "found none" in run(*REFERENCE, "--prompts", file, "--out", tmp_path, code=2).stderr
 
 
 def test_options_become_jobs():

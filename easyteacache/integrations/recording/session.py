@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from easyteacache import model_key
 from easyteacache.integrations.recording.drive import RecordingSettings, record_run, resolved
 from easyteacache.integrations.recording.jobs import Identity, Job, identity_of
 from easyteacache.trace import Trace, TraceSet
@@ -57,10 +58,13 @@ def record_pipeline(
         progress: show a bar on standard error.
 
     Raises:
+        InvalidModelKey: the settings name no model key; nothing was run.
         InvalidTrace: a file in the folder is damaged.
         AttachError: the pipeline cannot be recorded.
-        KeyboardInterrupt: after the finished runs were written.
+        Exception: whatever a run of the pipeline raises, and KeyboardInterrupt, after the finished runs were written.
     """
+    model_key.parse(settings.model_key)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     mine = [resolved(pipe, job) for job in jobs[rank::world_size]]
     done = recorded_identities(folder, settings.model_key)
     missing = [job for job in mine if job.identity() not in done]
@@ -74,17 +78,16 @@ def record_pipeline(
     return RecordingSummary(recorded=len(missing), skipped=len(mine) - len(missing), files=tuple(files))
 
 
-def recorded_identities(folder: str | Path, model_key: str) -> set[Identity]:
-    """Identities of the jobs of ``model_key`` that the folder's trace files hold.
+def recorded_identities(folder: str | Path, key: str) -> set[Identity]:
+    """Identities of the jobs of model key ``key`` that the folder's trace files hold.
 
     Raises:
         InvalidTrace: a file is damaged.
     """
     if not any(Path(folder).glob(f"*{SUFFIX}")):
         return set()
-    own = (model_key, f"{model_key}/")
     headers = (run.header for run in TraceSet.load(folder))
-    return {identity_of(head) for head in headers if head.model_key == own[0] or head.model_key.startswith(own[1])}
+    return {identity_of(head) for head in headers if f"{head.model_key}/".startswith(f"{key}/")}
 
 
 def _record_chunk(pipe: Any, jobs: Sequence[Job], folder: Path, settings: RecordingSettings, bar: Any) -> str:
@@ -92,7 +95,7 @@ def _record_chunk(pipe: Any, jobs: Sequence[Job], folder: Path, settings: Record
     try:
         for job in jobs:
             traces.extend(record_run(pipe, job, settings, on_step=bar.update))
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, memory that ran out, a shape that the model refuses
         if traces:
             _write(traces, folder)
         raise
