@@ -5,9 +5,10 @@ What the text can cost is bounded before anything is made of it, and nothing in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -125,9 +126,16 @@ def validate(kind: type[AnyRecord], content: Any, *, where: str, rules: str) -> 
     Raises:
         InvalidCalibration: rule ``….schema`` or ``….invariant``, with the first problem and the number of the others.
     """
-    try:
+    with explained(where=where, rules=rules):
         # Spelled again, so that one parser alone decides what the text says; tuples are arrays in this mode only.
         return kind.model_validate_json(json_text.spell(content))
+
+
+@contextlib.contextmanager
+def explained(*, where: str, rules: str) -> Iterator[None]:
+    """Make a record inside the block, with errors as ``validate`` raises them."""
+    try:
+        yield
     except ValidationError as error:
         found = problems(error)
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""

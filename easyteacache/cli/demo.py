@@ -34,7 +34,13 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--key", default="reference/moving-digits", show_default=True, help="Calibration to apply.")
 @click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
-@click.option("--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Output folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo-out",
+    show_default=True,
+    help="Output folder.",
+)
 @registry_option
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON file instead of the table.")
 def demo(

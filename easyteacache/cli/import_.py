@@ -59,7 +59,7 @@ def import_(
     from easyteacache.integrations import export
 
     content = _text(file)
-    known = _known(key, content, engine, registry)
+    known = _known(key, content, engine, file, registry)
     drafts = export.read(
         content,
         engine,
@@ -92,14 +92,15 @@ def _text(file: Path) -> str:
         raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
 
 
-def _known(key: str | None, content: str, engine: str, folder: Path | None) -> tuple[str, str] | None:
+def _known(key: str | None, content: str, engine: str, file: Path, folder: Path | None) -> tuple[str, str] | None:
     """Title and modality of the registry's record of this key, None when it has none."""
     from easyteacache.integrations.export import read
 
-    registry = open_registry(folder)
-    # Only the key is of interest here, so that any modality will do.
-    name = key or read(content, engine, file="", model_key=None, title=None, modality="video")[0].record.model_key
-    record = registry.get(name)
+    if key is None:
+        # Only the key is of interest here, so that any modality will do.
+        first, *_ = read(content, engine, file=str(file), model_key=None, title=None, modality="video")
+        key = first.record.model_key
+    record = open_registry(folder).get(key)
     return None if record is None else (record.title, record.modality)
 
 

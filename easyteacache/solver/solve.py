@@ -13,6 +13,7 @@ from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
 from easyteacache.calibration import Calibration, Signal
 from easyteacache.errors import InvalidTrace
 from easyteacache.provenance import Conditions, Provenance
+from easyteacache.reading import explained
 from easyteacache.solver import baselines, fit
 from easyteacache.solver.choice import FittedPlans, Measure
 from easyteacache.solver.fit import BucketFit
@@ -95,11 +96,13 @@ def solve(
 
     Raises:
         InvalidTrace: the runs are of several models or experts, or differ in their noise levels.
+        InvalidCalibration: no record may hold these labels; nothing was solved.
         NotEnoughTraces: a bucket has too few runs.
         SignalMismatch: the signal was not recorded by every run.
     """
     options, labels = options or FitOptions(), labels or Labels()
     one_model(traces)
+    _check(traces, options, labels)
     calibration, heldout = traces.split_heldout()
     for setting in traces.settings():
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
@@ -112,7 +115,8 @@ def solve(
         plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress, fitted=fitted)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
-    return Solution(_record(traces, chosen, fits[chosen], buckets, options, labels), fits, chosen)
+    notes = _warnings(chosen, fits[chosen], buckets)
+    return Solution(_record(traces, _signal(chosen), buckets, options, labels, notes), fits, chosen)
 
 
 def one_model(traces: TraceSet) -> None:
@@ -129,6 +133,12 @@ def one_model(traces: TraceSet) -> None:
     if len(parts) > 1:
         reason = f"runs of several experts ({', '.join(parts)}); each has its own calibration: choose one with --part"
         raise InvalidTrace("traces", reason, rule="traces.part")
+
+
+def _check(traces: TraceSet, options: FitOptions, labels: Labels) -> None:
+    """Refuse now what a record cannot say; the search may take hours."""
+    with explained(where="labels", rules="record"):
+        _record(traces, "unknown", [Bucket(coefficients=(1.0, 0.0))], options, labels, [])
 
 
 def fit_buckets(
@@ -196,11 +206,11 @@ def _longest_reuse(computed: Sequence[int], num_steps: int) -> int:
 
 def _record(
     traces: TraceSet,
-    signal: str,
-    fits: Sequence[BucketFit],
+    signal: Signal,
     buckets: Sequence[Bucket],
     options: FitOptions,
     labels: Labels,
+    notes: Sequence[str],
 ) -> Calibration:
     head = traces[0].header
     key = labels.model_key or "/".join(filter(None, (head.model_key, head.part)))
@@ -214,7 +224,7 @@ def _record(
         title=labels.title or key,
         modality=modality,  # type: ignore[arg-type]
         method="teacache",
-        signal=_signal(signal),
+        signal=signal,
         fitted_output="block_output",
         branches=head.branches,
         buckets=tuple(buckets),
@@ -229,7 +239,7 @@ def _record(
             checkpoint=_only({trace.header.checkpoint for trace in traces}),
             traces=traces.files,
         ),
-        notes=(*labels.notes, *_warnings(signal, fits, buckets)),
+        notes=(*labels.notes, *notes),
     )
 
 

@@ -68,7 +68,7 @@ def test_other_files_of_the_folder_stay_and_its_own_are_replaced(run: Run, tmp_p
 def test_a_file_in_place_of_the_folder_is_an_error(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     result = run("--threshold", 0.4)
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert (tmp_path / "out").read_text() == "a file"
 
 

@@ -97,6 +97,14 @@ def test_import_of_an_unknown_model_asks_for_what_it_cannot_know(run: Run, tmp_p
     assert calibration.load(out).buckets[0].coefficients == (1.0, 0.5)
 
 
+def test_a_file_without_a_key_is_named_in_the_error(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"coefficients": [1, 2, 3, 4, 5]}')
+    result = run("import", file, "--from", "json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {file}: names no model")
+
+
 def test_a_file_that_is_no_text_is_one_line(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "binary.json"
     file.write_bytes(b"\xff\xfe\x00")

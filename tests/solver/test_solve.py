@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from easyteacache.calibration import Calibration
-from easyteacache.errors import InvalidTrace, NotEnoughTraces, SignalMismatch, UnreachableTarget
+from easyteacache.errors import InvalidCalibration, InvalidTrace, NotEnoughTraces, SignalMismatch, UnreachableTarget
 from easyteacache.policy import Setting, resolve
 from easyteacache.solver.options import FitOptions
 from easyteacache.solver.solve import Labels, solve
@@ -89,6 +89,25 @@ def test_labels_stand_in_the_record(make_set: MakeSet) -> None:
     record = solve(make_set(6, steps=10), signal="modulated_input", labels=labels).calibration
     assert (record.model_key, record.title, record.revision) == ("family/other", "Other", 4)
     assert (record.provenance.license, record.provenance.date) == ("CC0-1.0", "2026-01-02")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (Labels(model_key="My Model"), "model_key: expected a model key"),
+        (Labels(model_key="family/con"), "reserved file name"),
+        (Labels(date="yesterday"), "date: expected a date YYYY-MM-DD"),
+        (Labels(license=""), "license"),
+        (Labels(notes=("fine", "")), r"notes\[1\]"),
+    ],
+)
+def test_labels_that_no_record_may_hold_are_refused_before_solving(
+    labels: Labels, words: str, make_set: MakeSet
+) -> None:
+    told: list[str] = []
+    with pytest.raises(InvalidCalibration, match=words):
+        solve(make_set(6, steps=10), labels=labels, progress=told.append)
+    assert not told
 
 
 def test_trace_files_are_named_with_their_hashes(make_set: MakeSet, tmp_path: Path) -> None:
