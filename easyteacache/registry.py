@@ -1,7 +1,7 @@
 """The registry: an immutable mapping from model key to calibration, in layers.
 
-Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` → the local layer (what `easyteacache solve`
-saved on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
+Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` → the local layer (what people
+filed on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
 and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers. Where a lock is
 in force (``lock_file``), the first layer that holds the locked content wins.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easyteacache import bundled, index, json_text, lock_file, model_key, reading
+from easyteacache import bundled, calibration, index, json_text, lock_file, model_key, reading
 from easyteacache.calibration import Calibration
 from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
 from easyteacache.index import Index, IndexEntry
@@ -36,6 +36,11 @@ def home() -> Path:
         return Path(explicit).expanduser()
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(data).expanduser() / "easyteacache"
+
+
+def names_file(name: str) -> bool:
+    """Whether a name is that of a calibration file: no model key ends so."""
+    return name.endswith(".json")
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,15 @@ class Found:
     layer: str
     asked: str
     notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def in_file(cls, path: str | os.PathLike[str]) -> Found:
+        """A record that need not be in any layer; the file's name stands for one.
+
+        Raises:
+            InvalidCalibration: the file is missing, unreadable or malformed.
+        """
+        return cls(calibration.load(path), os.fspath(path), os.fspath(path))
 
 
 class Registry(Mapping[str, Calibration]):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from easyteacache.branch import BranchState
     from easyteacache.integrations.diffusers.parts import ExpertCaches
-    from easyteacache.registry import Registry
+    from easyteacache.registry import Found, Registry
     from easyteacache.seed_file import TeaCacheConfig
 
 __all__ = ["DEFAULT_BRANCH", "TeaCache"]
@@ -130,23 +130,46 @@ class TeaCache(AttachableCache):
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
-        registry = _registry(registry)
-        setting = Setting(
-            sequence_length=sequence_length,
-            num_steps=num_steps,
-            shift=shift,
+        return cls._from_found(
+            _registry(registry).find(key),
+            allow_yanked=allow_yanked,
             threshold=threshold,
             speedup=speedup,
             max_error=max_error,
+            num_steps=num_steps,
+            sequence_length=sequence_length,
+            shift=shift,
             min_skip_step=min_skip_step,
             max_skip_step=max_skip_step,
             max_consecutive_skips=max_consecutive_skips,
-            forecaster=None if forecaster in (None, forecast.AUTO) else forecast.forecaster(forecaster).name,
+            forecaster=forecaster,
         )
-        found = registry.find(key)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **wishes: Any) -> TeaCache:
+        """A cache with the calibration in one file, such as `easyteacache solve` writes; no layer need hold it.
+
+        Args:
+            path: the file.
+            **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes, but for ``registry``.
+
+        Raises:
+            InvalidCalibration: the file is missing, unreadable or malformed, or of a method this runtime does not apply.
+            SignalMismatch, RetiredCalibration, UnreachableTarget, ValueError: as ``from_registry``.
+        """
+        from easyteacache.registry import Found
+
+        return cls._from_found(Found.in_file(path), **wishes)
+
+    @classmethod
+    def _from_found(
+        cls, found: Found, *, allow_yanked: bool = False, forecaster: str | None = None, **wishes: Any
+    ) -> TeaCache:
+        named = None if forecaster in (None, forecast.AUTO) else forecast.forecaster(forecaster).name
+        setting = Setting(forecaster=named, **wishes)
         if found.calibration.signal == "unknown":
             raise SignalMismatch(
-                "unknown", "whatever t_mod holds", f"The sources of {key!r} do not say which signal it is."
+                "unknown", "whatever t_mod holds", f"The sources of {found.asked!r} do not say which signal it is."
             )
         return cls._from_source(Resolver(found, setting, allow_yanked=allow_yanked), setting)
 

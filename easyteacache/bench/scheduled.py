@@ -173,15 +173,11 @@ def named_record(record: str | Path | None) -> Found:
         InvalidCalibration: the file is none.
         UnknownModelKey: no layer has the key.
     """
-    from easyteacache import calibration
     from easyteacache.registry import Found, Registry
 
     if record is None:
         raise BenchError("no calibration is named")
-    if isinstance(record, Path):
-        loaded = calibration.load(record)
-        return Found(loaded, "given", loaded.model_key)
-    return Registry.default().find(record)
+    return Found.in_file(record) if isinstance(record, Path) else Registry.default().find(record)
 
 
 def _recorded(bed: Bed) -> Any:

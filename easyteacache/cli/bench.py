@@ -227,9 +227,9 @@ def _plan(model: str, subject: Subject, options: dict[str, Any]) -> Plan:
 
 
 def _record(named: str | None) -> str | Path | None:
-    if named is None:
-        return None
-    return Path(named) if named.endswith(".json") or Path(named).is_file() else named
+    from easyteacache.registry import names_file
+
+    return Path(named) if named is not None and names_file(named) else named
 
 
 def _cases(model: str, options: dict[str, Any]) -> tuple[Case, ...]:

@@ -32,7 +32,13 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first video.")
 @operating_options
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
-@click.option("--key", default="reference/moving-digits", show_default=True, help="Calibration to apply.")
+@click.option(
+    "--key",
+    metavar="KEY|FILE",
+    default="reference/moving-digits",
+    show_default=True,
+    help="Calibration to apply.",
+)
 @click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
 @click.option(
     "--out",

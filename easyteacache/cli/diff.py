@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from easyteacache.cli import text
-from easyteacache.cli.parameters import json_option, open_registry, registry_option
+from easyteacache.cli.parameters import find, json_option, registry_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easyteacache.calibration import Calibration
     from easyteacache.hub.changes import Change
 
 
@@ -38,7 +37,7 @@ def diff(before: str, after: str, registry: Path | None, as_json: bool) -> None:
     """
     from easyteacache.hub.changes import compare
 
-    changes = compare(_record(before, registry), _record(after, registry))
+    changes = compare(find(before, registry).calibration, find(after, registry).calibration)
     if as_json:
         text.echo_json({"before": before, "after": after, "changes": [change_content(change) for change in changes]})
     elif changes:
@@ -47,13 +46,6 @@ def diff(before: str, after: str, registry: Path | None, as_json: bool) -> None:
         click.echo("No difference.")
     if changes:
         raise SystemExit(1)
-
-
-def _record(name: str, registry: Path | None) -> Calibration:
-    from easyteacache import calibration
-
-    path = Path(name)
-    return calibration.load(path) if path.suffix == ".json" or path.is_file() else open_registry(registry)[name]
 
 
 def change_content(change: Change) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import (
     MODEL_KEY,
     NumberType,
+    find,
     one_target,
     open_registry,
     operating_options,
@@ -28,7 +29,7 @@ REFIT_ORDER = 4
 
 
 @click.command("export")
-@click.argument("key", type=MODEL_KEY)
+@click.argument("key", type=MODEL_KEY, metavar="KEY|FILE")
 @click.option("--to", "engine", required=True, type=click.Choice(list(ENGINES)), metavar="ENGINE", help="The engine.")
 @click.option(
     "--sequence-length", type=click.IntRange(min=1), help="Tokens of the generated stream entering the blocks."
@@ -69,12 +70,12 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     """
     from easyteacache.integrations.export import write
 
-    registry = open_registry(options.pop("registry"))
+    folder = options.pop("registry")
     refit, traces = options.pop("refit"), options.pop("traces")
     if refit != (traces is not None):
         raise click.UsageError("--refit and --traces belong together: the runs to fit to.")
     setting = _setting(**options)
-    found = _find(key, registry)
+    found, registry = find(key, folder), open_registry(folder)
     if refit:
         found = _refitted(found, setting, traces)
     exported = write(found, ENGINES[engine], setting, allow=allow, registry=None if refit else registry)
@@ -110,16 +111,6 @@ def _setting(
         speedup=speedup,
         max_error=max_error,
     )
-
-
-def _find(key: str, registry: Any) -> Found:
-    from easyteacache import calibration
-    from easyteacache.registry import Found
-
-    if key.endswith(".json") and Path(key).is_file():
-        return Found(calibration.load(key), key, key)
-    found: Found = registry.find(key)
-    return found
 
 
 def _refitted(found: Found, setting: Setting, traces: Path) -> Found:

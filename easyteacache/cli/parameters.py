@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easyteacache.registry import Registry
+    from easyteacache.registry import Found, Registry
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -69,6 +69,18 @@ def open_registry(folder: str | Path | None) -> Registry:
     from easyteacache.registry import Registry
 
     return Registry.default() if folder is None else Registry.from_folder(folder)
+
+
+def find(name: str, registry: str | Path | None) -> Found:
+    """The record that a command's KEY names: a model key, an exact alias, or a file.
+
+    Raises:
+        UnknownModelKey: nothing is called so.
+        InvalidCalibration: the file is missing, unreadable or malformed.
+    """
+    from easyteacache.registry import Found, names_file
+
+    return Found.in_file(name) if names_file(name) else open_registry(registry).find(name)
 
 
 def registry_option(command: Decorated) -> Decorated:

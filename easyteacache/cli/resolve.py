@@ -12,9 +12,9 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import (
     MODEL_KEY,
     NumberType,
+    find,
     json_option,
     one_target,
-    open_registry,
     operating_options,
     registry_option,
 )
@@ -29,7 +29,7 @@ SAMPLES = 8
 
 
 @click.command("resolve")
-@click.argument("key", type=MODEL_KEY)
+@click.argument("key", type=MODEL_KEY, metavar="KEY|FILE")
 @click.option(
     "--sequence-length", type=click.IntRange(min=1), help="Tokens of the generated stream entering the blocks."
 )
@@ -51,7 +51,7 @@ def resolve(
     registry: Path | None,
     as_json: bool,
 ) -> None:
-    """Show what the runtime applies for KEY at one sequence length and sampler setting, with every choice it makes.
+    """Show what the runtime applies for KEY, or the calibration in FILE, at one sequence length and sampler setting, with every choice it makes.
 
     Without --threshold, --speedup or --max-error the record's most cautious operating point is taken.
 
@@ -60,6 +60,7 @@ def resolve(
       easyteacache-hub resolve wan2.1/t2v-14b --sequence-length 32760
       easyteacache-hub resolve wan2.1/t2v-14b --steps 30 --threshold 0.15
       easyteacache-hub resolve flux.1/dev --speedup 1.5 --json
+      easyteacache-hub resolve my-model.json --steps 50 --speedup 2
 
     \b
     JSON: model_key, revision, status, layer, signal, threshold, schedule,
@@ -83,7 +84,7 @@ def resolve(
         speedup=speedup,
         max_error=max_error,
     )
-    resolved = policy.resolve(open_registry(registry).find(key), setting, allow_yanked=allow_yanked)
+    resolved = policy.resolve(find(key, registry), setting, allow_yanked=allow_yanked)
     if as_json:
         text.echo_json(_content(resolved))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easyteacache.cli import text
-from easyteacache.cli.parameters import MODEL_KEY, json_option, open_registry, registry_option
+from easyteacache.cli.parameters import MODEL_KEY, find, json_option, registry_option
 
 if TYPE_CHECKING:
     from easyteacache.calibration import Bucket, Calibration, OperatingPoint
@@ -20,11 +20,11 @@ SHOWN_COEFFICIENTS = 8
 
 
 @click.command("show")
-@click.argument("key", type=MODEL_KEY)
+@click.argument("key", type=MODEL_KEY, metavar="KEY|FILE")
 @registry_option
 @json_option
 def show(key: str, registry: Path | None, as_json: bool) -> None:
-    """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id.
+    """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id, or the one in a file.
 
     Speed-ups marked "reported" are the source's own; "replayed" and "measured" ones were judged on held-out runs.
 
@@ -33,12 +33,13 @@ def show(key: str, registry: Path | None, as_json: bool) -> None:
       easyteacache-hub show wan2.1/t2v-14b
       easyteacache-hub show black-forest-labs/FLUX.1-dev
       easyteacache-hub show wan2.1/t2v-14b --json
+      easyteacache-hub show my-model.json
 
     \b
     JSON: {"asked", "layer", "notes", "record"}; the record as it is stored,
       described in docs/registry-format.md
     """
-    found = open_registry(registry).find(key)
+    found = find(key, registry)
     if as_json:
         from easyteacache import json_text
 

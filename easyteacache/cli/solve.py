@@ -142,7 +142,9 @@ def solve(
         text.echo_json(_summary(solution, record, out))
         return
     click.echo("\n".join(_page(solution, record, runs)))
-    click.echo(f"\nWrote {out}. Judge it next:\n  easyteacache validate {out} --traces {' '.join(map(str, traces))}")
+    click.echo(f"\nWrote {out}. Judge it next, and then use it:")
+    click.echo(f"  easyteacache validate {out} --traces {' '.join(map(str, traces))}")
+    click.echo(f'  TeaCache.from_file("{out}", speedup=2.0).attach(pipe)')
     if not solution.explains:
         click.echo(text.paragraph(f"Warning: {record.notes[-1]}"), err=True)
 

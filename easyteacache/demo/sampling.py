@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from easyteacache.registry import names_file
 from easyteacache.teacache import TeaCache
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class DemoSettings:
     """What to sample.
 
     Attributes:
-        key: model key of the calibration.
+        key: model key of the calibration, or its file.
         steps: sampler steps of the uncached run.
         frames, width, height: of each video, the last two in pixels.
         samples: videos, one prompt each.
@@ -102,17 +103,18 @@ def load(model_path: Path | None) -> MovingDigitsPipeline:
 
 
 def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Registry | Path | None) -> TeaCache:
-    """The calibration of ``settings`` resolved for what will be sampled; raises as ``TeaCache.from_registry`` does."""
-    return TeaCache.from_registry(
-        settings.key,
-        threshold=settings.threshold,
-        speedup=settings.speedup,
-        max_error=settings.max_error,
-        num_steps=settings.steps,
-        sequence_length=pipe.sequence_length(settings.frames, settings.height, settings.width),
-        shift=pipe.scheduler.config.get("shift"),
-        registry=registry,
-    )
+    """The calibration of ``settings`` resolved for what will be sampled; raises as ``TeaCache.from_registry`` and ``from_file`` do."""
+    wishes = {
+        "threshold": settings.threshold,
+        "speedup": settings.speedup,
+        "max_error": settings.max_error,
+        "num_steps": settings.steps,
+        "sequence_length": pipe.sequence_length(settings.frames, settings.height, settings.width),
+        "shift": pipe.scheduler.config.get("shift"),
+    }
+    if names_file(settings.key):
+        return TeaCache.from_file(settings.key, **wishes)
+    return TeaCache.from_registry(settings.key, registry=registry, **wishes)
 
 
 def sample_all(

@@ -25,6 +25,22 @@ def test_every_bundled_record_can_be_shown_within_80_columns(run_hub: Run) -> No
         assert wide == [], key
 
 
+def test_a_record_in_a_file_is_shown_resolved_and_compared(
+    run_hub: Run, read_json: ReadJson, registry_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes((registry_folder / "tiny" / "video.json").read_bytes())
+    shown = read_json(run_hub("show", file, "--json"))
+    assert (shown["record"]["model_key"], shown["layer"]) == ("tiny/video", str(file))
+    resolved = read_json(run_hub("resolve", file, "--steps", 20, "--speedup", 2, "--json"))
+    assert (resolved["model_key"], resolved["threshold"]) == ("tiny/video", 0.3)
+    assert run_hub("diff", file, "tiny/video", "--registry", registry_folder).stdout == "No difference.\n"
+    for command in ("show", "resolve"):
+        missing = run_hub(command, tmp_path / "nowhere.json")
+        assert (missing.exit_code, missing.stdout) == (1, "")
+        assert "nowhere.json: cannot be read" in missing.stderr
+
+
 def test_the_page_says_what_a_person_wants_to_know(run_hub: Run) -> None:
     page = run_hub("show", "wan2.1/t2v-14b").stdout
     for expected in (

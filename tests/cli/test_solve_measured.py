@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from easyteacache import TeaCache, calibration
 from easyteacache.cli.main import main
-from easyteacache.cli.measuring import _policy, measure_with
+from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.recording.refit import Refit
 from easyteacache.integrations.recording.sampled import LOST, Sampled, SampledPlans
@@ -238,13 +238,13 @@ def weighted(plan: Plan, weights: Any) -> Plan:
 
 def started(plan: Plan, runs: Runs) -> Policy:
     """With the traces' weights, as the solver asks for it."""
-    return _policy(weighted(plan, StateFit(runs).weights(plan.computed)), runs)
+    return policy_of(weighted(plan, StateFit(runs).weights(plan.computed)), runs)
 
 
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.filling.forecaster)
 def test_errors_are_those_of_the_runtime_with_the_weights_that_were_found(pipe: Any, runs: Runs, plan: Plan) -> None:
     found = SampledPlans(pipe).sampled(runs.traces, started(plan, runs))
-    policy = _policy(weighted(plan, found.weights), runs)
+    policy = policy_of(weighted(plan, found.weights), runs)
     for trace, error in zip(runs.traces, found.errors, strict=True):
         exact = sampled(pipe, trace)
         with TeaCache.from_policy(policy).attached(pipe, allow_borrowed=True) as cache:

@@ -49,6 +49,15 @@ def test_a_speedup_of_two_is_the_default(run: Run) -> None:
     assert json.loads(run("--speedup", 4, "--json").stdout)["policy"]["threshold"] == 2.0
 
 
+def test_the_calibration_may_be_a_file(run: Run, reference_registry: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes((reference_registry / "reference" / "moving-digits.json").read_bytes())
+    by_file, by_key = (json.loads(run("--json", *more).stdout)["policy"] for more in (("--key", file), ()))
+    assert by_file.pop("layer") == str(file)
+    by_key.pop("layer")
+    assert by_file == by_key
+
+
 def test_where_the_calibration_does_not_hold_it_says_so_and_reuses_nothing(run: Run) -> None:
     result = run("--steps", 5)
     assert "nothing can be reused at this setting" in result.stdout

@@ -1,8 +1,9 @@
-"""``TeaCache.from_registry``: what it shows, what it refuses, and what ``check`` may touch afterwards."""
+"""``TeaCache.from_registry`` and ``from_file``: what it shows, what it refuses, and what ``check`` may touch afterwards."""
 
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import io
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from easyteacache import Registry, TeaCache
-from easyteacache.errors import SignalMismatch, UnknownModelKey, UnreachableTarget
+from easyteacache.errors import InvalidCalibration, SignalMismatch, UnknownModelKey, UnreachableTarget
 from easyteacache.forecast import UnknownForecaster
 
 Make = Callable[..., Any]
@@ -63,6 +64,26 @@ def test_a_hub_repository_id_leads_to_the_same_policy() -> None:
 )
 def test_a_registry_may_be_given(registry: Any) -> None:
     assert TeaCache.from_registry(KEY, threshold=0.1, registry=registry).policy.layer == str(BUNDLED)
+
+
+def test_a_file_gives_what_its_key_gives() -> None:
+    wishes: dict[str, Any] = {"threshold": 0.1, "num_steps": 30, "sequence_length": 4096, "forecaster": "linear"}
+    by_key, by_file = (TeaCache.from_registry(KEY, **wishes), TeaCache.from_file(BUNDLED / f"{KEY}.json", **wishes))
+    assert dataclasses.replace(by_file.policy, layer="bundled") == by_key.policy
+    assert by_file.policy.layer == str(BUNDLED / f"{KEY}.json")
+
+
+def test_a_file_is_refused_as_a_key_is(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCalibration, match=r"nowhere\.json"):
+        TeaCache.from_file(tmp_path / "nowhere.json", threshold=0.1)
+    (tmp_path / "half.json").write_bytes((BUNDLED / f"{KEY}.json").read_bytes()[:500])
+    with pytest.raises(InvalidCalibration, match=r"half\.json"):
+        TeaCache.from_file(tmp_path / "half.json", threshold=0.1)
+    with pytest.raises(UnreachableTarget):
+        TeaCache.from_file(BUNDLED / f"{KEY}.json", speedup=99)
+    unknown = next(key for key, _, entry in Registry.default().entries() if entry.signal == "unknown")
+    with pytest.raises(SignalMismatch, match=f"{unknown}.json"):
+        TeaCache.from_file(BUNDLED / f"{unknown}.json", threshold=0.1)
 
 
 def test_every_bundled_record_of_a_known_signal_is_applied_or_says_what_is_missing(drive: Make) -> None:
