@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_pipelines
 
-from easyteacache.cli.measuring import _policy
+from easyteacache.cli.measuring import policy_of
 from easyteacache.integrations.recording import Job, RecordingSettings
 from easyteacache.integrations.recording.drive import record_run, resolved
 from easyteacache.integrations.recording.sampled import SampledPlans
@@ -59,6 +59,6 @@ def test_a_pipeline_is_recorded_and_sampled_again(name: str, monkeypatch: pytest
     if correctable(runs):
         schedule = (0, 2, 4, 6)
         plan = Plan(dataclasses.replace(Filling("linear"), weights=StateFit(runs).weights(schedule)), schedule)
-        found = SampledPlans(pipe).sampled(runs.traces, _policy(plan, runs))
+        found = SampledPlans(pipe).sampled(runs.traces, policy_of(plan, runs))
         assert len(found.errors) == len(PROMPTS)
         assert all(0 < error < 0.2 for error in found.errors)
