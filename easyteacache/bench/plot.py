@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Marker = str | tuple[int, int, int]
+
 WIDTH, HEIGHT, DOTS_PER_INCH = 8.6, 6.0, 130
 #: Lines of a label's height that two labels are kept apart.
 LABEL_GAP = 0.034
@@ -29,7 +31,26 @@ KINDS = {
     "attention": "skips attention",
     "sampler": "fewer steps",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+# As many as there are contenders, so that no two lines share one; stars are matplotlib's (points, style, angle).
+MARKERS: tuple[Marker, ...] = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "<",
+    ">",
+    "p",
+    "h",
+    "*",
+    "x",
+    (4, 1, 0),
+    "+",
+    (3, 1, 0),
+    "d",
+)
 LARGEST_SPEEDUP = 5.0
 
 
@@ -72,7 +93,7 @@ def draw(results: Results, case: str, points: dict[str, list[Cell]]) -> Figure:
     return figure
 
 
-def _line(axes: Axes, line: Sequence[tuple[float, float]], kind: str, marker: str) -> None:
+def _line(axes: Axes, line: Sequence[tuple[float, float]], kind: str, marker: Marker) -> None:
     x, y = zip(*line, strict=True)
     if kind == curves.OWN:
         axes.plot(x, y, color=OWN_COLOUR, linewidth=2.8, marker=marker, markersize=7, zorder=5)
@@ -105,7 +126,7 @@ def _frame(axes: Axes, targets: Sequence[float]) -> None:
 
 
 def _labels(
-    axes: Axes, lines: dict[str, list[tuple[float, float]]], kinds: dict[str, str], markers: dict[str, str]
+    axes: Axes, lines: dict[str, list[tuple[float, float]]], kinds: dict[str, str], markers: dict[str, Marker]
 ) -> None:
     """Names in a column at the right, moved apart, each led to the end of its line; where that is far, beside the end."""
     low, high = axes.get_ylim()

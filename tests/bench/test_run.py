@@ -160,6 +160,11 @@ def test_who_reaches_no_target_is_named_with_what_it_did(make_cell) -> None:
     assert report.as_data(results)["cases"][0]["short"] == [{"contender": "attention only", "share": 0.9, "psnr": 32.0}]
 
 
+def test_no_two_lines_share_a_marker() -> None:
+    others = [contender for contender in roster.everybody() if contender.kind != "own"]
+    assert len(others) <= len(set(plot.MARKERS)) == len(plot.MARKERS)
+
+
 def test_a_picture_is_written_for_each_case(measured: Path, tmp_path: Path) -> None:
     from PIL import Image
 
