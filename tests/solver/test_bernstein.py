@@ -17,9 +17,11 @@ def test_stored_coefficients_give_the_bernstein_form(increments: list[float], st
     control = np.cumsum(increments)
     domain = (start, start + width)
     coefficients = bernstein.to_coefficients(control, domain)
-    # Powers of x cancel the more digits the narrower the domain is beside its distance from 0.
-    cancelled = ((2.0 * start + width) / width) ** (len(increments) - 1)
-    assert bernstein.rounding_error(coefficients, control, domain) < 1e-14 * cancelled
+    # Half a unit for storing each coefficient, two for each of Horner's steps and three for x: of the terms, which are large where
+    # powers of x cancel, and not of their sum.
+    terms = np.polyval(np.abs(coefficients), domain[1])
+    unit = np.finfo(float).eps * 4 * len(increments)
+    assert bernstein.rounding_error(coefficients, control, domain) <= unit * (1.0 + terms / max(control[-1], 1e-300))
 
 
 @given(INCREMENTS)
