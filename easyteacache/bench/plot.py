@@ -32,25 +32,7 @@ KINDS = {
     "sampler": "fewer steps",
 }
 # As many as there are contenders, so that no two lines share one; stars are matplotlib's (points, style, angle).
-MARKERS: tuple[Marker, ...] = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "P",
-    "X",
-    "<",
-    ">",
-    "p",
-    "h",
-    "*",
-    "x",
-    (4, 1, 0),
-    "+",
-    (3, 1, 0),
-    "d",
-)
+MARKERS: tuple[Marker, ...] = (*"os^DvPX<>ph*x", (4, 1, 0), "+", (3, 1, 0), "d")
 LARGEST_SPEEDUP = 5.0
 
 

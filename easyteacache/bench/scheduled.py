@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,9 @@ class EasyTeaCache(Contender):
     @contextlib.contextmanager
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Iterator[None]:
         """Attached inside the block."""
-        from easyteacache.resolver import Resolver
-        from easyteacache.setting import Setting
-
-        setting = Setting(
-            sequence_length=bed.subject.tokens(bed.case), num_steps=bed.case.steps, speedup=settings["speedup"]
-        )
-        cache = TeaCache._from_source(Resolver(named_record(bed.record), setting), setting)
+        found: Callable[..., TeaCache] = TeaCache.from_file if isinstance(bed.record, Path) else TeaCache.from_registry
+        tokens = bed.subject.tokens(bed.case)
+        cache = found(bed.record, sequence_length=tokens, num_steps=bed.case.steps, speedup=settings["speedup"])
         with cache.attached(bed.subject.pipe):
             yield
 
