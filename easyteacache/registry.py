@@ -164,6 +164,13 @@ class Registry(Mapping[str, Calibration]):
         return cls([*layers, Layer("bundled", bundled.registry())], lock=lock_file.in_force())
 
     @classmethod
+    def opened(cls, given: Registry | str | os.PathLike[str] | None) -> Registry:
+        """What a caller's ``registry=`` or ``--registry`` means: a registry, one folder alone, or with None the default layers."""
+        if given is None:
+            return cls.default()
+        return given if isinstance(given, Registry) else cls.from_folder(given)
+
+    @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Registry:
         """A registry of one folder and nothing else.
 

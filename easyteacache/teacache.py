@@ -12,11 +12,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from easyteacache import arguments, forecast
-from easyteacache.attachable import AttachableCache
-from easyteacache.errors import SignalMismatch, StepOrderError
-from easyteacache.policy import Policy
-from easyteacache.resolver import FixedPolicy, PolicySource, Resolver
+from easyteacache import arguments
+from easyteacache.calibrated import CalibratedCache
+from easyteacache.errors import StepOrderError
 from easyteacache.run_state import RunState
 from easyteacache.seed_mode import SeedSolver, SeedSource
 from easyteacache.setting import Setting
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from easyteacache.branch import BranchState
     from easyteacache.integrations.diffusers.parts import ExpertCaches
-    from easyteacache.registry import Found, Registry
+    from easyteacache.registry import Registry
     from easyteacache.seed_file import TeaCacheConfig
 
 __all__ = ["DEFAULT_BRANCH", "TeaCache"]
@@ -34,7 +32,7 @@ __all__ = ["DEFAULT_BRANCH", "TeaCache"]
 DEFAULT_BRANCH = "default"
 
 
-class TeaCache(AttachableCache):
+class TeaCache(CalibratedCache):
     """Reuse or compute each step of a diffusion transformer, and fill the reused ones.
 
     The constructor is the original project's, in its order and with its defaults. For a calibration of the registry use
@@ -94,86 +92,6 @@ class TeaCache(AttachableCache):
         self._start()
 
     @classmethod
-    def from_registry(
-        cls,
-        key: str,
-        *,
-        threshold: float | None = None,
-        speedup: float | None = None,
-        max_error: float | None = None,
-        num_steps: int | None = None,
-        sequence_length: int | None = None,
-        shift: float | None = None,
-        min_skip_step: int | None = None,
-        max_skip_step: int | None = None,
-        max_consecutive_skips: int | None = None,
-        forecaster: str | None = None,
-        registry: Registry | str | os.PathLike[str] | None = None,
-        allow_yanked: bool = False,
-    ) -> TeaCache:
-        """A cache with the calibration filed under ``key``.
-
-        Args:
-            key: a model key (``"wan2.1/t2v-14b"``) or an exact alias such as a Hub repository id.
-            threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
-            num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
-            min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
-            forecaster: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
-            registry: a folder or ``Registry`` to use instead of the default layers.
-            allow_yanked: use a yanked record all the same.
-
-        Raises:
-            UnknownModelKey: no layer holds the key; the error names the nearest ones.
-            InvalidCalibration: the record is damaged, or of a method this runtime does not apply.
-            SignalMismatch: the record does not say which signal its numbers were fitted to.
-            RetiredCalibration: the record was yanked.
-            UnreachableTarget: no operating point reaches the speed-up or error asked for.
-            ValueError: an argument is out of range, or two exclude each other.
-        """
-        return cls._from_found(
-            _registry(registry).find(key),
-            allow_yanked=allow_yanked,
-            threshold=threshold,
-            speedup=speedup,
-            max_error=max_error,
-            num_steps=num_steps,
-            sequence_length=sequence_length,
-            shift=shift,
-            min_skip_step=min_skip_step,
-            max_skip_step=max_skip_step,
-            max_consecutive_skips=max_consecutive_skips,
-            forecaster=forecaster,
-        )
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str], **wishes: Any) -> TeaCache:
-        """A cache with the calibration in one file, such as `easyteacache solve` writes; no layer need hold it.
-
-        Args:
-            path: the file.
-            **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes, but for ``registry``.
-
-        Raises:
-            InvalidCalibration: the file is missing, unreadable or malformed, or of a method this runtime does not apply.
-            SignalMismatch, RetiredCalibration, UnreachableTarget, ValueError: as ``from_registry``.
-        """
-        from easyteacache.registry import Found
-
-        return cls._from_found(Found.in_file(path), **wishes)
-
-    @classmethod
-    def _from_found(
-        cls, found: Found, *, allow_yanked: bool = False, forecaster: str | None = None, **wishes: Any
-    ) -> TeaCache:
-        named = None if forecaster in (None, forecast.AUTO) else forecast.forecaster(forecaster).name
-        setting = Setting(forecaster=named, **wishes)
-        if found.calibration.signal == "unknown":
-            raise SignalMismatch(
-                "unknown", "whatever t_mod holds", f"The sources of {found.asked!r} do not say which signal it is."
-            )
-        return cls._from_source(Resolver(found, setting, allow_yanked=allow_yanked), setting)
-
-    @classmethod
     def for_pipeline(
         cls,
         pipe: Any,
@@ -200,23 +118,12 @@ class TeaCache(AttachableCache):
         """
         from easyteacache.integrations.diffusers.keys import keys_for
         from easyteacache.integrations.diffusers.parts import ExpertCaches
+        from easyteacache.registry import Registry
 
-        layers = _registry(registry)
+        layers = Registry.opened(registry)
         keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
         caches = {part: cls.from_registry(key, registry=layers, **wishes) for part, key in keys.items()}
         return caches["transformer"] if list(caches) == ["transformer"] else ExpertCaches(caches)
-
-    @classmethod
-    def from_policy(cls, policy: Policy) -> TeaCache:
-        """A cache that applies one given policy whatever the sequence length: for experiments and validation."""
-        return cls._from_source(FixedPolicy(policy), Setting(num_steps=policy.num_steps, shift=policy.shift))
-
-    @classmethod
-    def _from_source(cls, source: PolicySource, setting: Setting) -> TeaCache:
-        cache = cls.__new__(cls)
-        cache._prepare(setting, enable=True)
-        cache._run = RunState(source, setting)
-        return cache
 
     def _prepare(self, setting: Setting, *, enable: bool) -> None:
         super()._prepare(setting, enable=enable)
@@ -413,11 +320,3 @@ class TeaCache(AttachableCache):
     def solving(self) -> bool:
         """True in solve mode, which records what its caller reports."""
         return self._solver is not None
-
-
-def _registry(given: Registry | str | os.PathLike[str] | None) -> Registry:
-    from easyteacache.registry import Registry
-
-    if given is None:
-        return Registry.default()
-    return given if isinstance(given, Registry) else Registry.from_folder(given)

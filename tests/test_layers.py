@@ -35,7 +35,7 @@ LAYERS = {
         "identify known agreement model_names nearby_names number_lists audit audit_*", "facts records registry", ""
     ),
     "runtime": Layer(
-        "gate forecast distance correction weighted_sum branch statistics arguments run_state driven attachable seed_file seed_mode teacache",
+        "gate forecast distance correction weighted_sum branch statistics arguments run_state driven attachable calibrated seed_file seed_mode teacache",
         "facts records registry",
         "",  # torch and numpy only inside the functions that touch tensors
     ),

@@ -68,7 +68,7 @@ def open_registry(folder: str | Path | None) -> Registry:
     """The registry of ``folder`` alone, or the default layers."""
     from easyteacache.registry import Registry
 
-    return Registry.default() if folder is None else Registry.from_folder(folder)
+    return Registry.opened(folder)
 
 
 def find(name: str, registry: str | Path | None) -> Found:
