@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 from easyteacache._version import __version__
 
 if TYPE_CHECKING:
-    from easyteacache.calibration import Calibration as Calibration
     from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
-    from easyteacache.policy import Policy as Policy
-    from easyteacache.registry import Registry as Registry
-    from easyteacache.seed_file import TeaCacheConfig as TeaCacheConfig
+    from easyteacache.original.cache_json import TeaCacheConfig as TeaCacheConfig
+    from easyteacache.policy.policy import Policy as Policy
+    from easyteacache.records.calibration import Calibration as Calibration
+    from easyteacache.registry.registry import Registry as Registry
     from easyteacache.teacache import TeaCache as TeaCache
 
 _HOME = {
-    "Calibration": "easyteacache.calibration",
+    "Calibration": "easyteacache.records.calibration",
     "EasyTeaCacheError": "easyteacache.errors",
-    "Policy": "easyteacache.policy",
-    "Registry": "easyteacache.registry",
+    "Policy": "easyteacache.policy.policy",
+    "Registry": "easyteacache.registry.registry",
     "TeaCache": "easyteacache.teacache",
-    "TeaCacheConfig": "easyteacache.seed_file",
+    "TeaCacheConfig": "easyteacache.original.cache_json",
 }
 
 __all__ = ["Calibration", "EasyTeaCacheError", "Policy", "Registry", "TeaCache", "TeaCacheConfig", "__version__"]

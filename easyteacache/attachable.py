@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.driven import DrivenCache
 from easyteacache.errors import AttachError
-from easyteacache.setting import Setting
+from easyteacache.policy.request import Setting
+from easyteacache.runtime.driven import DrivenCache
 
 if TYPE_CHECKING:
     import torch

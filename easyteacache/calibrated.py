@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from easyteacache import forecast
 from easyteacache.attachable import AttachableCache
 from easyteacache.errors import SignalMismatch
-from easyteacache.policy import Policy
-from easyteacache.resolver import FixedPolicy, PolicySource, Resolver
-from easyteacache.run_state import RunState
-from easyteacache.setting import Setting
+from easyteacache.policy.policy import Policy
+from easyteacache.policy.request import Setting
+from easyteacache.policy.source import FixedPolicy, PolicySource, Resolver
+from easyteacache.runtime import predictors
+from easyteacache.runtime.session import RunState
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from easyteacache.registry import Found, Registry
+    from easyteacache.registry.registry import Found, Registry
 
 
 class CalibratedCache(AttachableCache):
@@ -59,7 +59,7 @@ class CalibratedCache(AttachableCache):
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
-        from easyteacache.registry import Registry
+        from easyteacache.registry.registry import Registry
 
         return cls._from_found(
             Registry.opened(registry).find(key),
@@ -88,7 +88,7 @@ class CalibratedCache(AttachableCache):
             InvalidCalibration: the file is missing, unreadable or malformed, or of a method this runtime does not apply.
             SignalMismatch, RetiredCalibration, UnreachableTarget, ValueError: as ``from_registry``.
         """
-        from easyteacache.registry import Found
+        from easyteacache.registry.registry import Found
 
         return cls._from_found(Found.in_file(path), **wishes)
 
@@ -96,7 +96,7 @@ class CalibratedCache(AttachableCache):
     def _from_found(
         cls, found: Found, *, allow_yanked: bool = False, forecaster: str | None = None, **wishes: Any
     ) -> Self:
-        named = None if forecaster in (None, forecast.AUTO) else forecast.forecaster(forecaster).name
+        named = None if forecaster in (None, predictors.AUTO) else predictors.forecaster(forecaster).name
         setting = Setting(forecaster=named, **wishes)
         if found.calibration.signal == "unknown":
             raise SignalMismatch(

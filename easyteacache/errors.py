@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from easyteacache.json_text import shown
+from easyteacache.files.strict_json import shown
 
 
 class EasyTeaCacheError(Exception):

@@ -12,20 +12,20 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from easyteacache import arguments
 from easyteacache.calibrated import CalibratedCache
 from easyteacache.errors import StepOrderError
-from easyteacache.run_state import RunState
-from easyteacache.seed_mode import SeedSolver, SeedSource
-from easyteacache.setting import Setting
+from easyteacache.original.online_fit import SeedSolver, SeedSource
+from easyteacache.policy.request import Setting
+from easyteacache.runtime import verb_arguments
+from easyteacache.runtime.session import RunState
 
 if TYPE_CHECKING:
     import torch
 
-    from easyteacache.branch import BranchState
-    from easyteacache.integrations.diffusers.parts import ExpertCaches
-    from easyteacache.registry import Registry
-    from easyteacache.seed_file import TeaCacheConfig
+    from easyteacache.integrations.diffusers.experts import ExpertCaches
+    from easyteacache.original.cache_json import TeaCacheConfig
+    from easyteacache.registry.registry import Registry
+    from easyteacache.runtime.branch_state import BranchState
 
 __all__ = ["DEFAULT_BRANCH", "TeaCache"]
 
@@ -116,9 +116,9 @@ class TeaCache(CalibratedCache):
             AmbiguousModelKey: several have it.
             AttachError: the pipeline has no transformer, or the numbers are borrowed.
         """
-        from easyteacache.integrations.diffusers.keys import keys_for
-        from easyteacache.integrations.diffusers.parts import ExpertCaches
-        from easyteacache.registry import Registry
+        from easyteacache.integrations.diffusers.experts import ExpertCaches
+        from easyteacache.integrations.diffusers.record_lookup import keys_for
+        from easyteacache.registry.registry import Registry
 
         layers = Registry.opened(registry)
         keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
@@ -172,10 +172,10 @@ class TeaCache(CalibratedCache):
         """
         if not self.driven:
             return False
-        step = arguments.step_index(step)
-        state = self._verb_state(branch, step, arguments.token_count(sequence_length))
-        if t_mod is not None or not arguments.optional_signal(state.policy, sigma):
-            t_mod = arguments.tensor(t_mod, "t_mod")
+        step = verb_arguments.step_index(step)
+        state = self._verb_state(branch, step, verb_arguments.token_count(sequence_length))
+        if t_mod is not None or not verb_arguments.optional_signal(state.policy, sigma):
+            t_mod = verb_arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
         return state.check(step, t_mod, sigma=sigma)
 
@@ -205,12 +205,12 @@ class TeaCache(CalibratedCache):
         if not self.driven:
             return hidden_states
         assert self._run is not None
-        hidden_states = arguments.latent(hidden_states, "hidden_states")
+        hidden_states = verb_arguments.latent(hidden_states, "hidden_states")
         name = self._last_branch if branch is None else branch
         state = self._run.known(name)
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
-        return state.update(t_mod, hidden_states, coordinate=arguments.coordinate(state, timestep))
+        return state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
 
     def store_truth(
         self,
@@ -241,21 +241,23 @@ class TeaCache(CalibratedCache):
         """
         if not self._enable or (self._solver is None and self._run is None):
             return
-        step = arguments.step_index(step)
-        input_latent = arguments.latent(input_latent, "input_latent")
-        output_latent = arguments.latent(output_latent, "output_latent")
-        length = arguments.token_count(sequence_length)
+        step = verb_arguments.step_index(step)
+        input_latent = verb_arguments.latent(input_latent, "input_latent")
+        output_latent = verb_arguments.latent(output_latent, "output_latent")
+        length = verb_arguments.token_count(sequence_length)
         if self._solver is not None:
-            signal = arguments.tensor(t_mod, "t_mod")
+            signal = verb_arguments.tensor(t_mod, "t_mod")
             self._solver.observe(
-                step, signal, output_latent, length=length or arguments.tokens(input_latent), branch=branch
+                step, signal, output_latent, length=length or verb_arguments.tokens(input_latent), branch=branch
             )
             return
         assert self._run is not None
         state = self._run.known(branch)
         if state is None or state.pending != step:
             state = self._verb_state(branch, step, length)
-        state.store_truth(step, t_mod, input_latent, output_latent, coordinate=arguments.coordinate(state, timestep))
+        state.store_truth(
+            step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
+        )
 
     def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
@@ -265,7 +267,7 @@ class TeaCache(CalibratedCache):
             self._run.use(setting)
             self._setting = setting
             state = self.branch_state(branch, step, sequence_length=length)
-        arguments.require_residual(state.policy)
+        verb_arguments.require_residual(state.policy)
         return state
 
     @property

@@ -112,7 +112,7 @@ def imports_of(node: ast.AST, *, deferred: bool = False) -> Iterator[Import]:
 
 
 def own_module(target: str) -> str | None:
-    """``easyteacache.hub.schema.check`` → ``hub.schema``; None for other packages."""
+    """``easyteacache.hub.review.check_record.check`` → ``hub.schema``; None for other packages."""
     package, _, rest = target.partition(".")
     if package != "easyteacache":
         return None

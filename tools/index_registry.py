@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from easyteacache import index
 from easyteacache.errors import EasyTeaCacheError
-from easyteacache.index import Index
+from easyteacache.registry import index
+from easyteacache.registry.index import Index
 
 REGISTRY = Path(__file__).resolve().parent.parent / "registry"
 

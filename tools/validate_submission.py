@@ -14,7 +14,7 @@ import click
 
 from easyteacache.cli.judging import judge_of
 from easyteacache.errors import EasyTeaCacheError
-from easyteacache.hub.review import FolderBase, GitBase, github_annotations, review, summary
+from easyteacache.hub.review.review import FolderBase, GitBase, github_annotations, review, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easyteacache import atomic
 from easyteacache.bench import curves
 from easyteacache.bench.results import Cell, Results
+from easyteacache.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def save(results: Results, folder: Path) -> list[Path]:
         points = curves.measured(results, case)
         if points:
             path = folder / f"bench-{case.replace('@', '-')}.png"
-            atomic.write_bytes(path, _png(draw(results, case, points)))
+            atomic_write.write_bytes(path, _png(draw(results, case, points)))
             files.append(path)
     return files
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easyteacache import atomic, json_text
 from easyteacache.errors import BenchError
+from easyteacache.files import atomic_write, strict_json
 
 FORMAT = "easyteacache-bench/1"
 MAX_BYTES = 512 * 1024 * 1024
@@ -88,7 +88,7 @@ class Results:
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         content = {"format": FORMAT, **vars(self), "cells": [vars(cell) for cell in self.cells]}
-        atomic.write_text(path, json_text.spell(content))
+        atomic_write.write_text(path, strict_json.spell(content))
 
 
 def load(path: Path) -> Results:
@@ -98,14 +98,14 @@ def load(path: Path) -> Results:
         BenchError: it is missing, damaged, or no file of results of this release.
     """
     try:
-        content = json_text.parse(path.read_bytes(), max_bytes=MAX_BYTES)
+        content = strict_json.parse(path.read_bytes(), max_bytes=MAX_BYTES)
     except OSError as error:
         raise BenchError(f"{path}: expected a file of results, {error.strerror or error}") from error
-    except json_text.JSONTextError as error:
+    except strict_json.JSONTextError as error:
         raise BenchError(f"{path}: damaged, {error}; delete it to measure again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise BenchError(f"{path}: expected the format {FORMAT!r}, found {json_text.shown(found)}")
+        raise BenchError(f"{path}: expected the format {FORMAT!r}, found {strict_json.shown(found)}")
     try:
         cells = [Cell(**cell) for cell in content.pop("cells")]
         content.pop("format")
@@ -138,7 +138,7 @@ def resume(path: Path, setup: Mapping[str, Any]) -> Results:
     if not path.exists():
         return Results(dict(setup))
     found = load(path)
-    plain = json_text.parse(json_text.spell(dict(setup)))
+    plain = strict_json.parse(strict_json.spell(dict(setup)))
     differing = [name for name in {**plain, **found.setup} if plain.get(name) != found.setup.get(name)]
     if differing:
         name = differing[0]

@@ -25,7 +25,7 @@ from easyteacache.bench.subject import Case, Subject
 from easyteacache.bench.trial import PeakMemory, Uncached, calibrated_on, measure
 from easyteacache.demo.sampling import limited_threads
 from easyteacache.errors import BenchError
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
 
 #: Seeds far from those that calibrations are recorded with, and from each other.
 FIRST_SEED, PILOT_SEED, CALIBRATION_SEED = 10_000, 20_000, 30_000

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings, most_steps
 from easyteacache.errors import BenchError
-from easyteacache.policy import Policy
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import Policy
 from easyteacache.teacache import TeaCache
 
 if TYPE_CHECKING:
-    from easyteacache.registry import Found
+    from easyteacache.registry.registry import Found
 
 #: Signal of the official script of a class (ali-vilab/TeaCache 7c10efc), where it has one.
 OFFICIAL_SIGNALS = {"WanTransformer3DModel": "timestep_projection", "FluxTransformer2DModel": "modulated_input"}
@@ -37,10 +37,10 @@ class EasyTeaCache(Contender):
 
     def calibrate(self, bed: Bed) -> Calibrated:
         """Which record it is, so that results of another one are not mixed with these."""
-        from easyteacache import json_text
+        from easyteacache.files import strict_json
 
         record = named_record(bed.record).calibration
-        text = json_text.spell(record.model_dump(mode="json"))
+        text = strict_json.spell(record.model_dump(mode="json"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"model_key": record.model_key, "revision": record.revision, "sha256": digest}
 
@@ -81,8 +81,8 @@ class OfficialTeaCache(Contender):
 
     def calibrate(self, bed: Bed) -> Calibrated:
         """Fit the quartic."""
-        from easyteacache.solver import curves
-        from easyteacache.solver.points import gather
+        from easyteacache.solver.fit import curves
+        from easyteacache.solver.fit.points import gather
 
         signal = OFFICIAL_SIGNALS[type(bed.transformer).__name__]
         traces = _recorded(bed)
@@ -136,7 +136,7 @@ class Uniform(Contender):
 
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
         """Attached inside the block."""
-        from easyteacache.solver.schedule import uniform
+        from easyteacache.solver.search.schedules import uniform
 
         policy = _policy(
             bed, schedule=uniform(bed.case.steps, settings["computed"]), forecaster=self.forecaster, threshold=0.0
@@ -169,7 +169,7 @@ def named_record(record: str | Path | None) -> Found:
         InvalidCalibration: the file is none.
         UnknownModelKey: no layer has the key.
     """
-    from easyteacache.registry import Found, Registry
+    from easyteacache.registry.registry import Found, Registry
 
     if record is None:
         raise BenchError("no calibration is named")
@@ -178,14 +178,14 @@ def named_record(record: str | Path | None) -> Found:
 
 def _recorded(bed: Bed) -> Any:
     """The given traces of this step count, of images or videos as the case is, or a few runs recorded now."""
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.trace_set import TraceSet
 
     if bed.traces is not None:
         alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
         given = TraceSet(run for run in alike if run.header.moves == ((bed.case.frames or 1) > 1))
         if len(given):
             return given
-    from easyteacache.integrations.recording import RecordingSettings, record_pipeline
+    from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline
 
     jobs = [bed.subject.job(bed.case, pair) for pair in bed.calibration_pairs[:OWN_RUNS]]
     with tempfile.TemporaryDirectory() as folder:

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 
 from easyteacache.errors import BenchError
-from easyteacache.integrations.diffusers.parts import parts_of
+from easyteacache.integrations.diffusers.experts import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from easyteacache.integrations.recording import Job
+    from easyteacache.integrations.diffusers.recording import Job
 
 Frames = npt.NDArray[np.float32]
 
@@ -102,7 +102,7 @@ class Subject:
 
     def job(self, case: Case, pair: Pair) -> Job:
         """The same run as the recorder takes it."""
-        from easyteacache.integrations.recording import Job
+        from easyteacache.integrations.diffusers.recording import Job
 
         return Job(
             pair.prompt,
@@ -219,7 +219,7 @@ class ReferenceSubject(Subject):
 
 
 def load_reference(model_path: Path | None) -> ReferenceSubject:
-    """The packaged reference model, or the Wan or FLUX transformer that ``tools/train_reference.py`` saved.
+    """The packaged reference model, or the Wan or FLUX transformer that ``tools/reference/train.py`` saved.
 
     Raises:
         ReferenceModelError: there is no such transformer.

@@ -13,8 +13,8 @@ import torch
 from easyteacache.bench.contender import Bed, Calibrated, Contender, Settings
 from easyteacache.bench.meter import Meter, Work
 from easyteacache.bench.subject import Case, Frames, Pair, Subject
+from easyteacache.compare.quality import psnr, ssim
 from easyteacache.errors import BenchError
-from easyteacache.quality import psnr, ssim
 
 #: Equal samples have an infinite PSNR, which no mean survives.
 HIGHEST_PSNR = 100.0

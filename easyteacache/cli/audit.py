@@ -11,7 +11,7 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import open_registry, registry_option
 
 if TYPE_CHECKING:
-    from easyteacache.audit import Report
+    from easyteacache.audit.scan import Report
 
 FORMATS = ("text", "json", "sarif", "github")
 FAIL_ON = ("error", "warning", "note", "never")
@@ -54,7 +54,7 @@ def audit(
       filed_under, difference, fingerprint), recognised (as in identify),
       files, ignored
     """
-    from easyteacache.audit import audit as run
+    from easyteacache.audit.scan import audit as run
 
     def skip(file: str, reason: str) -> None:
         click.echo(text.plain(f"skipped {reason if reason.startswith(file) else f'{file}: {reason}'}"), err=True)
@@ -67,20 +67,21 @@ def audit(
     if out is None:
         click.echo(content, nl=False)
     else:
-        from easyteacache import atomic
+        from easyteacache.files import atomic_write
 
-        atomic.write_text(out, content)
+        atomic_write.write_text(out, content)
     ctx.exit(1 if _fails(report, fail_on) else 0)
 
 
 def _printed(report: Report, form: str, show_all: bool) -> str:
-    from easyteacache import audit_output, json_text
+    from easyteacache.audit import report as audit_output
+    from easyteacache.files import strict_json
 
     root = Path.cwd()
     if form == "json":
-        return json_text.spell(audit_output.as_json(report))
+        return strict_json.spell(audit_output.as_json(report))
     if form == "sarif":
-        return json_text.spell(audit_output.as_sarif(report, root=root))
+        return strict_json.spell(audit_output.as_sarif(report, root=root))
     if form == "github":
         lines = list(audit_output.github_lines(report, root=root))
     else:
@@ -89,7 +90,7 @@ def _printed(report: Report, form: str, show_all: bool) -> str:
 
 
 def _fails(report: Report, fail_on: str) -> bool:
-    from easyteacache.audit import LEVELS
+    from easyteacache.audit.scan import LEVELS
 
     worst = report.worst()
     return worst is not None and fail_on != "never" and LEVELS.index(worst) <= FAIL_ON.index(fail_on)

@@ -71,7 +71,7 @@ def bench() -> None:
 
 @bench.command("run")
 @click.argument("model", default=REFERENCE)
-@click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
+@click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/reference/train.py.")
 @click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Of a sample; may be repeated.")
 @click.option("--steps", type=click.IntRange(4, 1000), multiple=True, help="Sampler steps; may be repeated.  [50, 25]")
 @click.option("--pairs", type=click.IntRange(1), default=32, show_default=True, help="Prompt and seed pairs.")
@@ -205,7 +205,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
 def _prompts(file: Path | None) -> list[str]:
     if file is not None:
         return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    from easyteacache.integrations.recording.prompts import PROMPTS
+    from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
     return list(PROMPTS)
 
@@ -227,7 +227,7 @@ def _plan(model: str, subject: Subject, options: dict[str, Any]) -> Plan:
 
 
 def _record(named: str | None) -> str | Path | None:
-    from easyteacache.registry import names_file
+    from easyteacache.registry.registry import names_file
 
     return Path(named) if named is not None and names_file(named) else named
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from easyteacache.demo.comparison import Row
     from easyteacache.demo.sampling import DemoSettings, Sample
-    from easyteacache.policy import Policy
+    from easyteacache.policy.policy import Policy
 
 NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "PIL": "pillow", "skimage": "scikit-image"}
 USUAL_SPEEDUP = 2.0
@@ -39,7 +39,7 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
     show_default=True,
     help="Calibration to apply.",
 )
-@click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/train_reference.py.")
+@click.option("--model-path", type=click.Path(path_type=Path), help="Transformer saved by tools/reference/train.py.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -176,11 +176,11 @@ def _report(
     files: dict[str, Path],
     as_json: bool,
 ) -> None:
-    from easyteacache import atomic, json_text
     from easyteacache.demo.comparison import as_data
+    from easyteacache.files import atomic_write, strict_json
 
-    content = json_text.spell(as_data(settings, policy, rows, samples, files=files))
-    atomic.write_text(files["json"], content)
+    content = strict_json.spell(as_data(settings, policy, rows, samples, files=files))
+    atomic_write.write_text(files["json"], content)
     if as_json:
         click.echo(content, nl=False)
         return

@@ -13,7 +13,7 @@ from easyteacache.cli.parameters import find, json_option, registry_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easyteacache.hub.changes import Change
+    from easyteacache.hub.review.record_diff import Change
 
 
 @click.command("diff")
@@ -35,7 +35,7 @@ def diff(before: str, after: str, registry: Path | None, as_json: bool) -> None:
     \b
     JSON: before, after, changes (each where, before, after)
     """
-    from easyteacache.hub.changes import compare
+    from easyteacache.hub.review.record_diff import compare
 
     changes = compare(find(before, registry).calibration, find(after, registry).calibration)
     if as_json:

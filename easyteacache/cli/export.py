@@ -17,11 +17,11 @@ from easyteacache.cli.parameters import (
     operating_options,
     registry_option,
 )
-from easyteacache.integrations.export.table import ENGINES
+from easyteacache.export.table import ENGINES
 
 if TYPE_CHECKING:
-    from easyteacache.registry import Found
-    from easyteacache.setting import Setting
+    from easyteacache.policy.request import Setting
+    from easyteacache.registry.registry import Found
 
 RULES = ("model", "signal", "abs", "window", "forecast")
 # Engines take at most five coefficients where they take a fixed number.
@@ -68,7 +68,7 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
       easyteacache export flux.1/dev/magcache --to diffusers --steps 50
       easyteacache export my.json --to vllm-omni --refit --traces traces/
     """
-    from easyteacache.integrations.export import write
+    from easyteacache.export import write
 
     folder = options.pop("registry")
     refit, traces = options.pop("refit"), options.pop("traces")
@@ -86,9 +86,9 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     if out is None:
         click.echo(exported.text, nl=False)
         return
-    from easyteacache import atomic
+    from easyteacache.files import atomic_write
 
-    atomic.write_text(out, exported.text)
+    atomic_write.write_text(out, exported.text)
     click.echo(f"Wrote {out}.", err=True)
 
 
@@ -100,7 +100,7 @@ def _setting(
     speedup: float | None,
     max_error: float | None,
 ) -> Setting:
-    from easyteacache.setting import Setting
+    from easyteacache.policy.request import Setting
 
     one_target(threshold, speedup, max_error)
     return Setting(
@@ -115,10 +115,10 @@ def _setting(
 
 def _refitted(found: Found, setting: Setting, traces: Path) -> Found:
     """The record with its buckets replaced by one of order 4, non-negative and non-decreasing where the runs were."""
-    from easyteacache.calibration import Calibration
-    from easyteacache.registry import Found
-    from easyteacache.solver.fit import fit_bucket
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.calibration import Calibration
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.registry.registry import Found
+    from easyteacache.solver.fit.bucket_fit import fit_bucket
 
     record = found.calibration
     runs = TraceSet.load(traces)

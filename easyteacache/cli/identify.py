@@ -14,8 +14,8 @@ from easyteacache.cli.parameters import json_option, open_registry, registry_opt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from easyteacache.identify import Match
-    from easyteacache.known import Known
+    from easyteacache.audit.identify import Match
+    from easyteacache.audit.known_coefficients import Known
 
 STDIN = "-"
 
@@ -47,8 +47,8 @@ def identify(targets: tuple[str, ...], only_misfiled: bool, registry: Path | Non
       lowest_first, model_key, title, origin, note, difference, filing,
       filed_under, misfiled, documented; each skipped with file, reason
     """
-    from easyteacache.known import Known
-    from easyteacache.registry import Registry
+    from easyteacache.audit.known_coefficients import Known
+    from easyteacache.registry.registry import Registry
 
     # A lock says what this folder runs with, not whose numbers may be recognised.
     known = Known.from_calibrations(Registry(open_registry(registry).layers).values())
@@ -73,7 +73,7 @@ def identify(targets: tuple[str, ...], only_misfiled: bool, registry: Path | Non
 
 
 def _matches(target: str, known: Known, skipped: Callable[[str, str], None]) -> Iterable[Match]:
-    from easyteacache.identify import find_literals, identify_path, identify_text
+    from easyteacache.audit.identify import find_literals, identify_path, identify_text
 
     if target == STDIN:
         return identify_text(sys.stdin.read(), known)

@@ -9,10 +9,10 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import MODEL_KEY, open_registry, registry_option
-from easyteacache.integrations.export.table import ENGINES
+from easyteacache.export.table import ENGINES
 
 if TYPE_CHECKING:
-    from easyteacache.integrations.export import Draft
+    from easyteacache.export import Draft
 
 MODALITIES = ("image", "video", "audio", "video-audio", "multimodal")
 READABLE = [name for name, engine in ENGINES.items() if engine.reads]
@@ -56,7 +56,7 @@ def import_(
       easyteacache import cache.json --from seed --key my/model \\
           --modality video --out my-model.json
     """
-    from easyteacache.integrations import export
+    from easyteacache import export
 
     content = _text(file)
     known = _known(key, content, engine, file, registry)
@@ -74,18 +74,18 @@ def import_(
     if out is None:
         click.echo(draft.record.to_json(), nl=False)
         return
-    from easyteacache import calibration
+    from easyteacache.records import calibration
 
     calibration.save(draft.record, out)
     click.echo(f"Wrote {out}.", err=True)
 
 
 def _text(file: Path) -> str:
-    from easyteacache import json_text
     from easyteacache.errors import InvalidCalibration
+    from easyteacache.files import strict_json
 
-    if file.stat().st_size > json_text.MAX_BYTES:
-        raise InvalidCalibration(str(file), f"larger than {json_text.MAX_BYTES} bytes", rule="import.size")
+    if file.stat().st_size > strict_json.MAX_BYTES:
+        raise InvalidCalibration(str(file), f"larger than {strict_json.MAX_BYTES} bytes", rule="import.size")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ def _text(file: Path) -> str:
 
 def _known(key: str | None, content: str, engine: str, file: Path, folder: Path | None) -> tuple[str, str] | None:
     """Title and modality of the registry's record of this key, None when it has none."""
-    from easyteacache.integrations.export import read
+    from easyteacache.export import read
 
     if key is None:
         # Only the key is of interest here, so that any modality will do.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from easyteacache.calibration import Calibration
-    from easyteacache.hub.submission import Judge
-    from easyteacache.solver.verdict import Finding, Report
-    from easyteacache.trace import TraceSet
+    from easyteacache.hub.review.check_submission import Judge
+    from easyteacache.records.calibration import Calibration
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.validation.verdict import Finding, Report
 
 
 def judge_of(heldout: Sequence[Path] = ()) -> Judge:
@@ -24,9 +24,9 @@ def judge_of(heldout: Sequence[Path] = ()) -> Judge:
         from dataclasses import replace
 
         from easyteacache.errors import InvalidTrace
-        from easyteacache.solver.validate import validate
-        from easyteacache.solver.verdict import Finding, Report
-        from easyteacache.trace import TraceSet
+        from easyteacache.records.trace_set import TraceSet
+        from easyteacache.solver.validation.validate import validate
+        from easyteacache.solver.validation.verdict import Finding, Report
 
         try:
             report = validate(record, TraceSet.load(*traces), incumbent)
@@ -43,8 +43,8 @@ def judge_of(heldout: Sequence[Path] = ()) -> Judge:
 def _on_own_runs(record: Calibration, own: TraceSet, incumbent: Calibration | None) -> list[Finding]:
     from dataclasses import replace
 
-    from easyteacache.solver.judge import judge_points
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.validation.points import judge_points
 
     runs = TraceSet(run for run in own if _key(run.header.model_key, run.header.part) == record.model_key)
     found: list[Finding] = []

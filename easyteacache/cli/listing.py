@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from easyteacache.calibration import Signal, Status
 from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
-from easyteacache.lock_file import ENVIRONMENT_LOCK
+from easyteacache.records.calibration import Signal, Status
+from easyteacache.registry.lock_file import ENVIRONMENT_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from easyteacache.index import IndexEntry
-    from easyteacache.registry import Registry
+    from easyteacache.registry.index import IndexEntry
+    from easyteacache.registry.registry import Registry
 
     Line = tuple[str, str, IndexEntry]
 

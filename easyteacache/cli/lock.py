@@ -40,8 +40,8 @@ def lock(keys: tuple[str, ...], out: Path, check: bool, as_json: bool) -> None:
     JSON: lock, records (each key, revision, sha256, repository, commit,
       endpoint), problems
     """
-    from easyteacache import lock_file
     from easyteacache.hub import locking
+    from easyteacache.registry import lock_file
 
     if check:
         found, problems = lock_file.read(out), locking.problems(out)

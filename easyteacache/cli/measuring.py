@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from easyteacache.integrations.recording.sampled import SampledPlans
-    from easyteacache.policy import Policy
-    from easyteacache.solver.choice import Measure, Measured
-    from easyteacache.solver.plan import Plan
-    from easyteacache.solver.runs import Runs
-    from easyteacache.trace import Trace
+    from easyteacache.integrations.diffusers.recording.plan_sampling import SampledPlans
+    from easyteacache.policy.policy import Policy
+    from easyteacache.records.trace_set import Trace
+    from easyteacache.solver.replay.runs import Runs
+    from easyteacache.solver.search.measured import Measure, Measured
+    from easyteacache.solver.search.planner import Plan
 
 # Far from the seeds that people record with: no held-out run is sampled.
 FURTHER = 1 << 20
@@ -35,7 +35,7 @@ def measure_with(
     None takes those there are. ``batch`` are sampled at once. Results stay in ``kept_in``. ``model`` is what the pipeline was opened
     by: results of another one are not taken for its own.
     """
-    from easyteacache.integrations.recording.sampled import SampledPlans
+    from easyteacache.integrations.diffusers.recording.plan_sampling import SampledPlans
 
     return _Measuring(SampledPlans(pipe, file=kept_in, model=model, on_step=on_step), runs, batch)
 
@@ -49,7 +49,7 @@ class _Measuring:
     def __call__(self, known: Runs, plan: Plan, /, *, batches: int | None = None) -> Measured:
         import numpy as np
 
-        from easyteacache.solver.choice import Measured
+        from easyteacache.solver.search.measured import Measured
 
         runs = _alike(known)[: self._count] if batches is None else self._all(known)
         if batches is not None and self._batch is not None:
@@ -84,8 +84,8 @@ def _setting(trace: Trace) -> tuple[object, ...]:
 
 def policy_of(plan: Plan, runs: Runs) -> Policy:
     """What a runtime would resolve, had ``plan`` been recorded for these runs' setting."""
-    from easyteacache.policy import Policy
-    from easyteacache.rescale import Polynomial
+    from easyteacache.policy.curves import Polynomial
+    from easyteacache.policy.policy import Policy
 
     head, filling = runs.traces[0].header, plan.filling
     return Policy(

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easyteacache.registry import Found, Registry
+    from easyteacache.registry.registry import Found, Registry
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -66,7 +66,7 @@ SIZE = SizeType()
 
 def open_registry(folder: str | Path | None) -> Registry:
     """The registry of ``folder`` alone, or the default layers."""
-    from easyteacache.registry import Registry
+    from easyteacache.registry.registry import Registry
 
     return Registry.opened(folder)
 
@@ -78,7 +78,7 @@ def find(name: str, registry: str | Path | None) -> Found:
         UnknownModelKey: nothing is called so.
         InvalidCalibration: the file is missing, unreadable or malformed.
     """
-    from easyteacache.registry import Found, names_file
+    from easyteacache.registry.registry import Found, names_file
 
     return Found.in_file(name) if names_file(name) else open_registry(registry).find(name)
 

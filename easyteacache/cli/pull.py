@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from easyteacache.hub.pull import Pulled
     from easyteacache.hub.remote import Remote
-    from easyteacache.lock_file import LockedRecord
+    from easyteacache.registry.lock_file import LockedRecord
 
 COLOURS = {"new": "green", "changed": "yellow", "mended": "yellow", "refused": "red"}
 
@@ -78,8 +78,8 @@ def pull(
 def _locked(endpoint: str | None, offline: bool, dry_run: bool, progress: Callable[[int, int], object]) -> list[Pulled]:
     from huggingface_hub import constants
 
-    from easyteacache import lock_file
     from easyteacache.hub.pull import pull_locked
+    from easyteacache.registry import lock_file
 
     path = lock_file.in_force()
     if path is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easyteacache.hub.push import Proposal
-    from easyteacache.hub.submission import Submission
+    from easyteacache.hub.review.check_submission import Submission
 
 
 @click.command("push")
@@ -58,16 +58,17 @@ def push(
       refused), url, files, published, findings (each rule, where, pointer,
       message, severity)
     """
-    from easyteacache import json_text, reading
     from easyteacache.cli.judging import judge_of
     from easyteacache.errors import PushRefused
+    from easyteacache.files import strict_json
     from easyteacache.hub.push import prepare, send
+    from easyteacache.records import parsing
 
     remote = open_remote(repo, endpoint)
     if not dry_run:
         # Judging takes a while; that nothing can be sent is better known before.
         remote.whoami()
-    records = {str(path): reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES) for path in files}
+    records = {str(path): parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES) for path in files}
     try:
         proposal = prepare(remote, records, traces, judge=judge_of(), force_reason=force_reason)
     except PushRefused as error:

@@ -16,7 +16,7 @@ from easyteacache.cli.text import echo_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easyteacache.integrations.recording import Job, RecordingSettings, RecordingSummary
+    from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, RecordingSummary
 
 REFERENCE = "reference"
 REFERENCE_KEY = "reference/moving-digits"
@@ -111,7 +111,7 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     """Run MODEL in full and store a trace of every run in DIR.
 
     MODEL is 'reference' (the small model that comes with the program), a diffusers pipeline on the Hub or in a folder, or a
-    transformer that tools/train_reference.py saved.
+    transformer that tools/reference/train.py saved.
     Every combination of size, frames, steps, shift and guidance is recorded with every prompt. A trace holds distances
     and inner products of residuals, no images and no activations; a run of 50 steps takes about 70 kB.
 
@@ -146,7 +146,7 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
 def _record(model: str, folder: Path, options: dict[str, Any], *, rank: int, world_size: int) -> RecordingSummary:
     if model != REFERENCE and options["model_key"] is None:
         raise click.UsageError("--model-key is needed: what should the calibration of this model be called?")
-    from easyteacache.integrations.recording import record_pipeline
+    from easyteacache.integrations.diffusers.recording import record_pipeline
 
     jobs, settings = _jobs(model, options), _settings(model, options)
     pipe = open_pipeline(
@@ -162,7 +162,7 @@ def _record(model: str, folder: Path, options: dict[str, Any], *, rank: int, wor
 
 
 def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
-    from easyteacache.integrations.recording import plan_jobs
+    from easyteacache.integrations.diffusers.recording import plan_jobs
 
     prompts = _prompts(model, options["prompts"], options["num_prompts"])
     return plan_jobs(
@@ -186,7 +186,7 @@ def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
         turns = range(len(names))
         known = [f"{digit} {names[(digit + turn) % len(names)]}" for turn in turns for digit in range(DIGITS)]
     else:
-        from easyteacache.integrations.recording.prompts import PROMPTS
+        from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
         known = list(PROMPTS)
     if not known:
@@ -200,8 +200,8 @@ def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
 
 
 def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
-    from easyteacache.integrations.recording import RecordingSettings
-    from easyteacache.recorder import DIMENSION
+    from easyteacache.integrations.diffusers.recording import RecordingSettings
+    from easyteacache.recording.recorder import DIMENSION
 
     signals, branches = options["signals"], options["branches"]
     return RecordingSettings(
@@ -262,7 +262,7 @@ def open_pipeline(
 
 
 def _is_reference(model: str) -> bool:
-    """'reference', or a transformer that tools/train_reference.py saved."""
+    """'reference', or a transformer that tools/reference/train.py saved."""
     if model == REFERENCE or not Path(model).is_dir():
         return model == REFERENCE
     from easyteacache.reference.saved import is_saved

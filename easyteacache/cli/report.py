@@ -37,9 +37,9 @@ def report(calibration: Path, traces: tuple[Path, ...], out: Path) -> None:
         )
     from tqdm import tqdm
 
-    from easyteacache import calibration as records
-    from easyteacache.solver.report import DRAWINGS, write_report
-    from easyteacache.trace import TraceSet
+    from easyteacache.records import calibration as records
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.report.page import DRAWINGS, write_report
 
     record = records.load(calibration)
     runs = TraceSet.load(*traces)

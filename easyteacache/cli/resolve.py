@@ -20,8 +20,8 @@ from easyteacache.cli.parameters import (
 )
 
 if TYPE_CHECKING:
-    from easyteacache.policy import Policy
-    from easyteacache.rescale import Curve
+    from easyteacache.policy.curves import Curve
+    from easyteacache.policy.policy import Policy
 
 # Where a curve without a domain is sampled: the distances that published models show within a run.
 USUAL_DISTANCES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -72,8 +72,8 @@ def resolve(
       needs_sigma, curve (each x, y), profile (each sigma, distance, or
       null), notes
     """
-    from easyteacache import policy
-    from easyteacache.policy import Setting
+    from easyteacache.policy import policy
+    from easyteacache.policy.policy import Setting
 
     one_target(threshold, speedup, max_error)
     setting = Setting(
@@ -154,7 +154,7 @@ def _samples(curve: Curve) -> list[tuple[float, float]]:
 
 def _domain(curve: Curve) -> tuple[float, float] | None:
     """Everything that one of the blended fits saw; None where a fit does not say."""
-    from easyteacache.rescale import Blend, Polynomial
+    from easyteacache.policy.curves import Blend, Polynomial
 
     if isinstance(curve, Blend):
         parts = [_domain(curve.lower), _domain(curve.upper)]

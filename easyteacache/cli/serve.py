@@ -38,8 +38,8 @@ def serve(folder: Path, host: str, port: int, tokens: Path | None, verbose: bool
       easyteacache-hub serve /srv/calibrations --tokens tokens.json --port 0
       easyteacache-hub pull --endpoint http://127.0.0.1:8080 --repo team/hub
     """
-    from easyteacache.hub.access import Tokens
-    from easyteacache.hub.server import HubServer
+    from easyteacache.hub.server.http_server import HubServer
+    from easyteacache.hub.server.tokens import Tokens
 
     users = None if tokens is None else Tokens.load(tokens)
     folder.mkdir(parents=True, exist_ok=True)

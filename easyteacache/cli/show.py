@@ -12,9 +12,9 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import MODEL_KEY, find, json_option, registry_option
 
 if TYPE_CHECKING:
-    from easyteacache.calibration import Bucket, Calibration, OperatingPoint
-    from easyteacache.provenance import Source
-    from easyteacache.registry import Found
+    from easyteacache.records.calibration import Bucket, Calibration, OperatingPoint
+    from easyteacache.records.provenance import Source
+    from easyteacache.registry.registry import Found
 
 SHOWN_COEFFICIENTS = 8
 
@@ -41,9 +41,9 @@ def show(key: str, registry: Path | None, as_json: bool) -> None:
     """
     found = find(key, registry)
     if as_json:
-        from easyteacache import json_text
+        from easyteacache.files import strict_json
 
-        record = json_text.parse(found.calibration.to_json())
+        record = strict_json.parse(found.calibration.to_json())
         text.echo_json({"asked": found.asked, "layer": found.layer, "notes": list(found.notes), "record": record})
     else:
         click.echo("\n".join(_page(found)))

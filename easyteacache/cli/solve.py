@@ -14,11 +14,11 @@ from easyteacache.cli.parameters import MODEL_KEY, loading_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easyteacache.calibration import Calibration
-    from easyteacache.solver.choice import Measure
-    from easyteacache.solver.fit import BucketFit
+    from easyteacache.records.calibration import Calibration
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.fit.bucket_fit import BucketFit
+    from easyteacache.solver.search.measured import Measure
     from easyteacache.solver.solve import Progress, Solution
-    from easyteacache.trace import TraceSet
 
 
 @click.command("solve")
@@ -105,11 +105,11 @@ def solve(
       signal, order, r2, heldout_r2, ceiling), points (each bucket, gate,
       forecaster, computed_steps, speedup, error, p90)
     """
-    from easyteacache import calibration as records
-    from easyteacache.solver.options import FitOptions
+    from easyteacache.records import calibration as records
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.fit.options import FitOptions
     from easyteacache.solver.solve import Labels
     from easyteacache.solver.solve import solve as solve_traces
-    from easyteacache.trace import TraceSet
 
     runs = TraceSet.load(*traces)
     runs = runs if part is None else runs.part(part)
@@ -152,8 +152,8 @@ def solve(
 def _measure(model: str, recorded: TraceSet, loading: dict[str, Any], **sampling: Any) -> Measure:
     from easyteacache.cli.measuring import measure_with
     from easyteacache.cli.record import open_pipeline
-    from easyteacache.solver.fitted import correctable
-    from easyteacache.solver.runs import Runs
+    from easyteacache.solver.replay.fitted_weights import correctable
+    from easyteacache.solver.replay.runs import Runs
 
     if not any(correctable(Runs.stack(recorded.group(*setting).runs)) for setting in recorded.settings()):
         raise click.UsageError(

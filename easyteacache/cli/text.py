@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import click
 
-from easyteacache import json_text
+from easyteacache.files import strict_json
 
 ELLIPSIS = "…"
 ABSENT = "–"
@@ -134,7 +134,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def echo_json(value: object) -> None:
     """Print ``value`` in the project's canonical JSON spelling."""
-    click.echo(json_text.spell(value), nl=False)
+    click.echo(strict_json.spell(value), nl=False)
 
 
 STATUS_COLOURS = {"validated": "green", "published": "cyan", "draft": "yellow", "deprecated": "yellow", "yanked": "red"}

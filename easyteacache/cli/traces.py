@@ -11,7 +11,7 @@ from easyteacache.cli.parameters import json_option
 from easyteacache.cli.text import Column, echo_json, paragraph, table
 
 if TYPE_CHECKING:
-    from easyteacache.trace import Trace, TraceSet
+    from easyteacache.records.trace_set import Trace, TraceSet
 
 _paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 
@@ -39,8 +39,8 @@ def merge(out: Path, paths: tuple[Path, ...], as_json: bool) -> None:
       easyteacache traces merge wan.safetensors traces/
       easyteacache traces merge all.safetensors a.safetensors b.safetensors
     """
-    from easyteacache.trace import TraceSet
-    from easyteacache.trace_file import SUFFIX
+    from easyteacache.records.trace_file import SUFFIX
+    from easyteacache.records.trace_set import TraceSet
 
     if out.suffix != SUFFIX:
         raise click.UsageError(f"{out.name} must end in {SUFFIX}, or nobody will find it again")
@@ -65,7 +65,7 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
     Example:
       easyteacache traces show traces/
     """
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.trace_set import TraceSet
 
     found = TraceSet.load(*paths)
     settings = _settings(found)
@@ -95,7 +95,7 @@ def verify(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
       easyteacache traces verify traces/ --json
     """
     from easyteacache.errors import InvalidTrace
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.trace_set import TraceSet
 
     findings: list[dict[str, str]] = []
     found: TraceSet | None = None

@@ -12,7 +12,7 @@ from easyteacache.cli.parameters import MODEL_KEY, json_option
 from easyteacache.cli.remote_options import open_remote, remote_options
 
 if TYPE_CHECKING:
-    from easyteacache.hub.changes import Change
+    from easyteacache.hub.review.record_diff import Change
 
 
 @click.command("update")
@@ -71,10 +71,10 @@ def update(
 
 
 def _changes(key: str, new: object) -> list[Change]:
-    from easyteacache.calibration import Calibration
-    from easyteacache.hub.changes import compare
+    from easyteacache.hub.review.record_diff import compare
     from easyteacache.hub.store import Store
-    from easyteacache.registry import Layer
+    from easyteacache.records.calibration import Calibration
+    from easyteacache.registry.registry import Layer
 
     folder = Store().current().folder
     assert folder is not None

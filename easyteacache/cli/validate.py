@@ -10,7 +10,7 @@ import click
 from easyteacache.cli import text
 
 if TYPE_CHECKING:
-    from easyteacache.solver.verdict import Report
+    from easyteacache.solver.validation.verdict import Report
 
 
 @click.command("validate")
@@ -48,7 +48,7 @@ def validate(calibration: Path, traces: tuple[Path, ...], incumbent: Path | None
       rule, passed, where, found, limit, message), points (each where, gate,
       filling, computed, speedup, error, p90, baselines)
     """
-    from easyteacache.solver.validate import validate_files
+    from easyteacache.solver.validation.validate import validate_files
 
     report = validate_files(calibration, traces, incumbent)
     if as_json:
@@ -68,8 +68,8 @@ def _coloured(report: Report) -> str:
 
 
 def _write(path: Path, traces: tuple[Path, ...]) -> None:
-    from easyteacache import calibration as records
-    from easyteacache.trace import TraceSet
+    from easyteacache.records import calibration as records
+    from easyteacache.records.trace_set import TraceSet
 
     record = records.load(path)
     origin = record.provenance.model_copy(update={"traces": TraceSet.load(*traces).files})

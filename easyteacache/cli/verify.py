@@ -11,8 +11,8 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry
 
 if TYPE_CHECKING:
-    from easyteacache.hub.folder import Checked
-    from easyteacache.hub.schema import Finding
+    from easyteacache.hub.review.check_folder import Checked
+    from easyteacache.hub.review.check_record import Finding
 
 SHOWN = 50
 
@@ -39,13 +39,13 @@ def verify(paths: tuple[Path, ...], strict: bool, as_json: bool) -> None:
     """
     from tqdm import tqdm
 
-    from easyteacache.hub import folder
+    from easyteacache.hub.review import check_folder
 
     chosen = paths or tuple(layer.folder for layer in open_registry(None).layers)
     found: list[tuple[Path, Checked]] = []
     for path in chosen:
         with tqdm(unit="record", desc=str(path), leave=False, disable=True if as_json else None) as bar:
-            found.append((path, folder.check(path, lambda _: bar.update())))
+            found.append((path, check_folder.check(path, lambda _: bar.update())))
     passed = [not (checked.findings if strict else checked.errors) for _, checked in found]
     if as_json:
         text.echo_json({"folders": [_content(*one, ok) for one, ok in zip(found, passed, strict=True)]})

@@ -12,7 +12,7 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
 
 if TYPE_CHECKING:
-    from easyteacache.registry import Layer
+    from easyteacache.registry.registry import Layer
 
 
 @click.command("where")
@@ -30,8 +30,8 @@ def where(registry: Path | None, as_json: bool) -> None:
     JSON: {"layers": [...], "home", "lock", "environment"}; each layer with
       name, folder, records (null when unreadable), indexed, problem
     """
-    from easyteacache.lock_file import ENVIRONMENT_LOCK
-    from easyteacache.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, home
+    from easyteacache.registry.lock_file import ENVIRONMENT_LOCK
+    from easyteacache.registry.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, home
 
     chosen = open_registry(registry)
     layers = [_content(layer) for layer in chosen.layers]
@@ -53,8 +53,8 @@ def where(registry: Path | None, as_json: bool) -> None:
 
 
 def _content(layer: Layer) -> dict[str, Any]:
-    from easyteacache import index
     from easyteacache.errors import EasyTeaCacheError
+    from easyteacache.registry import index
 
     problem, records = None, None
     try:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from easyteacache.compare.quality import decibels, ssim
 from easyteacache.compare.source import EIGHT_BITS, SIXTEEN_BITS, Frame
 from easyteacache.errors import MissingPackage
-from easyteacache.quality import decibels, ssim
 
 if TYPE_CHECKING:
     from easyteacache.compare.perceptual import Perceptual

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from easyteacache import atomic
 from easyteacache.compare.opening import ArrayOptions, open_source
 from easyteacache.compare.report import frame_pairs
 from easyteacache.compare.results import Comparison, FrameResult, Summary
 from easyteacache.compare.source import Frame, refuse
 from easyteacache.errors import FramesMismatch, MissingPackage
+from easyteacache.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def save(comparison: Comparison, path: Path, options: ArrayOptions, *, common_be
     figure = draw(comparison, _shown(comparison, options, common_beginning=common_beginning))
     target = io.BytesIO()
     FigureCanvasAgg(figure).print_png(target)
-    atomic.write_bytes(path, target.getvalue())
+    atomic_write.write_bytes(path, target.getvalue())
 
 
 def chosen(comparison: Comparison) -> dict[int, str]:

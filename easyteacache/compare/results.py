@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from easyteacache.compare.measures import Figures
-from easyteacache.quality import decibels
+from easyteacache.compare.quality import decibels
 
 # The worst of these is the largest; of the others the smallest.
 _LARGER_IS_WORSE = ("lpips", "relative_l2")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from easyteacache.compare.quality import psnr, ssim
 from easyteacache.demo.sampling import CACHED, UNCACHED, VARIANTS, DemoSettings, Run, Sample
-from easyteacache.policy import Policy
-from easyteacache.quality import psnr, ssim
+from easyteacache.policy.policy import Policy
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from easyteacache import atomic
 from easyteacache.demo.sampling import CACHED, UNCACHED, Sample
+from easyteacache.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,8 @@ def save(samples: Sequence[Sample], *, title: str, png: Path, gif: Path) -> None
     """
     shown = samples[:MOST_SAMPLES]
     frames = len(shown[0].runs[UNCACHED].frames)
-    atomic.write_bytes(png, _encoded([_draw(shown, list(range(frames)), title)], "PNG"))
-    atomic.write_bytes(gif, _encoded([_draw(shown, [frame], title) for frame in range(frames)], "GIF"))
+    atomic_write.write_bytes(png, _encoded([_draw(shown, list(range(frames)), title)], "PNG"))
+    atomic_write.write_bytes(gif, _encoded([_draw(shown, [frame], title) for frame in range(frames)], "GIF"))
 
 
 def gain(samples: Sequence[Sample]) -> int:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from easyteacache.registry import names_file
+from easyteacache.registry.registry import names_file
 from easyteacache.teacache import TeaCache
 
 if TYPE_CHECKING:
     from easyteacache.reference import MovingDigitsPipeline
-    from easyteacache.registry import Registry
+    from easyteacache.registry.registry import Registry
 
 KEY = "reference/moving-digits"
 UNCACHED, CACHED, FEWER = VARIANTS = ("uncached", "cached", "fewer steps")
@@ -91,7 +91,7 @@ class Sample:
 
 
 def load(model_path: Path | None) -> MovingDigitsPipeline:
-    """The packaged reference model, or the transformer that ``tools/train_reference.py`` saved in ``model_path``.
+    """The packaged reference model, or the transformer that ``tools/reference/train.py`` saved in ``model_path``.
 
     Raises:
         ReferenceModelError: there is no transformer of a class that the reference pipeline can use.

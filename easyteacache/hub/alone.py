@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from easyteacache import registry
 from easyteacache.errors import HubError
+from easyteacache.registry import registry
 
 WAIT_SECONDS = 300
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from easyteacache import atomic, json_text, reading
 from easyteacache.errors import InvalidCalibration
+from easyteacache.files import atomic_write, strict_json
+from easyteacache.records import parsing
 
 PUBLIC = "https://huggingface.co"
 LIBRARY = "easyteacache"
@@ -50,7 +51,7 @@ class Downloads:
     def get(self, sha256: str) -> bytes | None:
         """The content with this hash; None when it was never kept, or its copy is damaged."""
         try:
-            data = reading.read_file(self.path(sha256), rules="record", max_bytes=json_text.MAX_BYTES)
+            data = parsing.read_file(self.path(sha256), rules="record", max_bytes=strict_json.MAX_BYTES)
         except InvalidCalibration:
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
@@ -58,4 +59,4 @@ class Downloads:
     def keep(self, data: bytes) -> None:
         """Keep content for later; a full or read-only disk is no reason to fail now."""
         with contextlib.suppress(OSError):
-            atomic.write_bytes(self.path(hashlib.sha256(data).hexdigest()), data, durable=False)
+            atomic_write.write_bytes(self.path(hashlib.sha256(data).hexdigest()), data, durable=False)

@@ -7,8 +7,8 @@ from typing import Literal
 from huggingface_hub import errors
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-from easyteacache import json_text
 from easyteacache.errors import HubError
+from easyteacache.files import strict_json
 
 LONGEST_WAIT_SECONDS = 60.0
 # What became of the person's token: there is none, it was sent, or it was kept back.
@@ -91,8 +91,8 @@ def _status(error: BaseException) -> int | None:
 
 
 def _said(error: Exception) -> str:
-    return json_text.shown(str(getattr(error, "server_message", None) or "no reason given"), 200)
+    return strict_json.shown(str(getattr(error, "server_message", None) or "no reason given"), 200)
 
 
 def _line(error: Exception) -> str:
-    return json_text.shown(str(error).strip().partition("\n")[0], 120)
+    return strict_json.shown(str(error).strip().partition("\n")[0], 120)

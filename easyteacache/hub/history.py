@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from easyteacache import model_key
 from easyteacache.errors import InvalidCalibration, UnknownModelKey
 from easyteacache.hub.push import published_record
 from easyteacache.hub.remote import Remote
+from easyteacache.records import model_key
 
 
 @dataclass(frozen=True)

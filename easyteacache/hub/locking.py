@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from easyteacache import lock_file
 from easyteacache.errors import EasyTeaCacheError, HubError
 from easyteacache.hub.alone import alone
 from easyteacache.hub.store import Store
-from easyteacache.lock_file import LockedRecord, LockFile
-from easyteacache.registry import Registry
+from easyteacache.registry import lock_file
+from easyteacache.registry.lock_file import LockedRecord, LockFile
+from easyteacache.registry.registry import Registry
 
 
 def add(path: Path, keys: Iterable[str] = ()) -> LockFile:

@@ -10,17 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from easyteacache import index, json_text, model_key, reading
-from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
-from easyteacache.hub import schema
+from easyteacache.files import strict_json
 from easyteacache.hub.downloads import PUBLIC, Downloads
 from easyteacache.hub.failures import MissingFile, TooLarge
 from easyteacache.hub.remote import Remote
-from easyteacache.hub.schema import Finding
+from easyteacache.hub.review import check_record
+from easyteacache.hub.review.check_record import Finding
 from easyteacache.hub.store import Arrival, Snapshot, Store
-from easyteacache.index import Index, IndexEntry
-from easyteacache.lock_file import LockedRecord, LockFile
+from easyteacache.records import model_key, parsing
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index
+from easyteacache.registry.index import Index, IndexEntry
+from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
 State = Literal["new", "changed", "mended", "unchanged", "refused"]
@@ -84,8 +86,8 @@ def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
     """
     commit, path = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
     if not _COMMIT.fullmatch(commit):
-        raise HubError(remote.repository, f"the hub names the commit {json_text.shown(commit)}, which is none")
-    data = reading.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
+        raise HubError(remote.repository, f"the hub names the commit {strict_json.shown(commit)}, which is none")
+    data = parsing.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
     return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
 
 
@@ -205,7 +207,7 @@ def _has(before: Snapshot, one: _Wanted) -> bool:
     if entry is None or before.folder is None or entry.sha256 != one.sha256 or one.key not in before.origins.records:
         return False
     try:
-        data = reading.read_file(before.folder / entry.path, rules="record", max_bytes=json_text.MAX_BYTES)
+        data = parsing.read_file(before.folder / entry.path, rules="record", max_bytes=strict_json.MAX_BYTES)
     except InvalidCalibration:
         return False
     return hashlib.sha256(data).hexdigest() == one.sha256
@@ -245,7 +247,7 @@ def _fetch(
     data = downloads.get(one.sha256)
     if data is None:
         try:
-            data = remote.read(where, one.commit, limit=json_text.MAX_BYTES)
+            data = remote.read(where, one.commit, limit=strict_json.MAX_BYTES)
         except MissingFile as error:
             return None, (Finding("index.gone", where, "", error.reason),)
         except TooLarge as error:
@@ -270,7 +272,7 @@ def _judged(data: bytes, where: str, one: _Wanted) -> Iterator[Finding]:
         message = f"its sha256 is {found[:12]}…, the index promises {one.sha256[:12]}…"
         yield Finding("index.sha256", where, "", message)
         return
-    errors = [finding for finding in schema.check_record(data, where) if finding.severity == "error"]
+    errors = [finding for finding in check_record.check_record(data, where) if finding.severity == "error"]
     yield from errors
     if errors:
         return

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from easyteacache import index, json_text, model_key
-from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, PushRefused
-from easyteacache.hub import card, submission
+from easyteacache.files import strict_json
 from easyteacache.hub.failures import MissingFile, StaleParent
 from easyteacache.hub.pull import read_index
 from easyteacache.hub.remote import OpenRequest, Remote
-from easyteacache.hub.submission import Judge, Submission, TraceFiles
-from easyteacache.index import Index
+from easyteacache.hub.review import card, check_submission
+from easyteacache.hub.review.check_submission import Judge, Submission, TraceFiles
+from easyteacache.records import model_key
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index
+from easyteacache.registry.index import Index
 
 ATTEMPTS = 4
 MAX_TITLE = 150
@@ -75,7 +77,7 @@ def published_record(remote: Remote, commit: str, key: str) -> tuple[Calibration
         InvalidCalibration: it is damaged.
     """
     path = model_key.path_of(key).as_posix()
-    data = remote.read(path, commit, limit=json_text.MAX_BYTES)
+    data = remote.read(path, commit, limit=strict_json.MAX_BYTES)
     return Calibration.from_json(data, where=f"{remote.repository}/{path}"), data
 
 
@@ -112,7 +114,9 @@ def prepare(
             continue
         incumbent = published_record(remote, base, key)[0] if key is not None and entry is not None else None
         options = {"published": published, "incumbent": incumbent, "traces": files}
-        judged.append(submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options))  # type: ignore[arg-type]
+        judged.append(
+            check_submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options)
+        )  # type: ignore[arg-type]
     _require_good(remote, judged)
     return _proposal(remote, base, judged, known, force_reason)
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
-from easyteacache import json_text
 from easyteacache.errors import HubError
+from easyteacache.files import strict_json
 from easyteacache.hub import downloads, failures
 from easyteacache.hub.downloads import PUBLIC
 from easyteacache.hub.failures import TooLarge
@@ -94,7 +94,7 @@ class Remote:
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         if not _NAME.fullmatch(repository) or ".." in repository or "--" in repository:
-            raise HubError(json_text.shown(repository), "not a repository name; expected owner/name")
+            raise HubError(strict_json.shown(repository), "not a repository name; expected owner/name")
         self.repository = repository
         self.endpoint = _address(repository, endpoint or constants.ENDPOINT)
         self.offline = offline
@@ -214,7 +214,7 @@ class Remote:
         for one in everything:
             if revision in (one.name, one.ref):
                 return str(one.target_commit)
-        raise HubError(self.repository, f"there is no revision {json_text.shown(revision)}")
+        raise HubError(self.repository, f"there is no revision {strict_json.shown(revision)}")
 
     def log(self, revision: str | None = None) -> list[Any]:
         """Commits of a branch, newest first; each with ``commit_id``, ``title``, ``authors``, ``created_at``."""
@@ -343,6 +343,6 @@ def _address(repository: str, endpoint: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        shown = json_text.shown(endpoint)
+        shown = strict_json.shown(endpoint)
         raise HubError(repository, f"{shown} is no address of a hub; expected http://HOST:PORT or https://HOST")
     return endpoint.rstrip("/")

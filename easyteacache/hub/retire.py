@@ -7,16 +7,18 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from easyteacache import calibration as records
-from easyteacache import index, model_key, reading
-from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError
-from easyteacache.hub import push, submission
+from easyteacache.files.strict_json import MAX_BYTES
+from easyteacache.hub import push
 from easyteacache.hub.alone import alone
 from easyteacache.hub.push import Sent
 from easyteacache.hub.remote import Remote
-from easyteacache.hub.submission import TraceFiles
-from easyteacache.json_text import MAX_BYTES
+from easyteacache.hub.review import check_submission
+from easyteacache.hub.review.check_submission import TraceFiles
+from easyteacache.records import calibration as records
+from easyteacache.records import model_key, parsing
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index
 
 Retired = Literal["deprecated", "yanked"]
 
@@ -73,10 +75,10 @@ def retire_in_folder(folder: Path, key: str, status: Retired, *, reason: str, re
         if key not in listed.records:
             raise HubError(str(folder), f"holds no {key!r}")
         path = folder / model_key.path_of(key)
-        before = Calibration.from_json(reading.read_file(path, rules="record", max_bytes=MAX_BYTES), where=str(path))
+        before = Calibration.from_json(parsing.read_file(path, rules="record", max_bytes=MAX_BYTES), where=str(path))
         after = retired(before, status, reason=reason, replacement=replacement)
         data = after.to_json().encode()
-        judged = submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
+        judged = check_submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
         if judged.errors:
             raise HubError(str(folder), str(judged.errors[0]))
         records.save(after, path)

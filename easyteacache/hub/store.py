@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyteacache import atomic, index, json_text, lock_file, reading, registry
-from easyteacache.calibration import Calibration
 from easyteacache.errors import HubError, InvalidCalibration
+from easyteacache.files import atomic_write, strict_json
 from easyteacache.hub.alone import alone
-from easyteacache.index import Index
-from easyteacache.lock_file import LockedRecord, LockFile
+from easyteacache.records import parsing
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index, lock_file, registry
+from easyteacache.registry.index import Index
+from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 # A process that opened an older snapshot may go on reading it for this long.
 KEPT_SECONDS = 24 * 3600
@@ -105,8 +107,8 @@ class Store:
         """Keep a refused file, with the reason beside it, where no lookup searches; returns its path."""
         name = key.replace("/", "--")
         path = self.quarantine / f"{name}.json"
-        atomic.write_bytes(path, data)
-        atomic.write_text(path.with_suffix(".txt"), reason + "\n")
+        atomic_write.write_bytes(path, data)
+        atomic_write.write_text(path.with_suffix(".txt"), reason + "\n")
         return path
 
     def _fill(self, target: Path, before: Snapshot, arrivals: Mapping[str, Arrival]) -> None:
@@ -122,12 +124,12 @@ class Store:
         origins = before.origins.records | {key: arrival.origin for key, arrival in arrivals.items()}
         files[lock_file.FILE_NAME] = LockFile(lock_version=1, records=origins).to_json().encode()
         files[index.FILE_NAME] = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
-        atomic.fill_folder(target, files)
+        atomic_write.fill_folder(target, files)
 
     def _switch(self, target: Path) -> None:
         if os.path.lexists(self.link) and not self.link.is_symlink():
             raise HubError("pulled", f"{self.link} is a folder that pull did not make: move it away and pull again")
-        fresh = self.home / f"{atomic.TEMPORARY_PREFIX}{secrets.token_hex(8)}{atomic.TEMPORARY_SUFFIX}"
+        fresh = self.home / f"{atomic_write.TEMPORARY_PREFIX}{secrets.token_hex(8)}{atomic_write.TEMPORARY_SUFFIX}"
         try:
             os.symlink(os.path.relpath(target, self.home), fresh, target_is_directory=True)
         except (OSError, NotImplementedError) as error:
@@ -166,7 +168,7 @@ def _readable(folder: Path) -> Index:
     entries = {}
     for key, path in index.record_paths(folder):
         with contextlib.suppress(InvalidCalibration):
-            data = reading.read_file(path, rules="record", max_bytes=json_text.MAX_BYTES)
+            data = parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES)
             record = Calibration.from_json(data, where=os.fspath(path))
             if record.model_key == key:
                 entries[key] = index.entry_of(record, data)

@@ -85,7 +85,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         if not (folder / "diffusion_pytorch_model.safetensors").is_file():
             raise ReferenceModelError(
                 f"expected the reference weights in {folder}, found none; reinstall easyteacache "
-                "or train them with tools/train_reference.py"
+                "or train them with tools/reference/train.py"
             )
         transformer = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype).eval()
         return cls.from_transformer(transformer)

@@ -1,12 +1,12 @@
-"""Reference models that ``tools/train_reference.py`` trained and saved."""
+"""Reference models that ``tools/reference/train.py`` trained and saved."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from easyteacache import json_text
 from easyteacache.errors import ReferenceModelError
+from easyteacache.files import strict_json
 from easyteacache.reference.architectures import ARCHITECTURES
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 
@@ -40,7 +40,7 @@ def load_saved(folder: Path) -> MovingDigitsPipeline:
         raise ReferenceModelError(f"{place}: expected a {' or '.join(classes)}, found {found}")
     for key in classes[name].interface:
         expected, given = classes[name].config[key], config.get(key)
-        if json_text.spell(given) != json_text.spell(expected):
+        if strict_json.spell(given) != strict_json.spell(expected):
             raise ReferenceModelError(
                 f"{place}: expected a {name} of the reference model's kind, with {key} {expected}, found {given}; "
                 "for another model give the folder or repository of its whole pipeline"
@@ -64,7 +64,7 @@ def _transformer(folder: Path) -> Path:
 
 def _config(config: Path) -> dict[str, Any]:
     try:
-        content = json_text.parse(config.read_bytes())
-    except json_text.JSONTextError as error:
+        content = strict_json.parse(config.read_bytes())
+    except strict_json.JSONTextError as error:
         raise ReferenceModelError(f"{config}: {error}") from error
     return content if isinstance(content, dict) else {}

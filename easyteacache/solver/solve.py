@@ -9,21 +9,22 @@ from typing import TypeVar
 import numpy as np
 
 from easyteacache._version import __version__
-from easyteacache.bucket import Bucket, ErrorStatistics, OperatingPoint
-from easyteacache.calibration import Calibration, Signal
 from easyteacache.errors import InvalidTrace
-from easyteacache.provenance import Conditions, Provenance
-from easyteacache.reading import explained
-from easyteacache.solver import baselines, fit
-from easyteacache.solver.choice import FittedPlans, Measure
-from easyteacache.solver.fit import BucketFit
-from easyteacache.solver.offer import make_plans
-from easyteacache.solver.options import FitOptions
-from easyteacache.solver.plan import Plan
-from easyteacache.solver.replay import Replay
-from easyteacache.solver.rules import require_runs
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import Trace, TraceSet
+from easyteacache.records.bucket import Bucket, ErrorStatistics, OperatingPoint
+from easyteacache.records.calibration import Calibration, Signal
+from easyteacache.records.parsing import explained
+from easyteacache.records.provenance import Conditions, Provenance
+from easyteacache.records.trace_set import Trace, TraceSet
+from easyteacache.solver.fit import bucket_fit
+from easyteacache.solver.fit.bucket_fit import BucketFit
+from easyteacache.solver.fit.options import FitOptions
+from easyteacache.solver.replay import baselines
+from easyteacache.solver.replay.replay import Replay
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.search.measured import FittedPlans, Measure
+from easyteacache.solver.search.planner import Plan
+from easyteacache.solver.search.plans import make_plans
+from easyteacache.solver.validation.rules import require_runs
 
 TOOL = "easyteacache solve"
 Progress = Callable[[str], None]
@@ -107,7 +108,7 @@ def solve(
     for setting in traces.settings():
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
     fits = fit_buckets(calibration, signal, options, progress=progress)
-    chosen = fit.best_signal(fits)
+    chosen = bucket_fit.best_signal(fits)
     fitted, buckets = FittedPlans(measure), []
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
@@ -145,14 +146,14 @@ def fit_buckets(
     calibration: TraceSet, signal: str | None, options: FitOptions, *, progress: Progress = lambda _: None
 ) -> dict[str, list[BucketFit]]:
     """Fit ``signal``, or every recorded one, in every setting: signal → fits in the order of ``settings()``."""
-    names = fit.signals_of(calibration.runs) if signal is None else (signal,)
+    names = bucket_fit.signals_of(calibration.runs) if signal is None else (signal,)
     fits: dict[str, list[BucketFit]] = {name: [] for name in names}
     for setting in calibration.settings():
         runs = calibration.group(*setting).runs
         for name in names:
             progress(f"fitting {name} at {setting[0]} tokens, {setting[1]} steps")
             fits[name].append(
-                fit.fit_bucket(runs, name, method=options.method, order=options.order, robust=options.robust)
+                bucket_fit.fit_bucket(runs, name, method=options.method, order=options.order, robust=options.robust)
             )
     return fits
 

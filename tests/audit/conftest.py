@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache.audit import Standard
+from easyteacache.audit.scan import Standard
 from easyteacache.cli.hub import main as hub
-from easyteacache.registry import Registry
+from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 

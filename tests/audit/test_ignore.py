@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.audit import Standard, audit, audit_text
-from easyteacache.audit_ignore import FILE_NAME, IgnoreFile, ignored_rules
-from easyteacache.registry import Registry
+from easyteacache.audit.ignore_file import FILE_NAME, IgnoreFile, ignored_rules
+from easyteacache.audit.scan import Standard, audit, audit_text
+from easyteacache.registry.registry import Registry
 
 Plant = Callable[[str, str], Path]
 BORROWED = "flux = [2.57151496e+05, -3.54229917e+04, 1.40286849e+03, -1.35890334e+01, 1.32517977e-01]"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from easyteacache.audit import RULES
+from easyteacache.audit.scan import RULES
 
 Plant = Callable[[str, str], Path]
 Run = Callable[..., Result]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import audit as audits
-from easyteacache.audit import Finding, Standard, audit, audit_text
-from easyteacache.calibration import Calibration, save
-from easyteacache.registry import Layer, Registry
+from easyteacache.audit import scan as audits
+from easyteacache.audit.scan import Finding, Standard, audit, audit_text
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry.registry import Layer, Registry
 
 Plant = Callable[[str, str], Path]
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easyteacache.solver.choice import Measured
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.plan import Plan
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.search.measured import Measured
+from easyteacache.solver.search.planner import Plan
 
 STEPS, RUNS = 20, 12
 BEST = (0, 4, 9, 15)

@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture(scope="module")
 def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
-    return load_tool("benchmarks_page.py")
+    return load_tool("docs/benchmarks_page.py")
 
 
 def test_every_table_is_what_the_raw_results_give(tool: ModuleType) -> None:
     cases, page = tool.read(), tool.PAGE.read_text(encoding="utf-8")
     assert set(cases) == set(tool.LABELS)
-    assert tool.with_tables(page, cases) == page, "run python tools/benchmarks_page.py"
+    assert tool.with_tables(page, cases) == page, "run python tools/docs/benchmarks_page.py"
     for file, case in cases:
         assert f"<!-- generated: {file} {case} -->" in page
     assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + len(cases)

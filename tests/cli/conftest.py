@@ -13,9 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.hub import main as hub
 from easyteacache.cli.main import main as program
+from easyteacache.records.calibration import Calibration, save
 
 KEY = "tiny/video"
 

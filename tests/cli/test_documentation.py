@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "tools" / "cli_reference.py")
+    spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "tools" / "docs" / "cli_reference.py")
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
@@ -63,4 +63,4 @@ def test_a_json_option_comes_with_its_keys(name: str) -> None:
 
 def test_the_reference_is_what_the_tool_generates() -> None:
     page = TOOL.PAGE.read_text(encoding="utf-8")
-    assert TOOL.with_reference(page) == page, "run python tools/cli_reference.py"
+    assert TOOL.with_reference(page) == page, "run python tools/docs/cli_reference.py"

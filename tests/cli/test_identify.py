@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from easyteacache import lock_file
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.identify import identify
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import lock_file
 
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache import index
-from easyteacache.calibration import Calibration, save
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import index
 
 ROOT = Path(__file__).resolve().parents[2]
 Tool = Callable[..., Result]

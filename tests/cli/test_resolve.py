@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from easyteacache import index
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.resolve import resolve
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import index
 
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]

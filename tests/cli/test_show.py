@@ -8,9 +8,9 @@ import pytest
 from click.testing import Result
 
 from easyteacache import Registry
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.show import show
 from easyteacache.errors import InvalidCalibration
+from easyteacache.records.calibration import Calibration, save
 
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]

@@ -14,20 +14,21 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from easyteacache import TeaCache, calibration
+from easyteacache import TeaCache
 from easyteacache.cli.main import main
 from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.errors import AttachError, InvalidTrace
-from easyteacache.integrations.recording.refit import Refit
-from easyteacache.integrations.recording.sampled import LOST, Sampled, SampledPlans
-from easyteacache.policy import Policy
+from easyteacache.integrations.diffusers.recording.plan_sampling import LOST, Sampled, SampledPlans
+from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
+from easyteacache.policy.policy import Policy
+from easyteacache.records import calibration
+from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.fitted import StateFit, correctable
-from easyteacache.solver.objective import typical
-from easyteacache.solver.plan import Plan
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import TraceSet
+from easyteacache.solver.replay.fitted_weights import StateFit, correctable
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.replay.segment_objective import typical
+from easyteacache.solver.search.planner import Plan
 
 RUNS, STEPS = 8, 8
 SMALL = ("--size", "16x16", "--frames", "1", "--steps", STEPS, "--num-prompts", RUNS)
@@ -444,8 +445,8 @@ def test_a_pipeline_that_takes_other_steps_is_refused_and_left_as_it_was(
 def test_runs_of_a_stochastic_sampler_are_not_fitted(pipe: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from easyteacache.integrations.recording import Job, RecordingSettings
-    from easyteacache.integrations.recording.drive import record_run, resolved
+    from easyteacache.integrations.diffusers.recording import Job, RecordingSettings
+    from easyteacache.integrations.diffusers.recording.pipeline_runs import record_run, resolved
 
     job = Job("3 right", 0, 16, 16, 1, STEPS)
     settings = RecordingSettings(model_key="reference/moving-digits")

@@ -6,9 +6,9 @@ from typing import Any
 
 from click.testing import Result
 
-from easyteacache import index
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.where import where
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import index
 
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]

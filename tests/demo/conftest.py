@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easyteacache.calibration import Calibration, save
 from easyteacache.demo.sampling import CACHED, FEWER, KEY, UNCACHED, Run, Sample
+from easyteacache.records.calibration import Calibration, save
 
 MakeSamples = Callable[..., list[Sample]]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from easyteacache.compare.quality import psnr
 from easyteacache.demo.comparison import compare
 from easyteacache.demo.sampling import CACHED, VARIANTS, Sample
-from easyteacache.quality import psnr
 
 MakeSamples = Callable[..., list[Sample]]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from easyteacache.quality import psnr, ssim
+from easyteacache.compare.quality import psnr, ssim
 
 
 def noisy(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.main import main as program
-from easyteacache.registry import Registry
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 

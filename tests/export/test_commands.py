@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from easyteacache import calibration
-from easyteacache.calibration import Calibration
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
+from easyteacache.records import calibration
+from easyteacache.records.calibration import Calibration
 
 Run = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from easyteacache import seed_file
-from easyteacache.calibration import Calibration
 from easyteacache.errors import ExportRefused
-from easyteacache.integrations.export import ENGINES, export
-from easyteacache.registry import Registry
-from easyteacache.setting import Setting
+from easyteacache.export import ENGINES, export
+from easyteacache.original import cache_json
+from easyteacache.policy.request import Setting
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry.registry import Registry
 
 Make = Callable[..., Registry]
 Record = Callable[..., Calibration]
@@ -214,7 +214,7 @@ def test_wan2gp_gets_the_override_of_a_model_file(bundled: Registry) -> None:
 def test_the_seed_file_is_read_by_this_projects_own_reader(tmp_path: Path, bundled: Registry) -> None:
     file = tmp_path / "cache.json"
     file.write_text(export(bundled, "wan2.1/t2v-14b", "seed").text, encoding="utf-8")
-    (config,) = seed_file.read(file, ["wan2.1", "t2v-14b"])
+    (config,) = cache_json.read(file, ["wan2.1", "t2v-14b"])
     assert (config.coefficients, config.fit_length) == (tuple(WAN_RETENTION), 75600)
 
 

@@ -11,16 +11,16 @@ from typing import get_args
 
 import pytest
 
-from easyteacache.audit import RULES
-from easyteacache.integrations.export import ENGINES
-from easyteacache.integrations.export.differences import Rule
+from easyteacache.audit.scan import RULES
+from easyteacache.export import ENGINES
+from easyteacache.export.differences import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("engines_page", ROOT / "tools" / "engines_page.py")
+    spec = importlib.util.spec_from_file_location("engines_page", ROOT / "tools" / "docs" / "engines_page.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,7 +30,7 @@ def tool() -> ModuleType:
 
 def test_the_page_is_what_the_tool_generates(tool: ModuleType) -> None:
     page = tool.PAGE.read_text(encoding="utf-8")
-    assert tool.with_tables(page) == page, "run python tools/engines_page.py"
+    assert tool.with_tables(page) == page, "run python tools/docs/engines_page.py"
 
 
 def test_the_page_names_every_rule(tool: ModuleType) -> None:
@@ -42,7 +42,7 @@ def test_the_page_names_every_rule(tool: ModuleType) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_module_cites_what_its_entry_cites(engine: str) -> None:
-    module = importlib.import_module(f"easyteacache.integrations.export.formats.{ENGINES[engine].module}")
+    module = importlib.import_module(f"easyteacache.export.formats.{ENGINES[engine].module}")
     text = " ".join((module.__doc__ or "").split())
     for source in ENGINES[engine].sources:
         repository = source.repository if source.repository in text else source.repository.split("/")[0]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError, ExportRefused
-from easyteacache.integrations.export import ENGINES, export
-from easyteacache.registry import Registry
-from easyteacache.setting import Setting
+from easyteacache.export import ENGINES, export
+from easyteacache.policy.request import Setting
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry.registry import Registry
 
 Make = Callable[..., Registry]
 Record = Callable[..., Calibration]

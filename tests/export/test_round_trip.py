@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration
-from easyteacache.integrations.export import ENGINES, Draft, export, read
-from easyteacache.integrations.export.numbers import strip
-from easyteacache.registry import Registry
-from easyteacache.setting import Setting
+from easyteacache.export import ENGINES, Draft, export, read
+from easyteacache.export.numbers import strip
+from easyteacache.policy.request import Setting
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry.registry import Registry
 
 Make = Callable[..., Registry]
 Record = Callable[..., Calibration]

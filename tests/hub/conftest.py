@@ -17,10 +17,10 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache import index
-from easyteacache.calibration import Calibration, save
 from easyteacache.cli.hub import main as hub
 from easyteacache.hub.store import Store
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import index
 
 from .fault_proxy import FaultProxy, fault_proxy
 from .hub_process import HubProcess

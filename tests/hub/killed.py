@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from easyteacache import calibration, index, lock_file
-from easyteacache.calibration import Calibration
-from easyteacache.hub.discussions import Discussions
-from easyteacache.hub.git_repository import GitRepository
+from easyteacache.hub.server.git import GitRepository
+from easyteacache.hub.server.pull_requests import Discussions
 from easyteacache.hub.store import Arrival, Store
-from easyteacache.lock_file import LockedRecord, LockFile
+from easyteacache.records import calibration
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index, lock_file
+from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 KEYS = [f"tiny/model-{number}" for number in range(4)]
 SEED_KEYS = ["tiny", "solved"]

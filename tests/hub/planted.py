@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from easyteacache import index
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.registry import index
 
 from .solved import KEY, Solved, build_run
 

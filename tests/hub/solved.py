@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from easyteacache.calibration import Calibration, save
-from easyteacache.trace import Trace, TraceHeader, TraceSet
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 
 KEY = "test/smooth"
 
@@ -64,7 +64,7 @@ class Solved:
 def solve_small(folder: Path, *, key: str = KEY, runs: int = 12, first_seed: int = 0, **labels: Any) -> Solved:
     """Record, solve and validate as the command line does."""
     from easyteacache.solver.solve import Labels, solve
-    from easyteacache.solver.validate import validate_files
+    from easyteacache.solver.validation.validate import validate_files
 
     traces = folder / "traces"
     TraceSet(build_run(first_seed + seed, key=key) for seed in range(runs)).save(

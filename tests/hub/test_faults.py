@@ -16,17 +16,18 @@ from typing import Any
 
 import pytest
 
-from easyteacache import index, lock_file, trace_file
-from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.hub import pull as pulling
-from easyteacache.hub import schema
-from easyteacache.hub.git_repository import MAIN, GitRepository
 from easyteacache.hub.remote import Remote
+from easyteacache.hub.review import check_record
+from easyteacache.hub.server.git import MAIN, GitRepository
 from easyteacache.hub.store import Store
-from easyteacache.index import Index
-from easyteacache.lock_file import LockedRecord, LockFile
-from easyteacache.registry import Registry
+from easyteacache.records import trace_file
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index, lock_file
+from easyteacache.registry.index import Index
+from easyteacache.registry.lock_file import LockedRecord, LockFile
+from easyteacache.registry.registry import Registry
 
 from .conftest import Program, build_folder, build_record
 from .fault_proxy import Fault, FaultProxy
@@ -126,7 +127,7 @@ def index_text() -> bytes:
 
 READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], Any]]] = {
     "record": (lambda: build_record().to_json().encode(), lambda data: Calibration.from_json(data)),
-    "checked record": (lambda: build_record().to_json().encode(), lambda data: schema.check_record(data)),
+    "checked record": (lambda: build_record().to_json().encode(), lambda data: check_record.check_record(data)),
     "index": (index_text, lambda data: index.from_json(data)),
     "lock": (lock_text, lambda data: lock_file.from_json(data)),
     "trace": (lambda: trace_file.encode([build_run(0)]), lambda data: trace_file.decode(data, where="trace")),

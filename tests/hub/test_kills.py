@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import calibration, index, lock_file, seed_file
-from easyteacache.calibration import Calibration
 from easyteacache.hub import pull as pulling
-from easyteacache.hub.discussions import Discussions
-from easyteacache.hub.git_repository import MAIN, GitRepository, StaleReference
 from easyteacache.hub.push import prepare, send
 from easyteacache.hub.remote import Remote
+from easyteacache.hub.server.git import MAIN, GitRepository, StaleReference
+from easyteacache.hub.server.pull_requests import Discussions
 from easyteacache.hub.store import Store
-from easyteacache.registry import Registry
+from easyteacache.original import cache_json
+from easyteacache.records import calibration
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index, lock_file
+from easyteacache.registry.registry import Registry
 
 from . import killed
 from .conftest import build_folder, build_record
@@ -115,7 +117,7 @@ def test_a_killed_run_of_solve_mode_leaves_a_whole_file_and_loses_nothing(tmp_pa
     sizes = [0]
 
     def check() -> None:
-        (config,) = seed_file.read(tmp_path / "seed.json", killed.SEED_KEYS)
+        (config,) = cache_json.read(tmp_path / "seed.json", killed.SEED_KEYS)
         assert config.calibration_size == len(config.points)
         sizes.append(config.calibration_size)
 
@@ -238,7 +240,7 @@ for _ in range(int(runs)):
 def test_two_runs_of_solve_mode_at_once_keep_the_points_of_both(tmp_path: Path) -> None:
     runs = 60 if LONG else 15
     at_once(SOLVE, tmp_path / "seed.json", runs)
-    (config,) = seed_file.read(tmp_path / "seed.json", killed.SEED_KEYS)
+    (config,) = cache_json.read(tmp_path / "seed.json", killed.SEED_KEYS)
     assert config.calibration_size == 2 * runs * killed.POINTS
     assert len(set(config.points)) == config.calibration_size
 

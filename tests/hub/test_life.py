@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from easyteacache import index
-from easyteacache.calibration import load, save
 from easyteacache.errors import EasyTeaCacheError
-from easyteacache.hub.changes import predicted_steps
-from easyteacache.registry import Registry
+from easyteacache.hub.review.record_diff import predicted_steps
+from easyteacache.records.calibration import load, save
+from easyteacache.registry import index
+from easyteacache.registry.registry import Registry
 
 from .conftest import Program, build_folder, build_record
 from .hub_process import TOKENS, HubProcess

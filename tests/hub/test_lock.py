@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import lock_file
 from easyteacache.errors import InvalidCalibration
 from easyteacache.hub.downloads import Downloads
 from easyteacache.hub.store import Store
-from easyteacache.registry import Registry
+from easyteacache.registry import lock_file
+from easyteacache.registry.registry import Registry
 
 from .conftest import Program, Pull, build_folder, build_record
 from .fault_proxy import FaultProxy

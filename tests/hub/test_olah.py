@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from easyteacache import index
 from easyteacache.errors import HubError
 from easyteacache.hub.push import prepare, send
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
+from easyteacache.registry import index
 
 from .conftest import build_folder, build_record
 from .hub_process import TOKENS, HubProcess

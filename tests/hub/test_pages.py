@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.hub import rules
+from easyteacache.hub.review import rules
 
 from .conftest import build_folder, build_record
 from .hub_process import TOKENS, HubProcess

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import index, lock_file
-from easyteacache.calibration import save
 from easyteacache.errors import InvalidCalibration
 from easyteacache.hub.downloads import Downloads
 from easyteacache.hub.pull import pull as pull_records
 from easyteacache.hub.pull import read_index
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
-from easyteacache.registry import Registry
+from easyteacache.records.calibration import save
+from easyteacache.registry import index, lock_file
+from easyteacache.registry.registry import Registry
 
 from .conftest import BASE, Program, Pull, build_folder, build_record, pulled_keys, states
 from .fault_proxy import Fault, FaultProxy, fault_proxy

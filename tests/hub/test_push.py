@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from easyteacache.calibration import Calibration, save
 from easyteacache.errors import HubError
 from easyteacache.hub import push as pushing
 from easyteacache.hub.remote import Remote
+from easyteacache.records.calibration import Calibration, save
 
 from .conftest import Program
 from .fault_proxy import Fault, FaultProxy
@@ -163,7 +163,7 @@ def test_a_worse_record_needs_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from easyteacache.cli import judging
-    from easyteacache.solver.verdict import Finding, Report
+    from easyteacache.solver.validation.verdict import Finding, Report
 
     push(solved.path, "--traces", solved.traces)
     merged(hub_process, repository, 1)
@@ -218,7 +218,7 @@ def test_a_gated_repository_is_said_to_be_gated(
 @pytest.fixture(scope="session")
 def accept() -> Callable[..., Any]:
     """A judge that lets everything pass: these tests are about the network."""
-    from easyteacache.solver.verdict import Report
+    from easyteacache.solver.validation.verdict import Report
 
     return lambda record, traces, incumbent: Report(record.model_key, ())
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache import index
-from easyteacache.calibration import save
-from easyteacache.hub import rules, schema
-from easyteacache.hub.positions import line_of
-from easyteacache.solver.rules import RULES
+from easyteacache.hub.review import check_record, rules
+from easyteacache.hub.review.json_lines import line_of
+from easyteacache.records.calibration import save
+from easyteacache.registry import index
+from easyteacache.solver.validation.rules import RULES
 
 from .conftest import build_folder
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
@@ -121,7 +121,7 @@ def test_there_are_enough_ways_to_be_wrong() -> None:
     assert len(PLANTED) >= 25
     assert {rule for rule, _ in PLANTED.values()} <= {
         *rules.MEANINGS,
-        *schema.MEANINGS,
+        *check_record.MEANINGS,
         *RULES,
         *TRACE_RULES,
         *INDEX_RULES,
@@ -177,7 +177,7 @@ def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(
 
 
 def test_runs_of_the_maintainers_are_judged_too(tool: ModuleType, case: Case, tmp_path: Path) -> None:
-    from easyteacache.trace import TraceSet
+    from easyteacache.records.trace_set import TraceSet
 
     from .solved import build_run
 

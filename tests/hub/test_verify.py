@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import index
-from easyteacache.calibration import save
+from easyteacache.records.calibration import save
+from easyteacache.registry import index
 
 from .conftest import Program, build_folder, build_record
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from easyteacache import Policy, TeaCache
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
 
 sys.path.insert(0, str(Path(__file__).parent))
 

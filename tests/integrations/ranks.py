@@ -23,7 +23,7 @@ from tiny_transformers import build
 
 from easyteacache import TeaCache
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import parallel
+from easyteacache.integrations.diffusers import context_parallel
 
 STEPS = 8
 NAMES = {"wan": "WanTransformer3DModel", "flux": "FluxTransformer2DModel"}
@@ -71,7 +71,7 @@ def sampled(kind: str, signal: str, mode: str, world: int) -> dict[str, Any]:
     calls: list[int] = []
     with mock.patch.object(dist, "all_reduce", counted(calls)), contextlib.ExitStack() as stack:
         if mode == "alone":
-            stack.enter_context(mock.patch.object(parallel, "reduction", return_value=None))
+            stack.enter_context(mock.patch.object(context_parallel, "reduction", return_value=None))
         stack.enter_context(cache.attached(model))
         if mode != "whole":
             split(model, world)

@@ -17,8 +17,8 @@ from tiny_transformers import CASES, arguments, build
 from easyteacache import TeaCache
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import Adapter, Blocks, adapters, register_adapter
-from easyteacache.integrations.diffusers.adapters import _REGISTERED
-from easyteacache.setting import Setting
+from easyteacache.integrations.diffusers.models.registry import _REGISTERED
+from easyteacache.policy.request import Setting
 
 ADDITIONS: dict[str, dict[str, Any]] = {
     "FluxTransformer2DModel": {

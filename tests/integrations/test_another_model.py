@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
 
-from easyteacache import TeaCache, calibration
+from easyteacache import TeaCache
 from easyteacache.errors import AttachError
-from easyteacache.registry import Registry
+from easyteacache.records import calibration
+from easyteacache.registry.registry import Registry
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_transformers import CASES, adapter_named, arguments, build
 
-from easyteacache.integrations.diffusers import adapter_for, adapters, located, plan
-from easyteacache.integrations.diffusers.arguments import Arguments
+from easyteacache.integrations.diffusers import adapter_for, adapters, located, timestep_plan
+from easyteacache.integrations.diffusers.call_arguments import Arguments
 
 # Raised by two of diffusers' own classes when they are built or run on a CPU.
 pytestmark = [
@@ -221,5 +221,5 @@ def test_a_plan_made_from_the_timesteps_has_the_distances_that_are_measured(name
         with make_cache(signal=signal, threshold=1e9).attached(model) as cache:
             run(model, name, branches=("cond",))
             measured = next(iter(cache.statistics().values())).distances[1:]
-        planned = plan.distances(adapter, model, signal, clock, arguments(name, 0, "cond"))
+        planned = timestep_plan.distances(adapter, model, signal, clock, arguments(name, 0, "cond"))
         assert planned == pytest.approx(measured, rel=1e-5)

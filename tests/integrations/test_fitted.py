@@ -15,12 +15,12 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from tiny_pipelines import PIPELINES, flow_matching, flux, sample, wan
 
 from easyteacache import TeaCache
-from easyteacache.calibration import Calibration
 from easyteacache.errors import UnreachableTarget
-from easyteacache.integrations.diffusers.clock import is_euler
-from easyteacache.registry import Found
-from easyteacache.resolver import Resolver
-from easyteacache.setting import Setting
+from easyteacache.integrations.diffusers.step_tracker import is_euler
+from easyteacache.policy.request import Setting
+from easyteacache.policy.source import Resolver
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry.registry import Found
 
 STEPS = 7
 SCHEDULE = (0, 1, 3, 6)

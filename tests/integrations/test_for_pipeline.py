@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny_pipelines import flow_matching, flux, sample, t5, tokenizer, wan, wan_transformer, wan_vae
 
-from easyteacache import TeaCache, index
-from easyteacache.calibration import Calibration, save
+from easyteacache import TeaCache
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
 from easyteacache.integrations.diffusers import ExpertCaches, configuration_name
-from easyteacache.registry import Registry
+from easyteacache.records.calibration import Calibration, save
+from easyteacache.registry import index
+from easyteacache.registry.registry import Registry
 
 STEPS = 8
 

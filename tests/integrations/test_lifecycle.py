@@ -139,7 +139,7 @@ def test_other_resolution_steps_and_batch_between_runs(pipe, cache):
 
 
 def test_step_count_sequence_length_and_noise_levels_come_from_the_pipeline(pipe, make_cache):
-    from easyteacache.policy import Policy
+    from easyteacache.policy.policy import Policy
 
     asked = []
 

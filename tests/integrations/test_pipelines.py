@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_pipelines import PIPELINES, sample
 
-from easyteacache.rescale import SigmaProfile
+from easyteacache.policy.curves import SigmaProfile
 
 STEPS = 6
 

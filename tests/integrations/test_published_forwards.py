@@ -20,8 +20,8 @@ from tiny_transformers import adapter_named, arguments, build
 
 from easyteacache import TeaCache
 from easyteacache.integrations.diffusers import located
-from easyteacache.integrations.diffusers.arguments import Arguments
-from easyteacache.registry import Registry
+from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.registry.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
 

@@ -10,13 +10,13 @@ import pytest
 import tiny_pipelines
 
 from easyteacache.cli.measuring import policy_of
-from easyteacache.integrations.recording import Job, RecordingSettings
-from easyteacache.integrations.recording.drive import record_run, resolved
-from easyteacache.integrations.recording.sampled import SampledPlans
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.fitted import StateFit, correctable
-from easyteacache.solver.plan import Plan
-from easyteacache.solver.runs import Runs
+from easyteacache.integrations.diffusers.recording import Job, RecordingSettings
+from easyteacache.integrations.diffusers.recording.pipeline_runs import record_run, resolved
+from easyteacache.integrations.diffusers.recording.plan_sampling import SampledPlans
+from easyteacache.solver.replay.fitted_weights import StateFit, correctable
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.search.planner import Plan
 
 STEPS = 8
 PROMPTS = ("a red fox", "a blue boat", "no fox")

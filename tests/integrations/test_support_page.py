@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_page_is_fresh():
-    command = [sys.executable, str(ROOT / "tools" / "generate_support_page.py"), "--check"]
+    command = [sys.executable, str(ROOT / "tools" / "docs" / "support_page.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.hub.schema import MEANINGS, check_file
+from easyteacache.hub.review.check_record import MEANINGS, check_file
 
 VALID = Path(__file__).parent.parent / "fixtures" / "records" / "valid"
 

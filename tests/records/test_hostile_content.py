@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import json_text
-from easyteacache.calibration import Calibration
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration
-from easyteacache.hub.schema import check_record
+from easyteacache.files import strict_json
+from easyteacache.hub.review.check_record import check_record
+from easyteacache.records.calibration import Calibration
 
 CASES = int(os.environ.get("EASYTEACACHE_FUZZ_CASES", "500"))
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "records"
@@ -167,7 +167,7 @@ def test_thousands_of_wrong_values_cost_little_and_are_told_in_one_line():
 
 def test_a_text_above_the_limit_is_not_even_parsed():
     with pytest.raises(InvalidCalibration) as refused:
-        Calibration.from_json(b"[" * (json_text.MAX_BYTES + 1))
+        Calibration.from_json(b"[" * (strict_json.MAX_BYTES + 1))
     assert refused.value.rule == "record.size"
 
 

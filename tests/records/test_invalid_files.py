@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.calibration import Calibration, load
 from easyteacache.errors import InvalidCalibration
-from easyteacache.hub.schema import MEANINGS, check_record
+from easyteacache.hub.review.check_record import MEANINGS, check_record
+from easyteacache.records.calibration import Calibration, load
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "records" / "invalid"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache import json_text
-from easyteacache.json_text import MAX_DEPTH, JSONTextError
+from easyteacache.files import strict_json
+from easyteacache.files.strict_json import MAX_DEPTH, JSONTextError
 
 VALUES = st.recursive(
     st.none()
@@ -25,9 +25,9 @@ VALUES = st.recursive(
 @given(VALUES)
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_what_is_spelled_is_read_back_exactly(value):
-    text = json_text.spell(value)
+    text = strict_json.spell(value)
     for data in (text, text.encode("utf-8"), json.dumps(value)):
-        assert repr(json_text.parse(data)) == repr(value)
+        assert repr(strict_json.parse(data)) == repr(value)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
 
@@ -36,7 +36,7 @@ def test_what_is_spelled_is_read_back_exactly(value):
 @settings(max_examples=600, deadline=None, derandomize=True)
 def test_any_text_is_read_as_json_or_refused_with_one_error(text):
     try:
-        value = json_text.parse(text)
+        value = strict_json.parse(text)
     except JSONTextError:
         return
     assert repr(value) == repr(json.loads(text))
@@ -46,7 +46,7 @@ def test_any_text_is_read_as_json_or_refused_with_one_error(text):
 @settings(max_examples=500, deadline=None, derandomize=True)
 def test_any_bytes_are_read_as_json_or_refused_with_one_error(data):
     with contextlib.suppress(JSONTextError):
-        json_text.parse(data)
+        strict_json.parse(data)
 
 
 @pytest.mark.parametrize(
@@ -81,33 +81,33 @@ def test_any_bytes_are_read_as_json_or_refused_with_one_error(data):
 )
 def test_what_no_file_may_hold_is_refused_with_the_reason(text, phrase):
     with pytest.raises(JSONTextError) as refused:
-        json_text.parse(text)
+        strict_json.parse(text)
     assert phrase in str(refused.value)
 
 
 def test_both_halves_of_a_surrogate_pair_are_one_character():
-    assert json_text.parse('"\\ud83c\\udfac"') == "🎬"
+    assert strict_json.parse('"\\ud83c\\udfac"') == "🎬"
 
 
 def test_a_backslash_before_a_surrogate_like_text_is_just_text():
-    assert json_text.parse('"\\\\ud800"') == "\\ud800"
+    assert strict_json.parse('"\\\\ud800"') == "\\ud800"
 
 
 def test_depth_counts_brackets_but_not_those_in_strings():
-    assert json_text.parse("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+    assert strict_json.parse("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     for quoted in ('"' + "[" * 100 + '"', '"\\"' + "{" * 100 + '"', '"\\\\", ' + '"' + "[" * 100 + '"'):
-        assert json_text.parse(f"[{quoted}]") == json.loads(f"[{quoted}]")
+        assert strict_json.parse(f"[{quoted}]") == json.loads(f"[{quoted}]")
     with pytest.raises(JSONTextError, match="nested deeper"):
-        json_text.parse('["\\\\", ' + "[" * 100)
+        strict_json.parse('["\\\\", ' + "[" * 100)
 
 
 def test_integers_up_to_19_digits_are_read_exactly():
     for number in (9_999_999_999_999_999_999, -9_999_999_999_999_999_999, 0, 2**53 + 1):
-        assert json_text.parse(str(number)) == number
+        assert strict_json.parse(str(number)) == number
 
 
 def test_the_smallest_numbers_and_the_sign_of_zero_survive():
-    read = json_text.parse("[1e-320, 5e-324, -0.0, 1.7976931348623157e308]")
+    read = strict_json.parse("[1e-320, 5e-324, -0.0, 1.7976931348623157e308]")
     assert read == [1e-320, 5e-324, 0.0, 1.7976931348623157e308]
     assert math.copysign(1, read[2]) == -1
 
@@ -115,17 +115,17 @@ def test_the_smallest_numbers_and_the_sign_of_zero_survive():
 @pytest.mark.parametrize(("limit", "kind"), [({"max_bytes": 5}, "size"), ({"max_items": 1}, "size"), ({}, None)])
 def test_size_is_bounded_in_bytes_and_in_values(limit, kind):
     if kind is None:
-        assert json_text.parse("[1, 2, 3]", **limit) == [1, 2, 3]
+        assert strict_json.parse("[1, 2, 3]", **limit) == [1, 2, 3]
         return
     with pytest.raises(JSONTextError) as refused:
-        json_text.parse("[1, 2, 3]", **limit)
+        strict_json.parse("[1, 2, 3]", **limit)
     assert refused.value.kind == kind
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), {1, 2}, object(), {(1,): 2}, "\ud800"], ids=range(6))
 def test_what_json_cannot_hold_is_not_spelled(value):
     with pytest.raises(JSONTextError):
-        json_text.spell(value)
+        strict_json.spell(value)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_what_json_cannot_hold_is_not_spelled(value):
     ids=range(9),
 )
 def test_a_value_is_shown_on_one_short_line(value, expected):
-    assert json_text.shown(value) == expected
+    assert strict_json.shown(value) == expected

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache import model_key
 from easyteacache.errors import EasyTeaCacheError, InvalidModelKey
+from easyteacache.records import model_key
 
 GOOD = [
     *("wan2.1/t2v-14b", "wan2.2/t2v-a14b/high-noise", "qwen-image", "a", "1", "a/b/c/d/e", "flux.1/dev", "x_y/z-1.0_b"),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import json_text
-from easyteacache.calibration import MAX_ITEMS, Calibration
-from easyteacache.hub.schema import MEANINGS, check_record
-from easyteacache.index import Index
+from easyteacache.files import strict_json
+from easyteacache.hub.review.check_record import MEANINGS, check_record
+from easyteacache.records.calibration import MAX_ITEMS, Calibration
+from easyteacache.registry.index import Index
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "registry-format.md").read_text(encoding="utf-8")
 
@@ -67,8 +67,8 @@ def test_nothing_else_is_required():
 
 
 def test_the_limits_are_the_ones_in_force():
-    assert json_text.MAX_BYTES == 8 * 1024 * 1024
-    assert (json_text.MAX_DEPTH, json_text.MAX_INTEGER_DIGITS, MAX_ITEMS) == (32, 19, 200_000)
+    assert strict_json.MAX_BYTES == 8 * 1024 * 1024
+    assert (strict_json.MAX_DEPTH, strict_json.MAX_INTEGER_DIGITS, MAX_ITEMS) == (32, 19, 200_000)
     for limit in ("8 MiB", "200,000 values", "32 levels", "19 digits"):
         assert limit in PAGE
 

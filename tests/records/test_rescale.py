@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from easyteacache.calibration import load
-from easyteacache.rescale import Blend, Polynomial, SigmaProfile, log_weight
+from easyteacache.policy.curves import Blend, Polynomial, SigmaProfile, log_weight
+from easyteacache.records.calibration import load
 
 REGISTRY = Path(__file__).parent.parent.parent / "registry"
 VALID = Path(__file__).parent.parent / "fixtures" / "records" / "valid"

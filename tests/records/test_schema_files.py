@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from easyteacache import bundled
-from easyteacache.calibration import SCHEMA_VERSION, SUPPORTED_VERSIONS, Calibration
 from easyteacache.errors import InvalidCalibration
+from easyteacache.records.calibration import SCHEMA_VERSION, SUPPORTED_VERSIONS, Calibration
+from easyteacache.registry import bundled
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "records"
@@ -29,7 +29,7 @@ UNITS = (
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("generate_schemas", ROOT / "tools" / "generate_schemas.py")
+    spec = importlib.util.spec_from_file_location("generate_schemas", ROOT / "tools" / "docs" / "generate_schemas.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.calibration import Bucket, Calibration, load, save
 from easyteacache.errors import InvalidCalibration
-from easyteacache.hub.schema import check_record
+from easyteacache.hub.review.check_record import check_record
+from easyteacache.records.calibration import Bucket, Calibration, load, save
 
 FILES = sorted((Path(__file__).parent.parent / "fixtures" / "records" / "valid").iterdir())
 

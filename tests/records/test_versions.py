@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import calibration
-from easyteacache.calibration import SCHEMA_VERSION, SUPPORTED_VERSIONS, UPGRADES, Calibration, load, save, upgraded
 from easyteacache.errors import InvalidCalibration, UnsupportedSchemaVersion
-from easyteacache.hub.schema import check_file, check_record
+from easyteacache.hub.review.check_record import check_file, check_record
+from easyteacache.records import calibration
+from easyteacache.records.calibration import (
+    SCHEMA_VERSION,
+    SUPPORTED_VERSIONS,
+    UPGRADES,
+    Calibration,
+    load,
+    save,
+    upgraded,
+)
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "records"
 OLD = sorted((FIXTURES / "valid-v1").iterdir())

@@ -1,4 +1,4 @@
-"""Transformers that tools/train_reference.py saved: what is loaded, what is refused, and which commands take them."""
+"""Transformers that tools/reference/train.py saved: what is loaded, what is refused, and which commands take them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from easyteacache.bench.subject import load_reference
 from easyteacache.cli.main import main
 from easyteacache.cli.record import open_pipeline
 from easyteacache.errors import ReferenceModelError
+from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference.architectures import ARCHITECTURES, build_transformer
 from easyteacache.reference.saved import is_saved, load_saved
-from easyteacache.trace import TraceSet
 
 
 def saved(name: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:

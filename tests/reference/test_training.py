@@ -19,7 +19,7 @@ SMALL = TrainingSettings(steps=6, tokens_per_step=128, warm_up_steps=2)
 
 
 def load_tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "train_reference.py"
+    path = Path(__file__).parents[2] / "tools" / "reference" / "train.py"
     spec = importlib.util.spec_from_file_location("train_reference", path)
     assert spec is not None
     assert spec.loader is not None

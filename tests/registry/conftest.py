@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from easyteacache import atomic, index, model_key
-from easyteacache.calibration import Calibration
+from easyteacache.files import atomic_write
+from easyteacache.registry import index
+from easyteacache.records import model_key
+from easyteacache.records.calibration import Calibration
 
 TRACE = {"file": "runs.safetensors", "sha256": "0" * 64, "runs": 4}
 SOURCE = {"repository": "owner/name", "path": "code.py"}
@@ -61,7 +63,7 @@ def file_record() -> Callable[..., Path]:
 
     def put(folder: Path, record: Calibration) -> Path:
         path = folder / model_key.path_of(record.model_key)
-        atomic.write_text(path, record.to_json())
+        atomic_write.write_text(path, record.to_json())
         return path
 
     return put

@@ -11,8 +11,8 @@ import torch
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy import Policy, Setting, resolve
-from easyteacache.resolver import FixedPolicy, Resolver
+from easyteacache.policy.policy import (Policy, Setting, resolve)
+from easyteacache.policy.source import (FixedPolicy, Resolver)
 
 Make = Callable[..., Any]
 STEPS = 8
@@ -230,7 +230,7 @@ def test_a_threshold_replaces_a_given_policy_s_weights_without_a_refusal(record:
 
 
 def cache_of(record: Any, **wish: Any) -> TeaCache:
-    from easyteacache.registry import Found
+    from easyteacache.registry.registry import Found
 
     setting = Setting(sequence_length=1024, num_steps=STEPS, shift=3.0, **wish)
     return TeaCache._from_source(Resolver(Found(record, "given", record.model_key), setting), setting)

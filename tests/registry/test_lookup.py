@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from easyteacache import index
-from easyteacache.calibration import Calibration
+from easyteacache.registry import index
+from easyteacache.records.calibration import Calibration
 from easyteacache.errors import (
     AmbiguousModelKey,
     EasyTeaCacheError,
@@ -19,7 +19,7 @@ from easyteacache.errors import (
     InvalidModelKey,
     UnknownModelKey,
 )
-from easyteacache.registry import Layer, Registry, home
+from easyteacache.registry.registry import (Layer, Registry, home)
 
 Make = Callable[..., Any]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from easyteacache import policy
-from easyteacache.calibration import Calibration
+from easyteacache.policy import policy
+from easyteacache.records.calibration import Calibration
 from easyteacache.errors import InvalidCalibration
-from easyteacache.registry import Registry
+from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / "tools" / "import_magcache.py"
+TOOL = ROOT / "tools" / "published" / "import_magcache.py"
 FACTS: list[dict[str, Any]] = json.loads((ROOT / "tools/published/mag_ratios.json").read_text("utf-8"))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy import Policy, Setting, resolve
-from easyteacache.resolver import FixedPolicy
+from easyteacache.policy.policy import (Policy, Setting, resolve)
+from easyteacache.policy.source import FixedPolicy
 
 Make = Callable[..., Any]
 PROFILE = {"sigmas": [1.0, 0.5, 0.0], "distances": [0.0, 1.0, 3.0]}

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easyteacache.errors import InvalidCalibration
-from easyteacache.policy import Policy, RetiredCalibration, Setting, resolve
-from easyteacache.registry import Found
-from easyteacache.rescale import SigmaProfile, blend_profiles
-from easyteacache.resolver import Resolver
+from easyteacache.policy.policy import (Policy, RetiredCalibration, Setting, resolve)
+from easyteacache.registry.registry import Found
+from easyteacache.policy.curves import (SigmaProfile, blend_profiles)
+from easyteacache.policy.source import Resolver
 
 Make = Callable[..., Any]
 CAUTIOUS = "No threshold, speedup or max_error given: threshold 0.1 is the record's most cautious operating point."
@@ -236,7 +236,7 @@ def test_a_published_curve_without_a_domain_is_evaluated_as_its_authors_do(make_
 
 
 def test_a_resolver_resolves_once_for_each_setting(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from easyteacache import resolver
+    from easyteacache.policy import source as resolver
 
     calls = []
     monkeypatch.setattr(resolver, "resolve", lambda *a, **k: calls.append(a) or resolve(*a, **k))
@@ -297,7 +297,7 @@ def test_profiles_are_blended_only_where_both_buckets_have_one(make_record: Make
 
 
 def test_the_reference_record_resolves_between_two_buckets_with_their_weights() -> None:
-    from easyteacache import calibration
+    from easyteacache.records import calibration
 
     record = calibration.load(Path(__file__).resolve().parents[2] / "registry/reference/moving-digits.json")
     steps = record.buckets[-1].num_steps

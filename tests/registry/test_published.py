@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from easyteacache import calibration, model_key, policy
+from easyteacache.records import (calibration, model_key)
+from easyteacache.policy import policy
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / "tools" / "import_published.py"
+TOOL = ROOT / "tools" / "published" / "import_published.py"
 FACTS: list[dict[str, Any]] = json.loads((ROOT / "tools/published/teacache_coefficients.json").read_text("utf-8"))
 OWN = [fact for fact in FACTS if fact["borrowed_from"] is None and "encoded404" not in fact["id"]]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from easyteacache.policy import BucketShare, Policy
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import BucketShare, Policy
 from easyteacache.teacache import TeaCache
 
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache import distance
-from easyteacache.distance import relative_l1
 from easyteacache.errors import InvalidSignal
+from easyteacache.runtime import tensor_math
+from easyteacache.runtime.tensor_math import relative_l1
 
 
 def plain(current: torch.Tensor, previous: torch.Tensor) -> float:
@@ -40,7 +40,7 @@ def test_walking_a_large_tensor_in_pieces_gives_the_same(dtype: torch.dtype, mon
     previous = torch.randn(3, 1001).to(dtype)
     current = previous + torch.randn(3, 1001).to(dtype)
     whole = relative_l1(current, previous)
-    monkeypatch.setattr(distance, "_PIECE", 97)
+    monkeypatch.setattr(tensor_math, "_PIECE", 97)
     assert relative_l1(current, previous) == pytest.approx(whole, rel=1e-5)
     assert relative_l1(current.T, previous.T) == pytest.approx(whole, rel=1e-5)
 

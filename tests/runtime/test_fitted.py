@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from easyteacache import TeaCache
-from easyteacache.branch import BranchState
 from easyteacache.errors import InvalidCalibration
-from easyteacache.forecast import Fitted, UnknownForecaster, forecaster
+from easyteacache.runtime.branch_state import BranchState
+from easyteacache.runtime.predictors import Fitted, UnknownForecaster, forecaster
 
 SCHEDULE = (0, 1, 4, 6)
 # A row per step: the last outputs computed up to and including it, oldest first.

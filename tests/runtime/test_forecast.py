@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache.branch import BranchState
-from easyteacache.forecast import FoCa, Forecaster, Taylor, UnknownForecaster, forecaster, names
+from easyteacache.runtime.branch_state import BranchState
+from easyteacache.runtime.predictors import FoCa, Forecaster, Taylor, UnknownForecaster, forecaster, names
 
 gaps = st.lists(st.floats(0.5, 8.0), min_size=1, max_size=5)
 

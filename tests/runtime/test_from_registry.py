@@ -18,7 +18,7 @@ import torch
 
 from easyteacache import Registry, TeaCache
 from easyteacache.errors import InvalidCalibration, SignalMismatch, UnknownModelKey, UnreachableTarget
-from easyteacache.forecast import UnknownForecaster
+from easyteacache.runtime.predictors import UnknownForecaster
 
 Make = Callable[..., Any]
 KEY = "wan2.1/t2v-14b"
@@ -215,7 +215,7 @@ def test_after_the_constructor_a_run_needs_no_numpy_and_no_pydantic(drive: Make)
 def test_the_watch_sees_numpy_and_pydantic_when_they_are_used() -> None:
     import numpy as np
 
-    from easyteacache.calibration import OperatingPoint
+    from easyteacache.records.calibration import OperatingPoint
 
     assert "numpy" in called_modules(lambda: np.poly1d([1.0, 2.0])(3.0))
     assert called_modules(lambda: OperatingPoint(threshold=0.1, evidence="measured")) & {"pydantic", "pydantic_core"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache.gate import Gate
+from easyteacache.runtime.gate import Gate
 
 
 def run(gate: Gate, distances: list[float | None], *, decline: frozenset[int] = frozenset()) -> list[bool]:

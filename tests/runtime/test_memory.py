@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from easyteacache.forecast import forecaster, names
-from easyteacache.rescale import SigmaProfile
+from easyteacache.policy.curves import SigmaProfile
+from easyteacache.runtime.predictors import forecaster, names
 from easyteacache.teacache import TeaCache
 
 Make = Callable[..., Any]

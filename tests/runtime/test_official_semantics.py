@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
 from easyteacache.teacache import TeaCache
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache import TeaCache, errors, forecast
-from easyteacache.policy import RetiredCalibration
+from easyteacache import TeaCache, errors
+from easyteacache.policy.policy import RetiredCalibration
+from easyteacache.runtime import predictors
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text("utf-8")
 
@@ -37,5 +38,5 @@ def test_its_errors_and_forecasters_exist() -> None:
     }
     for name in named:
         assert issubclass(getattr(errors, name, RetiredCalibration), errors.EasyTeaCacheError)
-    for name in set(forecast.names()) - {"mean", "taylor-2", "taylor-3"}:
+    for name in set(predictors.names()) - {"mean", "taylor-2", "taylor-3"}:
         assert f"`{name}`" in PAGE

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from easyteacache.errors import StepOrderError
-from easyteacache.policy import Policy
-from easyteacache.run_state import RunState
-from easyteacache.setting import Setting
+from easyteacache.policy.policy import Policy
+from easyteacache.policy.request import Setting
+from easyteacache.runtime.session import RunState
 from easyteacache.teacache import TeaCache
 
 LATENT = torch.zeros(1, 8, 4)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from easyteacache import TeaCache, seed_file
+from easyteacache import TeaCache
 from easyteacache.errors import InvalidCalibration, InvalidSignal, StepOrderError
+from easyteacache.original import cache_json
 
 Make = Callable[..., Any]
 LATENT = torch.zeros(1, 8, 4)
@@ -59,7 +60,7 @@ def test_the_signal_is_the_gate_s_own_and_y_the_blocks_output(make: Make, path: 
     cache = make()
     record(cache, values)
     cache.clear_cache()
-    (config,) = seed_file.read(path, ["m"])
+    (config,) = cache_json.read(path, ["m"])
     for (x, y), before, after in zip(config.points, values, values[1:], strict=False):
         assert x == pytest.approx(after / before - 1)
         assert y == pytest.approx((after / before) ** 2 - 1, rel=1e-5)
@@ -126,7 +127,7 @@ def test_lengths_are_kept_apart_and_their_points_never_mix(make: Make, path: Pat
     for length in (8, 16, 8):
         record(cache, sizes(7), length=length)
     cache.clear_cache()
-    assert [(c.fit_length, c.calibration_size) for c in seed_file.read(path, ["m"])] == [(8, 12), (16, 6)]
+    assert [(c.fit_length, c.calibration_size) for c in cache_json.read(path, ["m"])] == [(8, 12), (16, 6)]
 
 
 def test_a_length_that_changes_within_a_run_gives_no_point_across_the_change(make: Make, path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_length_that_changes_within_a_run_gives_no_point_across_the_change(mak
     for step, size in enumerate(sizes(12)):
         cache.store_truth(step, torch.full((1, 4), size), LATENT, LATENT + size, 8 if step < 6 else 16)
     cache.clear_cache()
-    assert [(c.fit_length, c.calibration_size) for c in seed_file.read(path, ["m"])] == [(8, 5), (16, 5)]
+    assert [(c.fit_length, c.calibration_size) for c in cache_json.read(path, ["m"])] == [(8, 5), (16, 5)]
 
 
 def test_without_a_length_the_tokens_of_the_latent_count(make: Make, path: Path) -> None:
@@ -151,7 +152,7 @@ def test_branches_are_measured_apart_and_fitted_together(make: Make, path: Path)
             signal = torch.full((1, 6, 4), factor * size, dtype=torch.float64)
             cache.store_truth(step, signal, LATENT, LATENT + size, 8, branch=branch)
     cache.clear_cache()
-    (config,) = seed_file.read(path, ["m"])
+    (config,) = cache_json.read(path, ["m"])
     assert config.calibration_size == 12
     assert max(x for x, _ in config.points) < 0.4
 
@@ -180,7 +181,7 @@ def test_a_change_from_zero_teaches_nothing_and_nan_is_an_error(make: Make, path
     cache.clear_cache()
     # Nothing changed from the first step to the second, and the third grew from nothing.
     assert calibration_size(path) == 7
-    assert all(x < 1 for x, _ in seed_file.read(path, ["m"])[0].points)
+    assert all(x < 1 for x, _ in cache_json.read(path, ["m"])[0].points)
     for name, arguments in {
         "t_mod": (torch.full((4,), float("nan")), LATENT + 1),
         "output_latent": (torch.ones(4), LATENT * float("nan")),
@@ -198,7 +199,7 @@ def test_tensors_that_are_changed_in_place_later_are_recorded_as_they_were(make:
     for step, size in enumerate(values):
         cache.store_truth(step, signal.fill_(size), LATENT, output.fill_(size**2), 8)
     cache.clear_cache()
-    points = seed_file.read(path, ["m"])[0].points
+    points = cache_json.read(path, ["m"])[0].points
     assert [x for x, _ in points] == pytest.approx([b / a - 1 for a, b in itertools.pairwise(values)])
 
 

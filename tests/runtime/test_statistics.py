@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from easyteacache.branch import StepRecord
-from easyteacache.statistics import RunStatistics, describe
+from easyteacache.runtime.branch_state import StepRecord
+from easyteacache.runtime.statistics import RunStatistics, describe
 
 
 def run_of(pattern: str) -> RunStatistics:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from easyteacache.branch import BranchState
 from easyteacache.errors import InvalidCalibration, InvalidSignal
-from easyteacache.rescale import Polynomial, SigmaProfile
+from easyteacache.policy.curves import Polynomial, SigmaProfile
+from easyteacache.runtime.branch_state import BranchState
 from easyteacache.teacache import TeaCache
 
 Make = Callable[..., Any]

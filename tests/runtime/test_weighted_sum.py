@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from easyteacache.weighted_sum import weighted_sum
+from easyteacache.runtime.weighted_sum import weighted_sum
 
 HALF = [torch.bfloat16, torch.float16]
 
@@ -96,7 +96,7 @@ def test_what_was_computed_without_a_graph_is_added_up_without_one(weights: tupl
 
 
 def test_remembered_outputs_keep_no_graph(make_policy) -> None:
-    from easyteacache.branch import BranchState
+    from easyteacache.runtime.branch_state import BranchState
 
     policy = make_policy(
         schedule=(0, 1), weights=((1.0,), (-1.0, 2.0), (-2.0, 3.0)), forecaster="fitted", applied_to="output"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from easyteacache.trace import Trace, TraceHeader, TraceSet
+from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 
 Array = NDArray[np.float64]
 DIMENSION = 48

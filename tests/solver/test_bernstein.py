@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easyteacache.solver import bernstein
+from easyteacache.solver.fit import bernstein
 
 INCREMENTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=7)
 STARTS = st.floats(0.0, 0.2)

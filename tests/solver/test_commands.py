@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from easyteacache import calibration
 from easyteacache.cli.report import report
 from easyteacache.cli.solve import solve
 from easyteacache.cli.validate import validate
-from easyteacache.trace import TraceSet
+from easyteacache.records import calibration
+from easyteacache.records.trace_set import TraceSet
 
 MakeSet = Callable[..., TraceSet]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from easyteacache.solver import curves
-from easyteacache.solver.points import Points
+from easyteacache.solver.fit import curves
+from easyteacache.solver.fit.points import Points
 
 
 def pairs(x: np.ndarray, y: np.ndarray, *, runs: int = 1) -> Points:

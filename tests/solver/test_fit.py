@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import NotEnoughTraces, SignalMismatch
-from easyteacache.solver import crossvalidation, curves, fit
-from easyteacache.solver.points import Points, gather
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.fit import bucket_fit, crossvalidation, curves
+from easyteacache.solver.fit.points import Points, gather
 
 MakeSet = Callable[..., TraceSet]
 
@@ -28,19 +28,19 @@ def test_pairs_come_from_every_branch_and_run(make_set: MakeSet) -> None:
 
 
 def test_a_timestep_signal_has_one_distance_a_step_however_many_runs(make_set: MakeSet) -> None:
-    quality = fit.fit_bucket(make_set(6, steps=12).runs, "timestep_projection").quality
+    quality = bucket_fit.fit_bucket(make_set(6, steps=12).runs, "timestep_projection").quality
     assert (quality.runs, quality.points, quality.distinct_distances) == (6, 6 * 2 * 11, 11)
 
 
 def test_a_straight_line_is_fitted_with_order_one() -> None:
     points = noisy(lambda x: 0.1 + 2.0 * x)
-    chosen = fit._choose(fit._candidates(points, "monotone", None, False), "monotone")
+    chosen = bucket_fit._choose(bucket_fit._candidates(points, "monotone", None, False), "monotone")
     assert chosen.fitted.order == 1
 
 
 def test_a_bent_curve_earns_a_higher_order() -> None:
     points = noisy(lambda x: 50.0 * x**3)
-    chosen = fit._choose(fit._candidates(points, "monotone", None, False), "monotone")
+    chosen = bucket_fit._choose(bucket_fit._candidates(points, "monotone", None, False), "monotone")
     assert chosen.fitted.order >= 2
 
 
@@ -72,49 +72,49 @@ def test_only_blocks_of_steps_expose_a_curve_that_leaves_its_data() -> None:
 
 def test_the_signal_that_explains_the_output_is_chosen(make_set: MakeSet) -> None:
     runs = make_set(8, steps=24).runs
-    fits = {signal: [fit.fit_bucket(runs, signal)] for signal in ("modulated_input", "hidden_states")}
-    assert fit.best_signal(fits) == "modulated_input"
+    fits = {signal: [bucket_fit.fit_bucket(runs, signal)] for signal in ("modulated_input", "hidden_states")}
+    assert bucket_fit.best_signal(fits) == "modulated_input"
 
 
 def test_a_signal_known_before_the_run_wins_a_close_call(make_set: MakeSet) -> None:
     runs = make_set(8, steps=24).runs
-    fits = {signal: [fit.fit_bucket(runs, signal)] for signal in ("timestep_projection", "modulated_input")}
+    fits = {signal: [bucket_fit.fit_bucket(runs, signal)] for signal in ("timestep_projection", "modulated_input")}
     by_name = {name: fits[name][0].quality.heldout_r2 for name in fits}
-    assert by_name["modulated_input"] - by_name["timestep_projection"] < fit.PREFERENCE
-    assert fit.best_signal(fits) == "timestep_projection"
+    assert by_name["modulated_input"] - by_name["timestep_projection"] < bucket_fit.PREFERENCE
+    assert bucket_fit.best_signal(fits) == "timestep_projection"
 
 
 def test_a_signal_that_explains_nothing_is_called_so(make_set: MakeSet) -> None:
     runs = make_set(8, steps=24).runs
-    assert not fit.fit_bucket(runs, "hidden_states").explains
-    assert fit.fit_bucket(runs, "modulated_input").explains
+    assert not bucket_fit.fit_bucket(runs, "hidden_states").explains
+    assert bucket_fit.fit_bucket(runs, "modulated_input").explains
 
 
 @pytest.mark.parametrize("method", ["monotone", "teacache", "auto"])
-def test_every_method_gives_coefficients(make_set: MakeSet, method: fit.Method) -> None:
-    fitted = fit.fit_bucket(make_set(4, steps=20).runs, "modulated_input", method=method)
+def test_every_method_gives_coefficients(make_set: MakeSet, method: bucket_fit.Method) -> None:
+    fitted = bucket_fit.fit_bucket(make_set(4, steps=20).runs, "modulated_input", method=method)
     assert fitted.chosen.coefficients
     assert fitted.quality.heldout_r2 is not None
     assert fitted.quality.heldout_r2 > 0.8
 
 
 def test_a_fixed_order_is_kept(make_set: MakeSet) -> None:
-    assert fit.fit_bucket(make_set(4).runs, "modulated_input", order=5).chosen.order == 5
+    assert bucket_fit.fit_bucket(make_set(4).runs, "modulated_input", order=5).chosen.order == 5
 
 
 def test_one_run_is_not_enough(make_set: MakeSet) -> None:
     with pytest.raises(NotEnoughTraces):
-        fit.fit_bucket(make_set(1).runs, "modulated_input")
+        bucket_fit.fit_bucket(make_set(1).runs, "modulated_input")
 
 
 def test_an_unrecorded_signal_is_refused_with_what_there_is(make_set: MakeSet) -> None:
     with pytest.raises(SignalMismatch, match="modulated_input"):
-        fit.fit_bucket(make_set(3).runs, "timestep_embedding")
+        bucket_fit.fit_bucket(make_set(3).runs, "timestep_embedding")
 
 
 def test_an_order_that_cannot_be_written_in_powers_of_x_is_not_chosen() -> None:
     points = noisy(lambda x: 50.0 * x**3)
     far = Points(points.x * 1e-4 + 1.0, points.y, points.run, points.step)
-    candidates = fit._candidates(far, "monotone", None, False)
-    assert any(c.fitted.rounding > fit.MOST_ROUNDING for c in candidates)
-    assert fit._choose(candidates, "monotone").fitted.rounding <= fit.MOST_ROUNDING
+    candidates = bucket_fit._candidates(far, "monotone", None, False)
+    assert any(c.fitted.rounding > bucket_fit.MOST_ROUNDING for c in candidates)
+    assert bucket_fit._choose(candidates, "monotone").fitted.rounding <= bucket_fit.MOST_ROUNDING

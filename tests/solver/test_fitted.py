@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.forecast import names
-from easyteacache.solver.filling import Filling, Rows
-from easyteacache.solver.fitted import EULER, HISTORY, RIDGE, StateFit, correctable, matrix
-from easyteacache.solver.propagation import VIEWS
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import Trace, TraceSet
+from easyteacache.records.trace_set import Trace, TraceSet
+from easyteacache.runtime.predictors import names
+from easyteacache.solver.replay.fitted_weights import EULER, HISTORY, RIDGE, StateFit, correctable, matrix
+from easyteacache.solver.replay.predictor_rows import Filling, Rows
+from easyteacache.solver.replay.propagation import VIEWS
+from easyteacache.solver.replay.runs import Runs
 
 Array = NDArray[np.float64]
 SCHEDULES = [

@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from easyteacache import calibration as records
-from easyteacache.policy import Setting, resolve
-from easyteacache.solver import offer
-from easyteacache.solver.choice import BY_WEIGHTS, FILLED_BY, UNMEASURED, FittedPlans, Measured
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.fitted import EULER, StateFit, Weights, matrix
-from easyteacache.solver.fitted_search import FittedSearch, eliminate, improve
-from easyteacache.solver.objective import typical
-from easyteacache.solver.plan import Plan
-from easyteacache.solver.profile import fit_profile
-from easyteacache.solver.propagation import VIEWS
-from easyteacache.solver.replay import Replay, policy_at
-from easyteacache.solver.runs import Runs
+from easyteacache.policy.policy import Setting, resolve
+from easyteacache.records import calibration as records
+from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
+from easyteacache.solver.fit.sigma_profile import fit_profile
+from easyteacache.solver.replay.fitted_weights import EULER, StateFit, Weights, matrix
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.propagation import VIEWS
+from easyteacache.solver.replay.replay import Replay, policy_at
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.replay.segment_objective import typical
+from easyteacache.solver.search import plans as offer
+from easyteacache.solver.search.fitted_search import FittedSearch, eliminate, improve
+from easyteacache.solver.search.measured import BY_WEIGHTS, FILLED_BY, UNMEASURED, FittedPlans, Measured
+from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.solve import solve
-from easyteacache.solver.validate import validate
-from easyteacache.trace import Trace, TraceHeader, TraceSet
+from easyteacache.solver.validation.validate import validate
 
 Array = NDArray[np.float64]
 MakeSet = Callable[..., TraceSet]

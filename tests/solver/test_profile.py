@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from easyteacache.solver import curves, decisions
-from easyteacache.solver.crossvalidation import evidence
-from easyteacache.solver.points import gather
-from easyteacache.solver.profile import fit_profile
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.fit import curves
+from easyteacache.solver.fit.crossvalidation import evidence
+from easyteacache.solver.fit.points import gather
+from easyteacache.solver.fit.sigma_profile import fit_profile
+from easyteacache.solver.replay import gate_replay
 
 MakeSet = Callable[..., TraceSet]
 
@@ -52,7 +53,7 @@ def test_profile_carries_over_to_half_the_steps_where_a_quartic_does_not(make_se
     for trace in sparse:
         for branch in trace.header.branches:
             truth.append(trace.output_distances[branch])
-            by_profile.append(decisions.from_profile(trace, profile)[branch])
+            by_profile.append(gate_replay.from_profile(trace, profile)[branch])
             by_quartic.append(quartic.predict(trace.signal_distances["timestep_projection"][branch]))
     observed = np.concatenate(truth)
     assert evidence(np.concatenate(by_profile), observed)[0] > 0.8

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from easyteacache.solver.objective import typical
-from easyteacache.solver.race import WORTH, may_win, race, typical_of
+from easyteacache.solver.replay.segment_objective import typical
+from easyteacache.solver.search.race import WORTH, may_win, race, typical_of
 
 Array = NDArray[np.float64]
 BATCH = 12

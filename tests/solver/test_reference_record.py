@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easyteacache import calibration
-from easyteacache.solver.options import FitOptions
+from easyteacache.records import calibration
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.solve import fit_buckets
-from easyteacache.solver.validate import validate_files
-from easyteacache.trace import TraceSet
+from easyteacache.solver.validation.validate import validate_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "tests" / "fixtures" / "traces" / "reference"

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from easyteacache.bucket import OperatingPoint
-from easyteacache.forecast import forecaster, names
-from easyteacache.policy import BucketShare, Policy
-from easyteacache.rescale import Polynomial
-from easyteacache.solver import baselines
-from easyteacache.solver.filling import Filling, Rows, coordinates
-from easyteacache.solver.fit import fit_bucket
-from easyteacache.solver.objective import COHERENCE, Objective
-from easyteacache.solver.profile import fit_profile
-from easyteacache.solver.replay import Replay, mean_computed, policy_at
-from easyteacache.solver.runs import Runs
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import BucketShare, Policy
+from easyteacache.records.bucket import OperatingPoint
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.runtime.predictors import forecaster, names
+from easyteacache.solver.fit.bucket_fit import fit_bucket
+from easyteacache.solver.fit.sigma_profile import fit_profile
+from easyteacache.solver.replay import baselines
+from easyteacache.solver.replay.predictor_rows import Filling, Rows, coordinates
+from easyteacache.solver.replay.replay import Replay, mean_computed, policy_at
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.replay.segment_objective import COHERENCE, Objective
 from easyteacache.solver.solve import solve
 from easyteacache.teacache import TeaCache
-from easyteacache.trace import TraceSet
 
 SCHEDULES = [(0, 1, 2, 5, 9, 10, 16), (0, 7, 8, 19), (0, 3, 6, 9, 12, 15, 18), (0,)]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from easyteacache.solver import schedule
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.objective import Objective, typical
-from easyteacache.solver.plan import Planner, changes, computed_steps
-from easyteacache.solver.propagation import gains
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.propagation import gains
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.replay.segment_objective import Objective, typical
+from easyteacache.solver.search import schedules
+from easyteacache.solver.search.planner import Planner, changes, computed_steps
 
 MakeSet = Callable[..., TraceSet]
 FILLINGS = [Filling("hold"), Filling("linear"), Filling("quadratic", "timestep", "output"), Filling("foca")]
@@ -34,7 +34,7 @@ def searched_value(found: Objective, plan: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("computed", [1, 2, 7, 19, 20])
 def test_constructions_compute_as_many_steps_as_asked_from_step_zero(computed: int) -> None:
     table = np.linspace(1.0, 5.0, 19)
-    for plan in (schedule.uniform(20, computed), schedule.equalised(table, computed)):
+    for plan in (schedules.uniform(20, computed), schedules.equalised(table, computed)):
         assert len(plan) == computed
         assert plan[0] == 0
         assert list(plan) == sorted(set(plan))
@@ -43,7 +43,7 @@ def test_constructions_compute_as_many_steps_as_asked_from_step_zero(computed: i
 
 def test_equalised_computes_where_things_change() -> None:
     table = np.concatenate([np.full(10, 0.01), np.full(9, 1.0)])
-    assert sum(step >= 10 for step in schedule.equalised(table, 10)) >= 8
+    assert sum(step >= 10 for step in schedules.equalised(table, 10)) >= 8
 
 
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
@@ -51,12 +51,12 @@ def test_value_of_moves_is_that_of_the_whole_schedules(make_set: MakeSet, fillin
     found = objective(Runs.stack(make_set(4).runs), filling)
     base = [0, 2, 5, 6, 11, 15]
     moves = [[0, 3, 5, 6, 11, 15], [0, 2, 5, 6, 15, 19], [0, 1, 2, 5, 6, 11], base]
-    assert schedule.values(found, base, moves) == pytest.approx([searched_value(found, tuple(move)) for move in moves])
+    assert schedules.values(found, base, moves) == pytest.approx([searched_value(found, tuple(move)) for move in moves])
 
 
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
 def test_elimination_gives_a_schedule_for_every_count(make_set: MakeSet, filling: Filling) -> None:
-    plans = schedule.eliminate(objective(Runs.stack(make_set(4).runs), filling), 3)
+    plans = schedules.eliminate(objective(Runs.stack(make_set(4).runs), filling), 3)
     assert sorted(plans) == list(range(3, 21))
     assert all(len(plan) == count and plan[0] == 0 for count, plan in plans.items())
 
@@ -65,8 +65,8 @@ def test_elimination_gives_a_schedule_for_every_count(make_set: MakeSet, filling
 def test_local_search_never_makes_a_schedule_worse(make_set: MakeSet, filling: Filling) -> None:
     found = objective(Runs.stack(make_set(4).runs), filling)
     for count in (4, 8, 14):
-        start = schedule.uniform(20, count)
-        better = schedule.improve(found, start)
+        start = schedules.uniform(20, count)
+        better = schedules.improve(found, start)
         assert len(better) == count
         assert searched_value(found, better) <= searched_value(found, start)
 
@@ -76,8 +76,8 @@ def test_search_comes_within_five_percent_of_the_best_of_all_schedules(make_set:
     found = objective(Runs.stack(make_set(4, steps=14).runs), filling)
     everything = [(0, *rest) for rest in itertools.combinations(range(1, 14), 5)]
     best = min(value(found, plan) for plan in everything)
-    starts = [schedule.eliminate(found, 6)[6], schedule.uniform(14, 6), schedule.equalised(changes(found.runs), 6)]
-    assert value(found, schedule.search(found, starts)) <= best + np.log(1.05)
+    starts = [schedules.eliminate(found, 6)[6], schedules.uniform(14, 6), schedules.equalised(changes(found.runs), 6)]
+    assert value(found, schedules.search(found, starts)) <= best + np.log(1.05)
 
 
 @pytest.mark.parametrize("speedup", [1.25, 1.5, 2.0, 3.0, 4.0, 5.0])
@@ -89,8 +89,8 @@ def test_searched_plan_is_never_worse_than_uniform_or_greedy_on_runs_it_has_not_
     plan = Planner(calibration).scheduled(computed_steps(30, speedup))
     judge = objective(heldout, plan.filling)
     count = len(plan.computed)
-    assert value(judge, plan.computed) <= value(judge, schedule.uniform(30, count))
-    assert value(judge, plan.computed) <= value(judge, schedule.equalised(changes(calibration), count))
+    assert value(judge, plan.computed) <= value(judge, schedules.uniform(30, count))
+    assert value(judge, plan.computed) <= value(judge, schedules.equalised(changes(calibration), count))
 
 
 def test_the_search_looks_at_the_worst_runs_too() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from easyteacache.calibration import Calibration
 from easyteacache.errors import InvalidCalibration, InvalidTrace, NotEnoughTraces, SignalMismatch, UnreachableTarget
-from easyteacache.policy import Setting, resolve
-from easyteacache.solver.options import FitOptions
+from easyteacache.policy.policy import Setting, resolve
+from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace_set import Trace, TraceSet
+from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.solve import Labels, solve
-from easyteacache.trace import Trace, TraceSet
 
 MakeSet = Callable[..., TraceSet]
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from easyteacache.forecast import names
-from easyteacache.solver.filling import Filling, Rows
-from easyteacache.solver.fitted import StateFit, matrix
-from easyteacache.solver.propagation import VIEWS, responses
-from easyteacache.solver.runs import Runs
-from easyteacache.solver.travel import PlainTravel, Travel
+from easyteacache.runtime.predictors import names
+from easyteacache.solver.replay.error_propagation import PlainTravel, Travel
+from easyteacache.solver.replay.fitted_weights import StateFit, matrix
+from easyteacache.solver.replay.predictor_rows import Filling, Rows
+from easyteacache.solver.replay.propagation import VIEWS, responses
+from easyteacache.solver.replay.runs import Runs
 
 Array = NDArray[np.float64]
 SCHEDULES = [(0, 1, 2, 5, 9, 10, 16), (0, 7, 8, 19), (0, 3, 6, 9, 12, 15, 18), (0,)]

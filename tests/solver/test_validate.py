@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easyteacache import calibration as records
-from easyteacache.bucket import ErrorStatistics
-from easyteacache.calibration import Calibration
-from easyteacache.solver.rules import RULES, TABLE
+from easyteacache.records import calibration as records
+from easyteacache.records.bucket import ErrorStatistics
+from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.solver.solve import Labels, solve
-from easyteacache.solver.validate import validate, validate_files
-from easyteacache.solver.verdict import Report
-from easyteacache.trace import Trace, TraceSet
+from easyteacache.solver.validation.rules import RULES, TABLE
+from easyteacache.solver.validation.validate import validate, validate_files
+from easyteacache.solver.validation.verdict import Report
 
 MakeSet = Callable[..., TraceSet]
 ROOT = Path(__file__).resolve().parents[2]

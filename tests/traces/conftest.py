@@ -10,9 +10,9 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
 
+from easyteacache.records.trace_set import Trace, TraceHeader
 from easyteacache.reference.architectures import FLUX, WAN
 from easyteacache.reference.pipeline import MovingDigitsPipeline
-from easyteacache.trace import Trace, TraceHeader
 
 MakeTrace = Callable[..., Trace]
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from easyteacache.integrations.recording import Job, RecordingSettings, record_pipeline
+from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, record_pipeline
 
 JOBS = tuple(Job("7 down", seed, 16, 16, 1, 3, shift=3.0, guidance_scale=2.0) for seed in range(5))
 SETTINGS = RecordingSettings(model_key="test/small", signals=("timestep_projection", "hidden_states"))

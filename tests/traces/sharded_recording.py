@@ -7,9 +7,9 @@ import sys
 import torch
 import torch.distributed as dist
 
-from easyteacache.recorder import Recorder
-from easyteacache.sketch import Shard
-from easyteacache.trace import TraceSet
+from easyteacache.recording.recorder import Recorder
+from easyteacache.recording.sketch import Shard
+from easyteacache.records.trace_set import TraceSet
 
 BATCH, TOKENS, CHANNELS, STEPS = 2, 30, 16, 6
 

@@ -10,9 +10,15 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler, WanTransformer3DModel
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.recording import Job, RecordingSettings, record_pipeline, record_run, sampler
+from easyteacache.integrations.diffusers.recording import (
+    Job,
+    RecordingSettings,
+    record_pipeline,
+    record_run,
+    scheduler_shift,
+)
+from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
-from easyteacache.trace import TraceSet
 
 JOB = Job("3", seed=1, width=16, height=16, frames=1, num_steps=6, shift=3.0, guidance_scale=2.0)
 SETTINGS = RecordingSettings(model_key="test/two")
@@ -66,17 +72,17 @@ def test_an_expert_that_never_ran_leaves_no_trace(two_experts):
 def test_noise_levels_come_from_the_scheduler_or_its_schedule():
     flow = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction")
     flow.set_timesteps(8)
-    assert sampler.shift_of(flow) == 5.0
-    assert sampler.prediction_of(flow) == "velocity"
-    assert len(sampler.noise_levels(flow)) == 9
+    assert scheduler_shift.shift_of(flow) == 5.0
+    assert scheduler_shift.prediction_of(flow) == "velocity"
+    assert len(scheduler_shift.noise_levels(flow)) == 9
     ddim = DDIMScheduler()
     ddim.set_timesteps(8)
-    levels = sampler.noise_levels(ddim)
+    levels = scheduler_shift.noise_levels(ddim)
     assert levels[-1] == 0.0
     assert np.all(np.diff(levels) < 0)
-    assert sampler.shift_of(ddim) is None
-    assert sampler.prediction_of(ddim) == "epsilon"
-    assert sampler.prediction_of(EulerDiscreteScheduler(prediction_type="v_prediction")) == "unknown"
+    assert scheduler_shift.shift_of(ddim) is None
+    assert scheduler_shift.prediction_of(ddim) == "epsilon"
+    assert scheduler_shift.prediction_of(EulerDiscreteScheduler(prediction_type="v_prediction")) == "unknown"
 
 
 def test_a_scheduler_without_noise_levels_or_shift_is_refused(small_pipeline):
@@ -85,7 +91,7 @@ def test_a_scheduler_without_noise_levels_or_shift_is_refused(small_pipeline):
         config: ClassVar = {}
 
     with pytest.raises(AttachError, match="no noise level"):
-        sampler.noise_levels(Bare())
+        scheduler_shift.noise_levels(Bare())
     small_pipeline.scheduler = DDIMScheduler()
     with pytest.raises(AttachError, match="no time shift"):
         record_run(small_pipeline, JOB, SETTINGS)

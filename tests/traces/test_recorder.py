@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from easyteacache.distance import relative_l1
 from easyteacache.errors import InvalidSignal, InvalidTrace, StepOrderError
-from easyteacache.recorder import Recorder
-from easyteacache.trace import Trace
+from easyteacache.recording.recorder import Recorder
+from easyteacache.records.trace_set import Trace
+from easyteacache.runtime.tensor_math import relative_l1
 
 STEPS, GUIDANCE = 7, 3.0
 SIGNALS = ("timestep_projection", "modulated_input")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from easyteacache.integrations.recording.refit import Refit
+from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
 
 STEPS, RUNS, SIZE, HISTORY = 12, 5, 40, 4
 LEVELS = torch.linspace(1.0, 0.0, STEPS + 1).tolist()

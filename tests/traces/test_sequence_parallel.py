@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
 
 SCRIPT = Path(__file__).with_name("sharded_recording.py")
 

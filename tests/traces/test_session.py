@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from easyteacache.errors import InvalidModelKey, InvalidTrace
-from easyteacache.integrations.recording import Job, drive, plan_jobs, record_pipeline, session
-from easyteacache.integrations.recording.jobs import identity_of
-from easyteacache.trace import TraceSet
+from easyteacache.integrations.diffusers.recording import Job, pipeline_runs, plan_jobs, record_pipeline, session
+from easyteacache.integrations.diffusers.recording.jobs import identity_of
+from easyteacache.records.trace_set import TraceSet
 
 SCRIPT = Path(__file__).with_name("recording_to_kill.py")
 
@@ -76,7 +76,7 @@ def test_ctrl_c_and_a_run_that_fails_keep_the_finished_runs_of_the_chunk(
         calls.append(args)
         if len(calls) == 4:
             raise stop
-        return drive.record_run(*args, **kwargs)
+        return pipeline_runs.record_run(*args, **kwargs)
 
     monkeypatch.setattr(session, "record_run", interrupted)
     with pytest.raises(stop):

@@ -11,13 +11,13 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
 
-from easyteacache.distance import relative_l1
 from easyteacache.errors import AttachError, SignalMismatch
-from easyteacache.integrations.recording import Job, RecordingSettings, record_run
-from easyteacache.integrations.recording.drive import resolved
-from easyteacache.integrations.recording.probe import Probe, as_tokens
-from easyteacache.integrations.recording.taps import tapped
-from easyteacache.recorder import Recorder
+from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, record_run
+from easyteacache.integrations.diffusers.recording.pipeline_runs import resolved
+from easyteacache.integrations.diffusers.recording.probe import Probe, as_tokens
+from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
+from easyteacache.recording.recorder import Recorder
+from easyteacache.runtime.tensor_math import relative_l1
 
 SETTINGS = RecordingSettings(model_key="test/small")
 JOB = Job("3 right", seed=4, width=16, height=16, frames=2, num_steps=4, shift=3.0, guidance_scale=2.5)

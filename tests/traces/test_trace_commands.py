@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from easyteacache.cli import record as command
 from easyteacache.cli.main import main
-from easyteacache.integrations.recording import Job
-from easyteacache.trace import TraceSet
+from easyteacache.integrations.diffusers.recording import Job
+from easyteacache.records.trace_set import TraceSet
 
 REFERENCE = ("record", "reference", "--size", "16x16", "--frames", "1", "--steps", "3")
 
@@ -119,7 +119,7 @@ def test_wrong_usage_is_explained(tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
-    from easyteacache.integrations import recording
+    from easyteacache.integrations.diffusers import recording
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from easyteacache import trace_file
 from easyteacache.errors import InvalidTrace
-from easyteacache.trace import TraceSet
+from easyteacache.records import trace_file
+from easyteacache.records.trace_set import TraceSet
 
 
 @pytest.fixture

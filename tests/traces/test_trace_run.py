@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.trace import TraceHeader
+from easyteacache.records.trace_set import TraceHeader
 
 
 def broken(make_trace, **changes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
-from easyteacache.trace import TraceSet
+from easyteacache.records.trace_set import TraceSet
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from diffusers import WanTransformer3DModel
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
 
 from easyteacache import TeaCache
-from easyteacache.policy import Policy
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import Policy
 
 # heads, channels of a head, hidden channels, layers, latent (frames, height, width)
 SIZES = {

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from easyteacache import TeaCache
-from easyteacache.branch import BranchState
 from easyteacache.cli import text
-from easyteacache.policy import BucketShare, Policy
-from easyteacache.rescale import Polynomial
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import BucketShare, Policy
+from easyteacache.runtime.branch_state import BranchState
 
 # Wan2.1 T2V-14B with retention steps (ali-vilab/TeaCache, TeaCache4Wan2.1).
 COEFFICIENTS = (-303318.725, 49053.7029, -2655.30556, 58.7365115, -0.315583525)

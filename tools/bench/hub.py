@@ -26,10 +26,10 @@ from typing import Any
 
 import click
 
-from easyteacache import index
-from easyteacache.calibration import Calibration
 from easyteacache.cli import text
-from easyteacache.hub.git_repository import MAIN, GitRepository
+from easyteacache.hub.server.git import MAIN, GitRepository
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index
 
 HUB = "easyteacache.cli.hub"
 KEY = "family-0/variant-7"

@@ -21,21 +21,23 @@ from typing import Any
 import click
 import numpy as np
 
-from easyteacache import Registry, TeaCache, calibration, quality
+from easyteacache import Registry, TeaCache
 from easyteacache.bench.curves import worst_tenth
 from easyteacache.bench.run import FIRST_SEED
 from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
 from easyteacache.cli import text
 from easyteacache.cli.measuring import measure_with, policy_of
-from easyteacache.integrations.recording import RecordingSettings, record_pipeline
-from easyteacache.policy import Policy, Setting, resolve
-from easyteacache.solver.choice import FittedPlans, Measure, Measured
-from easyteacache.solver.fitted import Schedule, StateFit
-from easyteacache.solver.fitted_search import neighbours
-from easyteacache.solver.plan import Plan, computed_steps
-from easyteacache.solver.replay import filling_of
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import TraceSet
+from easyteacache.compare import quality
+from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline
+from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.records import calibration
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.replay.fitted_weights import Schedule, StateFit
+from easyteacache.solver.replay.replay import filling_of
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.search.fitted_search import neighbours
+from easyteacache.solver.search.measured import FittedPlans, Measure, Measured
+from easyteacache.solver.search.planner import Plan, computed_steps
 
 KEY = "reference/moving-digits"
 # A move is tried on all runs when it gained this much, in natural logarithms of the error, on the first ones.
@@ -54,7 +56,7 @@ UNITS = ("frames", "latents")
 )
 @click.option("--record", type=click.Path(path_type=Path, exists=True), help="Calibration.  [the bundled one]")
 @click.option(
-    "--model-path", type=click.Path(path_type=Path, exists=True), help="Transformer of tools/train_reference.py."
+    "--model-path", type=click.Path(path_type=Path, exists=True), help="Transformer of tools/reference/train.py."
 )
 @click.option(
     "--kept", type=click.Path(path_type=Path), default="oracle.json", show_default=True, help="What was sampled."

@@ -20,16 +20,17 @@ import click
 import numpy as np
 from scipy.stats import spearmanr
 
-from easyteacache import Registry, TeaCache, atomic, json_text
-from easyteacache.calibration import Bucket, Calibration
+from easyteacache import Registry, TeaCache
 from easyteacache.cli import text
-from easyteacache.policy import Policy, Setting, resolve
-from easyteacache.solver import schedule
-from easyteacache.solver.filling import Filling
-from easyteacache.solver.plan import changes, computed_steps
-from easyteacache.solver.replay import Decisions, Replay, filling_of, policy_at
-from easyteacache.solver.runs import Runs
-from easyteacache.trace import TraceSet
+from easyteacache.files import atomic_write, strict_json
+from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.records.calibration import Bucket, Calibration
+from easyteacache.records.trace_set import TraceSet
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.replay import Decisions, Replay, filling_of, policy_at
+from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.search import schedules
+from easyteacache.solver.search.planner import changes, computed_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "tests" / "fixtures" / "traces" / "reference"
@@ -61,13 +62,13 @@ def main(steps: int, frames: int, size: int, out: Path) -> None:
     )
     plans = make_plans(record, bucket, seen)
     known: dict[str, Any] = (
-        json_text.parse(out.read_bytes()) if out.exists() else {"setting": [length, steps], "plans": {}}
+        strict_json.parse(out.read_bytes()) if out.exists() else {"setting": [length, steps], "plans": {}}
     )
     if known["setting"] != [length, steps]:
         raise click.ClickException(f"{out} holds another setting, {known['setting']}: choose another file")
     measure(plans, unseen, bucket, known, out)
     predict(plans, unseen, known["plans"])
-    atomic.write_text(out, json_text.spell(known))
+    atomic_write.write_text(out, strict_json.spell(known))
     chosen = {speedup: _named(record, bucket, speedup) for speedup in JUDGED}
     show(known["plans"], plans, chosen)
 
@@ -77,8 +78,8 @@ def make_plans(record: Calibration, bucket: Bucket, seen: Runs) -> dict[str, Pol
     open_gate, dice, found = policy_at(record, bucket), random.Random(0), {}
     for computed in [computed_steps(seen.num_steps, speedup) for speedup in SPEEDUPS]:
         kinds = {
-            "uniform": schedule.uniform(seen.num_steps, computed),
-            "equalised": schedule.equalised(changes(seen), computed),
+            "uniform": schedules.uniform(seen.num_steps, computed),
+            "equalised": schedules.equalised(changes(seen), computed),
             "random": tuple(sorted({0, *dice.sample(range(1, seen.num_steps), computed - 1)})),
         }
         for kind, steps in kinds.items():
@@ -121,7 +122,7 @@ def measure(plans: dict[str, Policy], unseen: Runs, bucket: Bucket, known: dict[
             "measured": (np.linalg.norm(flat, axis=1) / unseen.displacement).tolist(),
             "psnr": (10 * np.log10(PIXEL_RANGE**2 / np.maximum(np.mean(flat**2, axis=1), 1e-20))).tolist(),
         }
-        atomic.write_text(out, json_text.spell(known))
+        atomic_write.write_text(out, strict_json.spell(known))
 
 
 def predict(plans: dict[str, Policy], unseen: Runs, results: dict[str, Any]) -> None:

@@ -17,11 +17,11 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from easyteacache.calibration import Signal
 from easyteacache.cli import text
+from easyteacache.records.calibration import Signal
+from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.solve import solve
-from easyteacache.solver.validate import validate
-from easyteacache.trace import Trace, TraceHeader, TraceSet
+from easyteacache.solver.validation.validate import validate
 
 WIDTHS = (64, 4096)
 Result = TypeVar("Result")

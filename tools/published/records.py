@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from easyteacache.calibration import SCHEMA_VERSION, Bucket, Calibration, OperatingPoint
-from easyteacache.provenance import Alias, Conditions, Provenance, ReportedFit, Source
+from easyteacache.records.calibration import SCHEMA_VERSION, Bucket, Calibration, OperatingPoint
+from easyteacache.records.provenance import Alias, Conditions, Provenance, ReportedFit, Source
 from published import aliases, meaning, sets, shapes, traps
 
 Fact = dict[str, Any]

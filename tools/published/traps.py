@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from easyteacache.rescale import Polynomial, RescalePost
+from easyteacache.policy.curves import Polynomial, RescalePost
 
 SCAN_END = 0.6
 _POINTS = 6000

@@ -14,7 +14,7 @@ _PRESET_NOTE = (
 
 
 def build(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Content of ``easyteacache/known_variants.json``."""
+    """Content of ``easyteacache/audit/known_variants.json``."""
     originals = {fact["id"]: fact for fact in facts}
     variants, borrowings = [], []
     for fact in facts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from easyteacache.integrations.diffusers.adapters import (
+from easyteacache.integrations.diffusers.attach import attach
+from easyteacache.integrations.diffusers.experts import ExpertCaches
+from easyteacache.integrations.diffusers.models.registry import (
     Adapter,
     Argument,
     Blocks,
@@ -14,9 +16,7 @@ from easyteacache.integrations.diffusers.adapters import (
     located,
     register_adapter,
 )
-from easyteacache.integrations.diffusers.attach import attach
-from easyteacache.integrations.diffusers.keys import configuration_name, keys_for
-from easyteacache.integrations.diffusers.parts import ExpertCaches
+from easyteacache.integrations.diffusers.record_lookup import configuration_name, keys_for
 
 __all__ = [
     "Adapter",

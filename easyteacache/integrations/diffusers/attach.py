@@ -9,17 +9,18 @@ import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import parallel, signals
-from easyteacache.integrations.diffusers.adapters import Adapter, Source, adapter_for, located
-from easyteacache.integrations.diffusers.clock import is_euler
+from easyteacache.integrations.diffusers import context_parallel
 from easyteacache.integrations.diffusers.compiled import step_around
 from easyteacache.integrations.diffusers.driver import Driver
-from easyteacache.integrations.diffusers.families import refuse_another_model
+from easyteacache.integrations.diffusers.experts import is_pipeline, parts_of
 from easyteacache.integrations.diffusers.hooks import NAME, Installed
-from easyteacache.integrations.diffusers.parts import is_pipeline, parts_of
+from easyteacache.integrations.diffusers.model_classes import refuse_another_model
+from easyteacache.integrations.diffusers.models import signals
+from easyteacache.integrations.diffusers.models.registry import Adapter, Source, adapter_for, located
+from easyteacache.integrations.diffusers.step_tracker import is_euler
 
 if TYPE_CHECKING:
-    from easyteacache.driven import DrivenCache
+    from easyteacache.runtime.driven import DrivenCache
 
 Detach = Callable[[], None]
 
@@ -118,14 +119,14 @@ def _attach(
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
     blocks = located(adapter, module)
-    parallel.refuse_split_blocks(blocks[0][1])
+    context_parallel.refuse_split_blocks(blocks[0][1])
     driver = Driver(
         cache,
         adapter,
         module,
         scheduler=scheduler,
         residual_device=residual_device,
-        reduction=lambda: parallel.reduction(module),
+        reduction=lambda: context_parallel.reduction(module),
     )
     watching = None if source is None else signals.watch(source, module, driver.collect)
     installed = Installed(driver, blocks, [] if watching is None else [watching])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from easyteacache.integrations.diffusers.arguments import Arguments
+from easyteacache.integrations.diffusers.call_arguments import Arguments
 from easyteacache.integrations.diffusers.driver import Driver
 
 

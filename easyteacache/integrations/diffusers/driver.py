@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.distance import Reduce
-from easyteacache.integrations.diffusers import forward as forwards
-from easyteacache.integrations.diffusers import layouts, parallel, plan, signals
-from easyteacache.integrations.diffusers.adapters import Adapter, Blocks, FirstBlock, Output
-from easyteacache.integrations.diffusers.branches import Branches
-from easyteacache.integrations.diffusers.clock import Clock, Context
-from easyteacache.integrations.diffusers.forward import Forward
+from easyteacache.integrations.diffusers import context_parallel, timestep_plan
+from easyteacache.integrations.diffusers import forward_state as forwards
+from easyteacache.integrations.diffusers.branch_names import Branches
+from easyteacache.integrations.diffusers.forward_state import Forward
+from easyteacache.integrations.diffusers.models import signals, token_layouts
+from easyteacache.integrations.diffusers.models.registry import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.step_tracker import Clock, Context
+from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from easyteacache.driven import DrivenCache
-    from easyteacache.policy import Policy
+    from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.driven import DrivenCache
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -123,7 +124,7 @@ class Driver:
 
     def _share(self, timestep: torch.Tensor | None) -> None:
         """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
-        whole = plan.of_timestep(self.cache.policy.signal) and (timestep is None or timestep.ndim <= 1)
+        whole = timestep_plan.of_timestep(self.cache.policy.signal) and (timestep is None or timestep.ndim <= 1)
         reduce = None if whole else self._reduction()
         if reduce is not None or self._shared:
             self.cache.reduce, self._shared = reduce, reduce is not None
@@ -155,7 +156,7 @@ class Driver:
             time = self.clock.time()
             forward.coordinate = float(timestep.flatten()[0]) if time is None and timestep is not None else time
         if policy.schedule is None and policy.threshold > 0 and self._distances is None:
-            self._distances = plan.distances(
+            self._distances = timestep_plan.distances(
                 self.adapter, self.transformer, policy.signal, self.clock, forward.arguments
             )
         if self._distances and 0 < forward.step <= len(self._distances):
@@ -183,7 +184,7 @@ class Driver:
             return True
         if policy.profile is not None and self.clock.sigma(self.context) is not None:
             return True
-        return plan.plannable(self.adapter, policy.signal, self.clock, timestep)
+        return timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
 
     def _decide(self, forward: Forward) -> None:
         state = forward.state
@@ -219,10 +220,12 @@ class Driver:
             forward.state.store_residual(forward.step, forward.signal, truth, coordinate=forward.coordinate)
 
     def _whole_length(self, forward: Forward) -> int:
-        if self.adapter.tokens not in (layouts.token_axes, layouts.rows):
+        if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
             return forward.tokens
-        return parallel.whole_length(self.transformer, forward.tokens, next(iter(forward.heads.values())).device)
+        return context_parallel.whole_length(
+            self.transformer, forward.tokens, next(iter(forward.heads.values())).device
+        )
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 

@@ -14,11 +14,11 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
-from easyteacache.integrations.diffusers.adapters import Blocks
-from easyteacache.integrations.diffusers.arguments import Arguments, bound, parameter_names
-from easyteacache.integrations.diffusers.clock import Context
+from easyteacache.integrations.diffusers.call_arguments import Arguments, bound, parameter_names
 from easyteacache.integrations.diffusers.driver import Driver
-from easyteacache.integrations.diffusers.forward import skipped
+from easyteacache.integrations.diffusers.forward_state import skipped
+from easyteacache.integrations.diffusers.models.registry import Blocks
+from easyteacache.integrations.diffusers.step_tracker import Context
 
 NAME = "easyteacache"
 

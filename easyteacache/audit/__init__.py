@@ -1,0 +1,1 @@
+"""Find borrowed, mistyped and misused coefficients in other engines' sources."""

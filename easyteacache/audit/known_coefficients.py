@@ -1,0 +1,132 @@
+"""The coefficient lists that can be recognised, indexed so that a text with many numbers is searched quickly."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from easyteacache.audit.model_names import ModelName, describe
+from easyteacache.records.calibration import Calibration
+
+VARIANTS_FILE = Path(__file__).with_name("known_variants.json")
+
+Origin = Literal["registry", "transcription", "preset"]
+
+
+@dataclass(frozen=True)
+class KnownList:
+    """One list of coefficients with an owner.
+
+    Attributes:
+        model_key: key of the record; of the original's record for a transcription; of the model for a preset.
+        title: the owner's name as people write it.
+        coefficients: highest degree first, without leading zeros.
+        origin: ``registry`` for a record's own list, ``transcription`` for one printed elsewhere with other digits, ``preset``
+            for lists with semantics of their own, which no record holds.
+        model: what the owner's names say, to compare with the names near a find.
+        note: what to know about it.
+    """
+
+    model_key: str
+    title: str
+    coefficients: tuple[float, ...]
+    origin: Origin
+    model: ModelName
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Borrowing:
+    """A documented case of one model's numbers published for another: whose they are, for what, and where."""
+
+    model_key: str
+    title: str
+    repository: str
+    model: ModelName
+
+
+@dataclass(frozen=True)
+class Known:
+    """All lists that can be recognised.
+
+    Attributes:
+        lists: each with its owner.
+        borrowings: documented uses for other models.
+    """
+
+    lists: tuple[KnownList, ...]
+    borrowings: tuple[Borrowing, ...] = ()
+
+    @classmethod
+    def from_calibrations(cls, records: Iterable[Calibration], *, variants: Path | None = VARIANTS_FILE) -> Known:
+        """The lists of ``records`` and the variants that the package knows about.
+
+        Args:
+            records: every calibration to recognise; those without polynomials are passed over.
+            variants: the file with variants and borrowings, None for the records alone.
+        """
+        found = [known for record in records for known in _of_record(record)]
+        if variants is None:
+            return cls(tuple(found))
+        content = json.loads(variants.read_text(encoding="utf-8"))
+        found += [_of_variant(entry) for entry in content["variants"]]
+        borrowings = tuple(
+            Borrowing(entry["of"], entry["title"], entry["repository"], describe([entry["model_key"], entry["title"]]))
+            for entry in content["borrowings"]
+        )
+        return cls(tuple(found), borrowings)
+
+    @functools.cached_property
+    def _index(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for position, known in enumerate(self.lists):
+            for leading in {signature(value) for value in known.coefficients if value}:
+                found[leading] = (*found.get(leading, ()), position)
+        return found
+
+    def candidates(self, numbers: Sequence[float]) -> list[KnownList]:
+        """Lists that share the leading digits of enough numbers, in any order, to be worth comparing."""
+        votes: Counter[int] = Counter()
+        for printed in {signature(value) for value in numbers if value}:
+            votes.update(self._index.get(printed, ()))
+        return [self.lists[position] for position, count in votes.items() if count >= self._needed(position)]
+
+    def _needed(self, position: int) -> int:
+        return max(2, (len(self.lists[position].coefficients) + 1) // 2)
+
+
+def signature(value: float) -> str:
+    """Three leading digits and the power of ten, without the sign."""
+    return f"{abs(value):.2e}"
+
+
+def strip_leading_zeros(coefficients: Sequence[float]) -> tuple[float, ...]:
+    """The same polynomial without the powers that do not occur at the high end."""
+    first = next((position for position, value in enumerate(coefficients) if value), len(coefficients))
+    return tuple(coefficients[first:])
+
+
+def _of_record(record: Calibration) -> Iterable[KnownList]:
+    names = [record.model_key, *(alias.value for alias in record.aliases if not alias.borrowed)]
+    model = describe(names)
+    for coefficients in dict.fromkeys(bucket.coefficients for bucket in record.buckets if bucket.coefficients):
+        stripped = strip_leading_zeros(coefficients)
+        if len(stripped) >= 2:
+            yield KnownList(record.model_key, record.title, stripped, "registry", model)
+
+
+def _of_variant(entry: dict[str, object]) -> KnownList:
+    coefficients = tuple(float(value) for value in entry["coefficients"])  # type: ignore[attr-defined]
+    return KnownList(
+        model_key=str(entry["model_key"]),
+        title=str(entry["title"]),
+        coefficients=strip_leading_zeros(coefficients),
+        origin=entry["origin"],  # type: ignore[arg-type]
+        model=describe([str(entry["model_key"])]),
+        note=str(entry["note"]),
+    )

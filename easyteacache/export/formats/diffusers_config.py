@@ -1,0 +1,81 @@
+"""diffusers: ``MagCacheConfig`` or ``FirstBlockCacheConfig``, as an expression.
+
+``MagCacheConfig`` takes one list of ratios for every branch and interpolates it to ``num_inference_steps`` itself; it skips while
+the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first ``retention_ratio`` of the
+run. ``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
+(huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache.export import parsed as files
+from easyteacache.export.differences import Difference
+from easyteacache.export.engine import Model
+from easyteacache.export.numbers import Numbers
+from easyteacache.export.parsed import Parsed
+from easyteacache.export.spelling import header, python_call
+
+IDENTITY = (1.0, 0.0)
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """An import and the expression that makes the configuration."""
+    name, arguments = (
+        ("MagCacheConfig", _magcache(numbers)) if numbers.ratios else ("FirstBlockCacheConfig", _first(numbers))
+    )
+    return f"{header(numbers, remarks)}from diffusers import {name}\n\nconfig = {python_call(name, arguments)}\n"
+
+
+def _magcache(numbers: Numbers) -> dict[str, Any]:
+    ratios = next(iter(numbers.ratios.values()))
+    arguments: dict[str, Any] = {"threshold": numbers.threshold}
+    arguments |= {} if numbers.limit is None else {"max_skip_steps": numbers.limit}
+    arguments |= {} if numbers.retention is None else {"retention_ratio": numbers.retention}
+    return arguments | {"num_inference_steps": numbers.num_steps or len(ratios), "mag_ratios": list(ratios)}
+
+
+def _first(numbers: Numbers) -> dict[str, Any]:
+    return {"threshold": numbers.threshold}
+
+
+def differences(numbers: Numbers) -> Iterator[Difference]:
+    """TeaCache's numbers fit only where they are FirstBlockCache's: its signal and no polynomial."""
+    if numbers.ratios:
+        return
+    if numbers.record.signal != "first_block_residual" or numbers.coefficients not in (IDENTITY, None):
+        yield Difference(
+            "method",
+            True,
+            "diffusers has no TeaCache; its FirstBlockCache takes only a threshold on the first block's residual, without a "
+            f"polynomial, and this record holds a polynomial of {numbers.record.signal}.",
+        )
+        return
+    yield Difference(
+        "signal", False, "FirstBlockCache measures against the last computed step, this record against the step before."
+    )
+
+
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """The numbers of one configuration."""
+    content = files.python_values(text, where)
+    key = files.key_in(text)
+    if "MagCacheConfig" in content:
+        arguments = content["MagCacheConfig"]
+        yield Parsed(
+            ratios={"cond": files.numbers(arguments.get("mag_ratios"), "mag_ratios", where)},
+            threshold=files.number(arguments, "threshold", where),
+            limit=files.whole(arguments, "max_skip_steps", where),
+            retention=files.number(arguments, "retention_ratio", where),
+            num_steps=files.whole(arguments, "num_inference_steps", where),
+            model_key=key,
+        )
+    elif "FirstBlockCacheConfig" in content:
+        threshold = files.number(content["FirstBlockCacheConfig"], "threshold", where)
+        yield Parsed(
+            coefficients=IDENTITY, threshold=threshold, signal="first_block_residual", post="none", model_key=key
+        )
+    else:
+        raise files.refuse(where, "no call of MagCacheConfig or FirstBlockCacheConfig with literal numbers")

@@ -1,0 +1,116 @@
+"""LightX2V: the caching keys of a run's JSON file, as in its configs/caching.
+
+Wan's ``coefficients`` are a pair, [retention, default]; ``use_ret_steps`` chooses the list, the signal (projected embedding or
+embedding) and the window (5 first steps, or the first and last). HunyuanVideo-1.5 has one list. MagCache's ratios are one list
+a branch, [cond, uncond], of one value a step (ModelTC/LightX2V, configs/caching/teacache/wan_i2v_tea_480p.json and
+configs/caching/magcache/wan_t2v_mag_1_3b.json at 29c8504c1487; the decision, on p(x) as it is, in
+lightx2v/models/networks/wan/infer/feature_caching/transformer_infer.py at 07c557c60972).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache.export import parsed as files
+from easyteacache.export.engine import Model
+from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.parsed import Parsed
+from easyteacache.export.spelling import ORIGIN, origin
+from easyteacache.files import strict_json
+
+_SETTING = {
+    "frames": "target_video_length",
+    "height": "target_height",
+    "width": "target_width",
+    "shift": "sample_shift",
+}
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """The keys to put into a run's file."""
+    content: dict[str, Any] = {ORIGIN: origin(numbers, remarks)}
+    content |= {} if numbers.num_steps is None else {"infer_steps": numbers.num_steps}
+    bucket = numbers.bucket
+    content |= {theirs: getattr(bucket, ours) for ours, theirs in _SETTING.items() if getattr(bucket, ours) is not None}
+    if numbers.ratios:
+        return strict_json.spell(content | _magcache(numbers))
+    content["feature_caching"] = "Tea"
+    if numbers.record.model_key.startswith("wan"):
+        retention = numbers.record.signal == "timestep_projection"
+        own, other = list(numbers.coefficients or ()), list(others["set"].coefficients or ()) if "set" in others else []
+        content["coefficients"] = [own, other] if retention else [other, own]
+        content["use_ret_steps"] = retention
+    else:
+        content["coefficients"] = list(numbers.coefficients or ())
+    content["teacache_thresh"] = numbers.threshold
+    return strict_json.spell(content)
+
+
+def _magcache(numbers: Numbers) -> dict[str, Any]:
+    content: dict[str, Any] = {"feature_caching": "Mag", "magcache_calibration": False}
+    content |= {} if numbers.limit is None else {"magcache_K": numbers.limit}
+    content["magcache_thresh"] = numbers.threshold
+    content |= {} if numbers.retention is None else {"magcache_retention_ratio": numbers.retention}
+    lists = numbers.ratios.values()
+    content["magcache_ratios"] = [list(nearest_ratios(each, numbers.num_steps or len(each))) for each in lists]
+    return content
+
+
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """The set that ``use_ret_steps`` chooses, then the other; or the ratios."""
+    content = files.json_object(text, where)
+    common: dict[str, Any] = {
+        "num_steps": files.whole(content, "infer_steps", where),
+        "frames": files.whole(content, "target_video_length", where),
+        "height": files.whole(content, "target_height", where),
+        "width": files.whole(content, "target_width", where),
+        "shift": files.number(content, "sample_shift", where),
+        "model_key": files.origin_in(content).get("model_key"),
+    }
+    if "magcache_ratios" in content:
+        yield _read_magcache(content, common, where)
+        return
+    threshold = files.number(content, "teacache_thresh", where)
+    listed = content.get("coefficients")
+    if not isinstance(listed, list) or not listed:
+        raise files.refuse(where, "holds no coefficients and no magcache_ratios")
+    if not isinstance(listed[0], list):
+        numbers = files.numbers(listed, "coefficients", where)
+        yield Parsed(coefficients=numbers, threshold=threshold, first=1, last=-2, post="none", **common)
+        return
+    if len(listed) != 2:
+        raise files.refuse(
+            where, f"coefficients holds {len(listed)} lists, expected two: with retention steps and without"
+        )
+    chosen = 0 if content.get("use_ret_steps", False) else 1
+    for position in (chosen, 1 - chosen):
+        if listed[position]:
+            yield _read_set(listed[position], position == 0, threshold if position == chosen else None, common, where)
+
+
+def _read_set(listed: Any, retention: bool, threshold: float | None, common: Mapping[str, Any], where: str) -> Parsed:
+    return Parsed(
+        label="retention" if retention else "no-retention",
+        coefficients=files.numbers(listed, "coefficients", where),
+        threshold=threshold,
+        first=5 if retention else 1,
+        last=-1 if retention else -2,
+        signal="timestep_projection" if retention else "timestep_embedding",
+        post="none",
+        **common,
+    )
+
+
+def _read_magcache(content: Mapping[str, Any], common: Mapping[str, Any], where: str) -> Parsed:
+    listed = content["magcache_ratios"]
+    if not isinstance(listed, list) or not 1 <= len(listed) <= 2:
+        raise files.refuse(where, "magcache_ratios is expected to hold one list a branch")
+    names = ("cond", "uncond")
+    return Parsed(
+        ratios={name: files.numbers(each, "magcache_ratios", where) for name, each in zip(names, listed, strict=False)},
+        threshold=files.number(content, "magcache_thresh", where),
+        limit=files.whole(content, "magcache_K", where),
+        retention=files.number(content, "magcache_retention_ratio", where),
+        **common,
+    )

@@ -1,0 +1,43 @@
+"""nunchaku: keyword arguments of ``TeaCache``.
+
+The coefficients are nunchaku's own, chosen by ``model_name``: only records that hold the same ones can be exported. ``skip_steps``
+is the number of first steps that are computed (nunchaku-tech/nunchaku, nunchaku/caching/teacache.py at 3a3cc3d0649a for the
+table and |p(x)|, at 24d65c9f270c for the loop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache.export.differences import Difference
+from easyteacache.export.engine import Model
+from easyteacache.export.numbers import Numbers
+from easyteacache.export.spelling import header, python_literal
+
+# What nunchaku evaluates, whatever it is told.
+BUILT_IN = {
+    "flux.1/dev": (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861),
+    "flux.1/kontext-dev": (-1046.55119, 312.563399, -16.9500694, 0.410995971, 0.0374537863),
+}
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """A dictionary of keyword arguments."""
+    arguments: dict[str, Any] = {"model_name": None if model is None else model.name}
+    arguments |= {} if numbers.num_steps is None else {"num_steps": numbers.num_steps}
+    arguments |= {"rel_l1_thresh": numbers.threshold, "skip_steps": numbers.first, "enabled": True}
+    return f"{header(numbers, remarks)}TEACACHE = {python_literal(arguments)}\n"
+
+
+def differences(numbers: Numbers) -> Iterator[Difference]:
+    """Other coefficients than its own cannot be handed to it."""
+    own = BUILT_IN.get(numbers.record.model_key)
+    if numbers.coefficients != own:
+        yield Difference(
+            "method",
+            True,
+            "nunchaku evaluates coefficients of its own and takes no others; this record holds different ones.",
+        )
+    if numbers.num_steps is None:
+        yield Difference("steps", True, "nunchaku counts steps and must know how many there are. Pass --steps.")

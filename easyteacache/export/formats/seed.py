@@ -1,0 +1,75 @@
+"""The original project's cache.json: nested keys → sequence length → ``meta_data``.
+
+Evaluated on ``t_mod``, the timestep projection, as p(x); threshold and window are arguments of its constructor
+(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which also knows a domain, is ``easyteacache.original.cache_json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache.export import parsed as files
+from easyteacache.export.differences import Difference
+from easyteacache.export.engine import Model
+from easyteacache.export.numbers import Numbers
+from easyteacache.export.parsed import Parsed
+from easyteacache.export.spelling import ORIGIN, origin
+from easyteacache.files import strict_json
+from easyteacache.original import cache_json
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """The whole file, with the key's names as its nested keys."""
+    assert numbers.coefficients is not None
+    quality = numbers.bucket.quality
+    fit = cache_json.TeaCacheConfig(
+        complexity=len(numbers.coefficients) - 1,
+        coefficients=numbers.coefficients,
+        fit_length=numbers.sequence_length or 0,
+        calibration_size=-1 if quality is None else quality.points,
+        domain=numbers.domain,
+    )
+    content: dict[str, Any] = {str(fit.fit_length): {cache_json.META: fit.to_meta()}}
+    for name in reversed(numbers.record.model_key.split("/")):
+        content = {name: content}
+    return strict_json.spell(content | {ORIGIN: origin(numbers, remarks)})
+
+
+def differences(numbers: Numbers) -> Iterator[Difference]:
+    """Fits are filed under a sequence length."""
+    if numbers.sequence_length is None:
+        yield Difference("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
+
+
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """Every fit of a file, at any depth."""
+    content = files.json_object(text, where)
+    own = files.origin_in(content).get("model_key")
+    found = list(_fits({name: child for name, child in content.items() if name != ORIGIN}, (), where))
+    if not found:
+        raise files.refuse(where, f"holds no {cache_json.META}")
+    for names, meta in found:
+        # With a domain the number is this project's own; the original writes none and its length names the last level.
+        keys = names[:-1] if names and names[-1].isdigit() else names
+        domain = meta.get("domain")
+        yield Parsed(
+            label="/".join(names) if len(found) > 1 else None,
+            coefficients=files.numbers(meta.get("coefficients"), "coefficients", where),
+            sequence_length=files.whole(meta, "fit_length", where) or None,
+            domain=None if domain is None else files.pair(domain, "domain", where),
+            signal="timestep_projection",
+            post="none",
+            model_key=own or "/".join(keys).lower() or None,
+        )
+
+
+def _fits(node: Any, names: tuple[str, ...], where: str) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not isinstance(node, dict):
+        return
+    meta = node.get(cache_json.META)
+    if isinstance(meta, dict):
+        yield names, meta
+    for name, child in node.items():
+        if name != cache_json.META:
+            yield from _fits(child, (*names, name), where)

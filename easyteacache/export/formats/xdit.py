@@ -1,0 +1,47 @@
+"""xDiT: the buffer of ``CacheContext`` that holds a model's coefficients, and the arguments of its cached blocks.
+
+Coefficients are registered by name (``flux_coef``) and the blocks' ``name`` selects them; the first and the last of ``num_steps``
+are always computed (xdit-project/xDiT, xfuser/model_executor/cache/utils.py at 215cc75bc9fa).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easyteacache.export import parsed as files
+from easyteacache.export.engine import Model
+from easyteacache.export.numbers import Numbers
+from easyteacache.export.parsed import Parsed
+from easyteacache.export.spelling import header, python_literal
+
+BLOCKS = "TEACACHED_BLOCKS"
+_SUFFIX = "_coef"
+
+
+def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+    """The coefficients under the buffer's name, and keyword arguments for ``TeaCachedTransformerBlocks``."""
+    name = "default" if model is None or model.name is None else model.name
+    arguments: dict[str, Any] = {"name": name, "rel_l1_thresh": numbers.threshold}
+    arguments |= {} if numbers.num_steps is None else {"num_steps": numbers.num_steps}
+    listed = python_literal(list(numbers.coefficients or ()))
+    return f"{header(numbers, remarks)}{name}{_SUFFIX} = {listed}\n{BLOCKS} = {python_literal(arguments)}\n"
+
+
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """The one list of a file."""
+    content = files.python_values(text, where)
+    names = [name for name in content if name.endswith(_SUFFIX)]
+    if len(names) != 1:
+        raise files.refuse(where, f"expected one list named like flux{_SUFFIX}, found {len(names)}")
+    arguments = content.get(BLOCKS, {})
+    arguments = arguments if isinstance(arguments, dict) else {}
+    yield Parsed(
+        coefficients=files.numbers(content[names[0]], names[0], where),
+        threshold=files.number(arguments, "rel_l1_thresh", where),
+        num_steps=files.whole(arguments, "num_steps", where),
+        first=1,
+        last=-2,
+        post="none",
+        model_key=files.key_in(text),
+    )

@@ -1,0 +1,222 @@
+"""What is exported: a record resolved for one sequence length, step count and operating point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from easyteacache.errors import ExportRefused, UnreachableTarget
+from easyteacache.policy import operating_point, policy
+from easyteacache.policy.bucket_choice import select
+from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
+from easyteacache.policy.request import Setting
+from easyteacache.records.bucket import Bucket
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry.registry import Found
+
+Ratios = dict[str, tuple[float, ...]]
+
+# Signal distances that published models show within a run; where a record states its own domain, that is used instead.
+USUAL_RANGE = (0.0, 0.3)
+SAMPLES = 601
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One record's numbers, ready to be written.
+
+    Attributes:
+        record: where they come from.
+        bucket: the bucket with the greatest share.
+        coefficients: highest degree first, without leading zeros; None for ratios.
+        domain: ``(x_min, x_max)`` the fit saw, None when it is not known.
+        post: what this project does to p(x).
+        threshold: accumulated predicted distance at which a step is computed; None for a schedule.
+        schedule: the computed steps instead of a threshold.
+        forecaster: what filled a reused step when this operating point was judged.
+        first, last: inclusive window in which steps may be reused; last None means the end, a negative one counts from an end
+            that is not known.
+        fraction: the window as shares of the run, where the record gives it so.
+        limit: most steps reused in a row, None for no limit.
+        num_steps, sequence_length: what they hold for, None where that is not known.
+        ratios: MagCache's ratios, branch → one a step.
+        retention: share of the run computed first, 0 to 1; None where the record does not say.
+        notes: every choice that was made on the way.
+    """
+
+    record: Calibration
+    bucket: Bucket
+    coefficients: tuple[float, ...] | None = None
+    domain: tuple[float, float] | None = None
+    post: RescalePost = "none"
+    threshold: float | None = None
+    schedule: tuple[int, ...] | None = None
+    forecaster: str = "hold"
+    first: int = 1
+    last: int | None = None
+    fraction: tuple[float, float] | None = None
+    limit: int | None = None
+    num_steps: int | None = None
+    sequence_length: int | None = None
+    ratios: Ratios = field(default_factory=dict)
+    retention: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def curve(self) -> Polynomial:
+        """p as this project's runtime evaluates it."""
+        assert self.coefficients is not None
+        return Polynomial(self.coefficients, domain=self.domain, post=self.post)
+
+
+def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: bool) -> Numbers:
+    """The numbers of a record for one setting.
+
+    Args:
+        found: what the registry gave.
+        setting: sequence length, step count and operating point; everything may be left open.
+        engine: named in refusals.
+        needs_threshold: whether a record without operating points is refused.
+
+    Raises:
+        ExportRefused: there is no threshold, the step count is outside the calibration, or two buckets cannot be blended into one
+            polynomial.
+        RetiredCalibration: the record was yanked.
+    """
+    if found.calibration.status == "yanked":
+        raise policy.RetiredCalibration(found.calibration)
+    if found.calibration.method == "magcache":
+        return _magcache(found, setting, engine, needs_threshold)
+    return _teacache(found, setting, engine, needs_threshold)
+
+
+def _teacache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:
+    record = found.calibration
+    resolved = _resolved(found, setting, engine, needs_threshold)
+    if resolved.refusal is not None or resolved.needs_sigma:
+        reason = resolved.refusal or "At this step count only the sigma profile holds, which no engine can evaluate."
+        raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was calibrated for.")
+    notes = list(resolved.notes)
+    coefficients, domain = _one_polynomial(resolved.curve, engine, notes)
+    bucket = select(record.buckets, setting, []).main
+    num_steps = setting.num_steps or bucket.num_steps
+    return Numbers(
+        record=record,
+        bucket=bucket,
+        coefficients=strip(coefficients),
+        domain=domain,
+        post=record.rescale_post,
+        threshold=None if resolved.schedule is not None or not resolved.threshold else resolved.threshold,
+        schedule=resolved.schedule,
+        forecaster=resolved.forecaster,
+        first=max(resolved.first_skip_step, 1),
+        last=resolved.last_skip_step if num_steps or bucket.max_skip_step >= 0 else _from_end(bucket.max_skip_step),
+        fraction=bucket.skip_window_fraction,
+        limit=resolved.max_consecutive_skips,
+        num_steps=num_steps,
+        sequence_length=setting.sequence_length or bucket.sequence_length,
+        notes=tuple(notes),
+    )
+
+
+def _resolved(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> policy.Policy:
+    """The policy; where no threshold is needed and none was asked for, a record without one, or with schedules, is good enough."""
+    asked = setting.threshold is not None or setting.speedup is not None or setting.max_error is not None
+    try:
+        resolved = policy.resolve(found, setting)
+    except UnreachableTarget as error:
+        if needs_threshold or asked:
+            raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
+        return policy.resolve(found, _with_threshold(setting))
+    return resolved
+
+
+def _from_end(max_skip_step: int) -> int | None:
+    return None if max_skip_step == -1 else max_skip_step
+
+
+def _with_threshold(setting: Setting) -> Setting:
+    """The same setting for an engine that takes no threshold: any value resolves the rest."""
+    return Setting(
+        sequence_length=setting.sequence_length, num_steps=setting.num_steps, shift=setting.shift, threshold=0.0
+    )
+
+
+def _one_polynomial(
+    curve: Curve, engine: str, notes: list[str]
+) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    """A curve as one list of coefficients: blending is exact where both polynomials hold, and impossible elsewhere."""
+    if isinstance(curve, Polynomial):
+        return curve.coefficients, curve.domain
+    assert isinstance(curve, Blend)
+    low, high = curve.lower, curve.upper
+    assert isinstance(low, Polynomial)
+    assert isinstance(high, Polynomial)
+    domains = [polynomial.domain for polynomial in (low, high) if polynomial.domain is not None]
+    shared = (max(d[0] for d in domains), min(d[1] for d in domains)) if domains else None
+    if shared is not None and shared[0] >= shared[1]:
+        reason = "The sequence length lies between two buckets whose domains do not meet, so no one polynomial stands for both."
+        raise ExportRefused(engine, ["length"], [reason], "Export for the length of one bucket.")
+    size = max(len(low.coefficients), len(high.coefficients))
+    pairs = zip(pad(low.coefficients, size), pad(high.coefficients, size), strict=True)
+    coefficients = tuple((1 - curve.weight) * a + curve.weight * b for a, b in pairs)
+    blended = Polynomial(coefficients, domain=shared, post=low.post)
+    start, end = shared or USUAL_RANGE
+    places = [start + (end - start) * i / (SAMPLES - 1) for i in range(SAMPLES)]
+    if any(abs(blended(x) - curve(x)) > 1e-9 * max(abs(curve(x)), 1e-12) for x in places):
+        reason = "The sequence length lies between two buckets of which one goes negative, so no one polynomial stands for both."
+        raise ExportRefused(engine, ["length"], [reason], "Export for the length of one bucket.")
+    notes.append("Two buckets are blended into one polynomial, exact where both were fitted.")
+    return coefficients, shared
+
+
+def _magcache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:
+    record = found.calibration
+    notes = [*found.notes, *record.notes]
+    selection = select(record.buckets, setting, notes)
+    bucket = selection.main
+    threshold = None
+    try:
+        threshold = operating_point.choose([(bucket.operating_points, 1.0)], setting, notes).threshold
+    except UnreachableTarget as error:
+        if needs_threshold:
+            raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
+    limit = setting.max_consecutive_skips or bucket.max_consecutive_skips
+    fraction = bucket.skip_window_fraction
+    return Numbers(
+        record=record,
+        bucket=bucket,
+        threshold=threshold,
+        first=bucket.min_skip_step,
+        limit=limit,
+        num_steps=setting.num_steps or bucket.num_steps,
+        sequence_length=setting.sequence_length or bucket.sequence_length,
+        ratios={entry.branch: entry.ratios for entry in bucket.magnitude_ratios},
+        retention=None if fraction is None else fraction[0],
+        notes=tuple(notes),
+    )
+
+
+def nearest_ratios(ratios: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
+    """One branch's ratios for another step count, as MagCache and diffusers take them: the nearest step's, no blending."""
+    if num_steps == len(ratios):
+        return ratios
+    if num_steps == 1:
+        return ratios[-1:]
+    scale = (len(ratios) - 1) / (num_steps - 1)
+    # round() takes halves to even, as numpy and torch do.
+    return tuple(ratios[round(step * scale)] for step in range(num_steps))
+
+
+def strip(coefficients: tuple[float, ...]) -> tuple[float, ...]:
+    """Without the zeros of powers that do not occur at the high end; at least one number."""
+    leading = next((i for i, value in enumerate(coefficients) if value), len(coefficients) - 1)
+    return coefficients[leading:]
+
+
+def pad(coefficients: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """The same polynomial written with ``count`` coefficients; exact."""
+    return (0.0,) * (count - len(coefficients)) + coefficients
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

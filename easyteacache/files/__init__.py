@@ -1,0 +1,1 @@
+"""Read text that nobody vouches for; write whole files or none."""

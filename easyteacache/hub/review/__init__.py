@@ -1,0 +1,1 @@
+"""What may be published: the checks of records, folders and submissions."""

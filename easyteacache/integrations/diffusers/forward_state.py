@@ -1,0 +1,126 @@
+"""One forward of an attached transformer: what its hooks share, and how a block is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from easyteacache.errors import AttachError
+from easyteacache.integrations.diffusers.models.registry import Blocks, Output
+
+if TYPE_CHECKING:
+    from easyteacache.runtime.branch_state import BranchState
+
+
+@dataclass
+class Forward:
+    """What the hooks of one forward share.
+
+    Attributes:
+        arguments: the transformer's arguments by name.
+        branch, step: where it belongs.
+        state: the branch's state; None at the first forward of a branch in a run, which is computed whatever the signal says.
+        sigma, coordinate: noise level, and the forecaster's coordinate where that is not the step.
+        distance: the signal distance to the previous step where it is known without the signal.
+        wants_signal: the signal's tensor has to be read.
+        decided, reuse: whether it was decided yet, and how.
+        skipping: blocks are skipped: decided so, and the first block came by.
+        of_output: the model's output is forecast instead of the blocks' residual; False until that is known.
+        heads: the streams entering the first block, each ``(B, L, D)``.
+        streams: what they become at a reused step, before anything can change them in place.
+        tokens: sequence length of the generated stream.
+        forecast: what a reused step adds to ``heads``; several streams come flattened into one ``(B, N)``.
+        truth: the same quantity as a computed step found it.
+        returned: what the transformer returned; in a branch's first forward of a run the length is not known before, on which it
+            depends whether the output is forecast.
+        collected: outputs of submodules that the signal is taken from.
+    """
+
+    arguments: Mapping[str, Any]
+    branch: str
+    step: int
+    state: BranchState | None = None
+    sigma: float | None = None
+    coordinate: float | None = None
+    distance: float | None = None
+    wants_signal: bool = True
+    decided: bool = False
+    reuse: bool = False
+    skipping: bool = False
+    of_output: bool = False
+    signal: torch.Tensor | None = None
+    heads: dict[str, torch.Tensor] = field(default_factory=dict)
+    streams: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: int = 0
+    forecast: torch.Tensor | None = None
+    truth: torch.Tensor | None = None
+    returned: Any = None
+    collected: dict[Output, Any] = field(default_factory=dict)
+
+
+def skipped(blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
+    """What a skipped block returns: its own arguments, in the layout of its list."""
+    values = tuple(arguments[name] for name in blocks.returns)
+    return values if len(values) > 1 else values[0]
+
+
+def entering(arguments: Mapping[str, Any], streams: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The streams entering the first block; one that is None is left out."""
+    found = {name: arguments[name] for name in streams}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def residuals(blocks: Blocks, output: Any, heads: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What the blocks added to each stream: a block's output − the first one's input; several come as one ``(B, N)``."""
+    found = []
+    for name, head in heads.items():
+        value = output[blocks.returns.index(name)] if len(blocks.returns) > 1 else output
+        found.append(blocks.layout.take(value, head) - head)
+    return found[0] if len(found) == 1 else torch.cat([residual.flatten(1) for residual in found], dim=1)
+
+
+def added(heads: Mapping[str, torch.Tensor], forecast: torch.Tensor) -> dict[str, torch.Tensor] | None:
+    """Each stream + its forecast residual, new tensors; None when the residual is of another shape."""
+    first, *others = heads.values()
+    forecast = forecast.to(first.device, non_blocking=True)
+    if not others:
+        return {name: head + forecast for name, head in heads.items()} if forecast.shape == first.shape else None
+    sizes = [head[0].numel() for head in heads.values()]
+    if forecast.shape != (first.shape[0], sum(sizes)):
+        return None
+    parts = torch.split(forecast, sizes, dim=1)
+    return {name: head + part.view_as(head) for (name, head), part in zip(heads.items(), parts, strict=True)}
+
+
+def filled(blocks: Blocks, arguments: Mapping[str, Any], streams: Mapping[str, torch.Tensor]) -> Any:
+    """What the last block returns at a reused step, its streams overwritten."""
+    values = [
+        blocks.layout.put(arguments[name], streams[name]) if name in streams else arguments[name]
+        for name in blocks.returns
+    ]
+    return tuple(values) if len(values) > 1 else values[0]
+
+
+def sample_of(output: Any) -> torch.Tensor:
+    """The sample in what a transformer returned.
+
+    Raises:
+        AttachError: it is no single tensor.
+    """
+    sample = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+    if not isinstance(sample, torch.Tensor):
+        raise AttachError(
+            f"the operating point forecasts the model's output, but this model returns {type(sample).__name__}, not one "
+            "tensor: choose an operating point that forecasts the residual"
+        )
+    return sample
+
+
+def with_sample(output: Any, sample: torch.Tensor) -> Any:
+    """The same output with another sample."""
+    if isinstance(output, tuple):
+        return (sample, *output[1:])
+    return sample if isinstance(output, torch.Tensor) else replace(output, sample=sample)

@@ -1,0 +1,1 @@
+"""Transformer classes as data: one adapter each."""

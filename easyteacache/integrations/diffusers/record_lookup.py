@@ -1,0 +1,119 @@
+"""Find the registry record for a pipeline: by exact names only, never by a likeness."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
+from easyteacache.integrations.diffusers.experts import PARTS, parts_of
+from easyteacache.records import model_key
+from easyteacache.registry.registry import Found, Registry
+
+# Where the Hub's own client keeps `owner/name`.
+_HUB_FOLDER = re.compile(r"models--([A-Za-z0-9._-]+?)--([A-Za-z0-9._-]+)")
+_REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> dict[str, str]:
+    """The registry key of each transformer of a pipeline.
+
+    Looked up are the Hub repository ids that the pipeline and its transformers were loaded from, and each transformer's
+    ``configuration_name``, as exact aliases.
+
+    Args:
+        pipe: a diffusers pipeline.
+        registry: where to look.
+        allow_borrowed: accept numbers that were fitted to another model than the one the alias stands for.
+
+    Returns:
+        Component name (``transformer``, ``transformer_2``) → model key.
+
+    Raises:
+        UnknownModelKey: none of the names leads to a record; the error names the nearest keys.
+        AmbiguousModelKey: they lead to several.
+        AttachError: the pipeline has no transformer, or the numbers are borrowed.
+    """
+    parts = parts_of(pipe)
+    if len(parts) == 1:
+        [(component, transformer)] = parts.items()
+        return {component: _single(pipe, transformer, registry, allow_borrowed=allow_borrowed)}
+    return {
+        component: _expert(pipe, transformer, PARTS[component], registry, allow_borrowed=allow_borrowed)
+        for component, transformer in parts.items()
+    }
+
+
+def configuration_name(transformer: Any) -> str:
+    """``Class@sha256`` of a transformer's configuration: the alias of kind ``transformer_class``.
+
+    The hash is over its public entries as JSON with sorted keys and no spaces, so it is the same wherever the weights lie.
+    """
+    config = {name: value for name, value in dict(transformer.config).items() if not name.startswith("_")}
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=list)
+    return f"{type(transformer).__name__}@{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _names(pipe: Any, transformer: Any) -> Iterator[str]:
+    yield configuration_name(transformer)
+    for config in (getattr(pipe, "config", None), transformer.config):
+        path = (config or {}).get("_name_or_path") or ""
+        found = _HUB_FOLDER.search(path)
+        if found is not None:
+            yield f"{found.group(1)}/{found.group(2)}"
+        elif _REPOSITORY.match(path):
+            yield path
+
+
+def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: bool) -> str:
+    names = list(dict.fromkeys(_names(pipe, transformer)))
+    for name in names:
+        if _known(name, registry):
+            return _own(registry.find(name), allow_borrowed=allow_borrowed)
+    raise _unknown(names, registry)
+
+
+def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow_borrowed: bool) -> str:
+    """The record of one expert: an alias both experts share leads to both, and the part's name tells them apart."""
+    names = list(dict.fromkeys(_names(pipe, transformer)))
+    for name in names:
+        if not _known(name, registry):
+            continue
+        try:
+            key = _own(registry.find(name), allow_borrowed=allow_borrowed)
+        except AmbiguousModelKey as error:
+            mine = [key for key in error.suggestions if key.endswith(f"/{part}")]
+            if len(mine) != 1:
+                raise
+            return mine[0]
+        return key if key.endswith(f"/{part}") else registry.find(f"{key}/{part}").calibration.model_key
+    raise _unknown(names, registry)
+
+
+def _known(name: str, registry: Registry) -> bool:
+    # In any layer: a record that a lock does not list is refused by the lookup, not passed over for another name's.
+    return any(name in layer.index.records or name in layer.aliases for layer in registry.layers)
+
+
+def _unknown(names: list[str], registry: Registry) -> UnknownModelKey:
+    # The repository id says most to a reader; a transformer loaded from a local folder has only its configuration.
+    known = [*registry, *(alias for layer in registry.layers for alias in layer.aliases)]
+    return UnknownModelKey(
+        names[-1],
+        suggestions=model_key.nearest(names[-1], known),
+        layers=[layer.name for layer in registry.layers],
+    )
+
+
+def _own(found: Found, *, allow_borrowed: bool) -> str:
+    key = found.calibration.model_key
+    borrowed = any(alias.borrowed and alias.value == found.asked for alias in found.calibration.aliases)
+    if borrowed and not allow_borrowed:
+        raise AttachError(
+            f"the numbers filed for {found.asked!r} were fitted to another model ({key!r}): calibrate this one, or pass "
+            "allow_borrowed=True"
+        )
+    return key

@@ -1,0 +1,188 @@
+"""Run a pipeline once, without any cache, and record the run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from easyteacache.errors import AttachError
+from easyteacache.integrations.diffusers.recording import scheduler_shift
+from easyteacache.integrations.diffusers.recording.jobs import Job
+from easyteacache.integrations.diffusers.recording.probe import Probe
+from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
+from easyteacache.recording.recorder import DIMENSION, Recorder, SketchChoice
+from easyteacache.recording.sketch import Shard
+from easyteacache.records.calibration import Signal
+from easyteacache.records.trace_set import Trace
+from easyteacache.runtime.tensor_math import Reduce
+
+# The experts of a pipeline, in the order in which they run.
+EXPERTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordingSettings:
+    """What is the same for all runs of a recording.
+
+    Attributes:
+        model_key: ``family/variant``; with several experts each one's name is added to it.
+        signals: candidates to record; None takes all that the transformer has.
+        sketch: ``auto`` keeps short residuals whole and sketches long ones; None always keeps them.
+        dimension: numbers kept of each residual by a sketch.
+        sketch_seed: of the sketch.
+        branch_names: for pipelines that name no branches: what to call them, in the order in which they run. Only branches
+            called ``cond`` and ``uncond`` get a guided Gram.
+        checkpoint: what to store as the checkpoint's name.
+        publish_prompts: store each prompt's text, not only its hash.
+    """
+
+    model_key: str
+    signals: tuple[Signal, ...] | None = None
+    sketch: SketchChoice = "auto"
+    dimension: int = DIMENSION
+    sketch_seed: int = 0
+    branch_names: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    publish_prompts: bool = True
+
+
+def record_run(
+    pipe: Any,
+    job: Job,
+    settings: RecordingSettings,
+    *,
+    on_step: Callable[[], None] | None = None,
+    reduce: Reduce | None = None,
+    shard: Callable[[int], Shard] | None = None,
+) -> tuple[Trace, ...]:
+    """Run ``job`` and return its traces: one, or one per expert that ran at least two steps.
+
+    Args:
+        pipe: a diffusers pipeline with a transformer with an adapter; no cache may be enabled.
+        job: as ``resolved`` returned it.
+        settings: of the recording.
+        on_step: called at every sampler step.
+        reduce, shard: with sequence parallelism: adds a tensor up over the group, and which tokens this process holds, for
+            example ``Shard.even(rank, world_size)``.
+
+    Raises:
+        AttachError: a cache is enabled, or the transformer or the scheduler cannot be recorded.
+        StepOrderError: the run ended early.
+        InvalidTrace: the run's numbers break a rule, for example NaN.
+    """
+    recorders: dict[str, Recorder] = {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(scheduler_shift.shifted(pipe, job.shift))
+        for name, transformer in _transformers(pipe).items():
+            probe = Probe(transformer)
+            recorders[name] = Recorder(
+                signals=settings.signals or probe.signals,
+                sketch=settings.sketch,
+                dimension=settings.dimension,
+                seed=settings.sketch_seed,
+                reduce=reduce,
+                shard=shard,
+            )
+            stack.enter_context(
+                tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
+            )
+        pipe(**arguments_of(pipe, job))
+        known = {
+            "sampler": scheduler_shift.name_of(pipe.scheduler),
+            "shift": scheduler_shift.shift_of(pipe.scheduler),
+            "prediction": scheduler_shift.prediction_of(pipe.scheduler),
+        }
+        return _finish(recorders, scheduler_shift.noise_levels(pipe.scheduler), job, settings, known)
+
+
+def resolved(pipe: Any, job: Job) -> Job:
+    """``job`` with the pipeline's and scheduler's own values where it leaves them open.
+
+    Raises:
+        AttachError: the job sets a shift that the scheduler cannot have.
+    """
+    defaults = inspect.signature(pipe.__call__).parameters
+    changes: dict[str, Any] = {}
+    with scheduler_shift.shifted(pipe, job.shift):
+        changes["shift"] = scheduler_shift.shift_of(pipe.scheduler)
+    for field, argument in (("width", "width"), ("height", "height"), ("frames", "num_frames")):
+        if getattr(job, field) is None and argument in defaults and isinstance(defaults[argument].default, int):
+            changes[field] = defaults[argument].default
+    guidance = defaults["guidance_scale"].default if "guidance_scale" in defaults else None
+    # Some pipelines take one and use none unless it is given.
+    if job.guidance_scale is None and isinstance(guidance, int | float):
+        changes["guidance_scale"] = float(guidance)
+    return dataclasses.replace(job, **changes)
+
+
+def _transformers(pipe: Any) -> dict[str, nn.Module]:
+    found = {name: getattr(pipe, name, None) for name in EXPERTS}
+    present = {name: module for name, module in found.items() if module is not None}
+    if not present:
+        raise AttachError(f"{type(pipe).__name__} has no transformer; only diffusion transformers can be recorded")
+    return present
+
+
+def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
+    """What ``pipe`` is called with to run ``job``; raises ``AttachError`` where it does not take one of them."""
+    accepted = inspect.signature(pipe.__call__).parameters
+    wanted = {
+        "prompt": job.prompt,
+        "width": job.width,
+        "height": job.height,
+        "num_frames": job.frames,
+        "num_inference_steps": job.num_steps,
+        "guidance_scale": job.guidance_scale,
+        "generator": torch.Generator().manual_seed(job.seed),
+        # Decoding is not part of what is recorded.
+        "output_type": "latent",
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    unknown = [name for name in given if name not in accepted and name != "output_type"]
+    if unknown:
+        raise AttachError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; leave it out of the recording")
+    return {name: value for name, value in given.items() if name in accepted}
+
+
+def _finish(
+    recorders: Mapping[str, Recorder],
+    sigmas: Sequence[float],
+    job: Job,
+    settings: RecordingSettings,
+    known: Mapping[str, Any],
+) -> tuple[Trace, ...]:
+    several, traces, first = len(recorders) > 1, [], 0
+    for name, recorder in recorders.items():
+        count = recorder.steps("cond")
+        # One step has no neighbour to be compared with.
+        if count > 1:
+            part = EXPERTS[name] if several else None
+            trace = recorder.finish(
+                model_key=f"{settings.model_key}/{part}" if part else settings.model_key,
+                sigmas=sigmas[first : first + count + 1],
+                guidance_scale=job.guidance_scale,
+                prompt=job.prompt,
+                publish_prompt=settings.publish_prompts,
+                checkpoint=settings.checkpoint,
+                part=part,
+                total_steps=len(sigmas) - 1 if several else None,
+                seed=job.seed,
+                frames=job.frames,
+                height=job.height,
+                width=job.width,
+                **known,
+            )
+            traces.append(trace)
+        first += count
+    if first != len(sigmas) - 1:
+        raise AttachError(
+            f"{first} steps were seen, the scheduler has {len(sigmas) - 1} noise levels; a sampler with several forwards a "
+            "step cannot be recorded"
+        )
+    return tuple(traces)

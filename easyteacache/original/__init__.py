@@ -1,0 +1,1 @@
+"""The original project's cache.json and its online fit."""

@@ -1,0 +1,1 @@
+"""One uncached run as a trace; needs torch, not diffusers."""

@@ -1,0 +1,1 @@
+"""What is stored: model keys, calibrations and traces, their invariants and file form."""

@@ -1,0 +1,178 @@
+"""Traces: what full uncached runs recorded, as a set that can be loaded, merged, grouped and split.
+
+``Trace`` is one run, ``TraceSet`` any number of them in a canonical order, so that shards recorded by several processes
+merge to the same file as one recording; the split into calibration and held-out runs follows from the numbers alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from easyteacache.errors import InvalidTrace, NotEnoughTraces
+from easyteacache.records import trace_file
+from easyteacache.records.provenance import TraceReference
+from easyteacache.records.trace import GUIDED, OUTPUT_PREFIX, SketchInfo, Trace, TraceHeader
+
+__all__ = ["GUIDED", "OUTPUT_PREFIX", "SketchInfo", "Trace", "TraceHeader", "TraceSet"]
+
+Setting = tuple[int, int, float]
+
+
+class TraceSet(Sequence[Trace]):
+    """Runs in canonical order: by model key, part, sequence length, step count, shift, prompt, seed, run id.
+
+    Attributes:
+        runs: the runs, each content once.
+        files: name, SHA-256 and number of runs of every file they were loaded from; empty for runs made in memory.
+
+    Raises:
+        InvalidTrace: the same numbers twice, under one label or two (rule ``trace.duplicate``).
+    """
+
+    def __init__(self, runs: Iterable[Trace], *, files: Iterable[TraceReference] = ()) -> None:
+        self.runs: tuple[Trace, ...] = tuple(sorted(runs, key=_order))
+        self.files: tuple[TraceReference, ...] = tuple(files)
+        seen: dict[str, Trace] = {}
+        for run in self.runs:
+            if run.content_id in seen:
+                raise InvalidTrace(
+                    run.label,
+                    f"holds the same numbers as the {seen[run.content_id].label}; a run counts once: remove one",
+                    rule="trace.duplicate",
+                )
+            seen[run.content_id] = run
+
+    @classmethod
+    def load(cls, *paths: str | os.PathLike[str]) -> TraceSet:
+        """Read trace files, and every ``*.safetensors`` directly inside the folders among ``paths``.
+
+        Raises:
+            InvalidTrace: a file is missing or breaks a rule, or the files repeat a run.
+        """
+        runs: list[Trace] = []
+        files: list[TraceReference] = []
+        for path in _files(paths):
+            found, reference = trace_file.read(path)
+            runs.extend(found)
+            files.append(reference)
+        return cls(runs, files=files)
+
+    @classmethod
+    def merge(cls, *sets: TraceSet) -> TraceSet:
+        """All runs of ``sets``; a run with the same run id in several of them is kept once.
+
+        Raises:
+            InvalidTrace: two runs of different labels hold the same numbers.
+        """
+        unique = {run.run_id: run for runs in sets for run in runs}
+        return cls(unique.values(), files=dict.fromkeys(file for runs in sets for file in runs.files))
+
+    def save(self, path: str | os.PathLike[str]) -> TraceReference:
+        """Write all runs as one file, whole or not at all; returns its name, SHA-256 and number of runs."""
+        return trace_file.write(self.runs, path)
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Every (sequence length, step count, shift or 0) that occurs, ascending."""
+        return tuple(sorted({run.setting for run in self.runs}))
+
+    def group(
+        self, sequence_length: int | None = None, num_steps: int | None = None, shift: float | None = None
+    ) -> TraceSet:
+        """The runs of one sequence length, step count or shift; None takes all (shift 0: runs without a shift)."""
+        wanted = (sequence_length, num_steps, shift)
+        kept = (run for run in self.runs if all(w is None or w == v for w, v in zip(wanted, run.setting, strict=True)))
+        return TraceSet(kept, files=self.files)
+
+    def part(self, name: str | None) -> TraceSet:
+        """The runs of one expert; None: those of models without experts."""
+        return TraceSet((run for run in self.runs if run.header.part == name), files=self.files)
+
+    def split_heldout(self, fraction: float = 0.25) -> tuple[TraceSet, TraceSet]:
+        """(calibration runs, held-out runs), decided by the hash of each run's numbers, so that nobody can choose it.
+
+        In every setting the runs with the smallest hashes are held out: ``fraction`` of them rounded up, but never
+        all.
+
+        Args:
+            fraction: share of the runs to hold out, above 0 and below 1.
+
+        Raises:
+            ValueError: ``fraction`` is outside.
+            NotEnoughTraces: a setting has fewer than two runs.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction is {fraction}; expected a share above 0 and below 1")
+        heldout: set[str] = set()
+        for setting in self.settings():
+            ids = sorted(run.content_id for run in self.group(*setting))
+            if len(ids) < 2:
+                raise NotEnoughTraces(sequence_length=setting[0], runs=len(ids), needed=2)
+            heldout.update(ids[: min(math.ceil(fraction * len(ids)), len(ids) - 1)])
+        parts = ([run for run in self.runs if (run.content_id in heldout) == side] for side in (False, True))
+        calibration, held = (TraceSet(runs, files=self.files) for runs in parts)
+        return calibration, held
+
+    def near_duplicates(self, *, tolerance: float = 1e-4) -> tuple[tuple[Trace, Trace], ...]:
+        """Pairs of runs whose distances agree within ``tolerance`` (relative): a run recorded twice or disguised.
+
+        Equal runs have no place on both sides of a split; ``TraceSet`` itself refuses only exact copies.
+        """
+        found: list[tuple[Trace, Trace]] = []
+        for setting in self.settings():
+            runs = self.group(*setting).runs
+            found.extend(_close_pairs(runs, tolerance))
+        return tuple(found)
+
+    @overload
+    def __getitem__(self, index: int) -> Trace: ...
+    @overload
+    def __getitem__(self, index: slice) -> TraceSet: ...
+    def __getitem__(self, index: int | slice) -> Trace | TraceSet:
+        if isinstance(index, slice):
+            return TraceSet(self.runs[index], files=self.files)
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter(self.runs)
+
+    def __repr__(self) -> str:
+        return f"TraceSet({len(self)} runs, settings={list(self.settings())})"
+
+
+def _order(run: Trace) -> tuple[object, ...]:
+    head = run.header
+    seed = -1 if head.seed is None else head.seed
+    return (head.model_key, head.part or "", *run.setting, head.prompt or head.prompt_sha256 or "", seed, run.run_id)
+
+
+def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(path.glob(f"*{trace_file.SUFFIX}")) if path.is_dir() else [path]
+        if not inside:
+            raise InvalidTrace(
+                str(path), f"a folder without {trace_file.SUFFIX} files; record traces first", rule="trace.empty"
+            )
+        found.extend(inside)
+    return found
+
+
+def _close_pairs(runs: Sequence[Trace], tolerance: float) -> Iterator[tuple[Trace, Trace]]:
+    by_branches: dict[tuple[str, ...], list[Trace]] = {}
+    for run in runs:
+        by_branches.setdefault(tuple(sorted(run.residual_distances)), []).append(run)
+    for branches, alike in by_branches.items():
+        rows = np.array([np.concatenate([run.residual_distances[branch] for branch in branches]) for run in alike])
+        scale = np.maximum(rows.mean(axis=1), np.finfo(float).tiny)
+        for i in range(len(alike) - 1):
+            gaps = np.abs(rows[i + 1 :] - rows[i]).max(axis=1) / scale[i]
+            yield from ((alike[i], alike[i + 1 + int(j)]) for j in np.flatnonzero(gaps < tolerance))

@@ -1,0 +1,1 @@
+"""Find a record: layers, index and lock."""

@@ -1,0 +1,317 @@
+"""The registry: an immutable mapping from model key to calibration, in layers.
+
+Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` → the local layer (what people
+filed on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
+and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers. Where a lock is
+in force (``lock_file``), the first layer that holds the locked content wins.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from easyteacache.registry import (bundled, index, lock_file)
+from easyteacache.records import (calibration, model_key, parsing)
+from easyteacache.files import strict_json
+from easyteacache.records.calibration import Calibration
+from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
+from easyteacache.registry.index import (Index, IndexEntry)
+from easyteacache.registry.lock_file import LockFile
+
+ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
+ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
+# What people may have meant as a key, a Hub repository id or a transformer class.
+_NAME_LIKE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9@._-]*(/[A-Za-z0-9_][A-Za-z0-9@._-]*)*")
+
+
+def home() -> Path:
+    """Where this machine's own layers live: ``$EASYTEACACHE_HOME``, else ``~/.local/share/easyteacache``."""
+    explicit = os.environ.get(ENVIRONMENT_HOME)
+    if explicit:
+        return Path(explicit).expanduser()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "easyteacache"
+
+
+def names_file(name: str) -> bool:
+    """Whether a name is that of a calibration file: no model key ends so."""
+    return name.endswith(".json")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of records.
+
+    Attributes:
+        name: ``local``, ``pulled``, ``bundled`` or the folder's path.
+        folder: where its files are; index.json there is used when present, otherwise the files are scanned once.
+    """
+
+    name: str
+    folder: Path
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The layer's table of contents."""
+        return index.read(self.folder) or index.build(self.folder)
+
+    @functools.cached_property
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """Alias value → the model keys that carry it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for key, entry in self.index.records.items():
+            for alias in entry.aliases:
+                # One record may carry the same name as two kinds of alias.
+                found[alias.value] = tuple(dict.fromkeys((*found.get(alias.value, ()), key)))
+        return found
+
+    def load(self, key: str) -> Calibration:
+        """Read the record filed under ``key``.
+
+        Raises:
+            InvalidCalibration: the file is missing, differs from the index, breaks the format, or is filed wrongly.
+        """
+        entry = self.index.records[key]
+        path = self.folder / entry.path
+        try:
+            inside = path.resolve(strict=True).is_relative_to(self.folder.resolve())
+        # Python before 3.13 has an error of its own for links that go in circles.
+        except (OSError, RuntimeError) as error:
+            raise InvalidCalibration(
+                os.fspath(path),
+                f"listed in {index.FILE_NAME} but cannot be read: {getattr(error, 'strerror', None) or error}",
+                rule="record.unreadable",
+            ) from error
+        if not inside:
+            # A symbolic link inside the folder must not lead the reader out of it.
+            raise InvalidCalibration(os.fspath(path), "leads out of the registry folder", rule="record.path")
+        data = parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise InvalidCalibration(
+                os.fspath(path),
+                f"its content differs from the sha256 in {index.FILE_NAME}; restore the file or rebuild the index",
+                rule="index.sha256",
+            )
+        record = Calibration.from_json(data, where=os.fspath(path))
+        if record.model_key != key:
+            raise InvalidCalibration(
+                os.fspath(path), f"model_key is {record.model_key!r}, its path says {key!r}", rule="record.path"
+            )
+        return record
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record and how it was found.
+
+    Attributes:
+        calibration: the record.
+        layer: name of the layer it came from.
+        asked: the key or alias that was asked for.
+        notes: what the caller should know about the lookup, one sentence each.
+    """
+
+    calibration: Calibration
+    layer: str
+    asked: str
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def in_file(cls, path: str | os.PathLike[str]) -> Found:
+        """A record that need not be in any layer; the file's name stands for one.
+
+        Raises:
+            InvalidCalibration: the file is missing, unreadable or malformed.
+        """
+        return cls(calibration.load(path), os.fspath(path), os.fspath(path))
+
+
+class Registry(Mapping[str, Calibration]):
+    """An immutable mapping model key → calibration over layers, the first layer first.
+
+    With a lock it holds what the lock pins and nothing else: iterating gives the pinned keys, and looking another one up is
+    an error that says how to add it.
+
+    Args:
+        layers: the layers.
+        lock: file that pins what a lookup may find; None: no limits.
+
+    Attributes:
+        lock_path: that file.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, lock: Path | None = None) -> None:
+        self._layers = tuple(layers)
+        self.lock_path = lock
+
+    @classmethod
+    def default(cls) -> Registry:
+        """The layers that ``TeaCache.from_registry`` searches when it is given none."""
+        layers = [
+            Layer(name, Path(name).expanduser())
+            for name in os.environ.get(ENVIRONMENT_FOLDERS, "").split(os.pathsep)
+            if name
+        ]
+        for layer in layers:
+            _require_folder(layer.folder, f"{ENVIRONMENT_FOLDERS} names")
+        # Resolved once: a pull may point the folder elsewhere while this registry is read.
+        layers += [Layer(name, (home() / name).resolve()) for name in ("local", "pulled") if (home() / name).is_dir()]
+        return cls([*layers, Layer("bundled", bundled.registry())], lock=lock_file.in_force())
+
+    @classmethod
+    def opened(cls, given: Registry | str | os.PathLike[str] | None) -> Registry:
+        """What a caller's ``registry=`` or ``--registry`` means: a registry, one folder alone, or with None the default layers."""
+        if given is None:
+            return cls.default()
+        return given if isinstance(given, Registry) else cls.from_folder(given)
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Registry:
+        """A registry of one folder and nothing else.
+
+        Raises:
+            InvalidCalibration: there is no such folder.
+        """
+        path = Path(folder).expanduser()
+        _require_folder(path, "expected a registry folder at")
+        return cls([Layer(os.fspath(folder), path)])
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, first searched first."""
+        return self._layers
+
+    def with_layer(self, layer: Layer) -> Registry:
+        """A new registry that searches ``layer`` before all others."""
+        return Registry([layer, *self._layers], lock=self.lock_path)
+
+    def __getitem__(self, key: str) -> Calibration:
+        return self.find(key).calibration
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The calibration filed under ``key`` or its alias, or ``default``; a damaged record is still an error."""
+        try:
+            return self[key]
+        except (UnknownModelKey, InvalidModelKey):
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._reached(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._keys() if self._reached(key) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def entries(self) -> Iterator[tuple[str, str, IndexEntry]]:
+        """``(key, layer name, index entry)`` of every record that a lookup can reach, sorted by key; reads no record."""
+        for key in self._keys():
+            layer = self._reached(key)
+            if layer is not None:
+                yield key, layer.name, layer.index.records[key]
+
+    def missing(self) -> list[str]:
+        """Keys that the lock in force pins to content that no layer holds, sorted; none without a lock."""
+        return [] if self.lock is None else [key for key in sorted(self.lock.records) if key not in self]
+
+    def _keys(self) -> list[str]:
+        """Every key of every layer, sorted, whatever a lock says."""
+        return sorted({key for layer in self._layers for key in layer.index.records})
+
+    def _reached(self, key: str) -> Layer | None:
+        """The layer whose record of ``key`` a lookup finds; None where it finds none."""
+        if self.lock is None:
+            return self._holder(key)
+        wanted = self.lock.records.get(key)
+        return None if wanted is None else self._with_content(key, wanted.sha256)
+
+    def _with_content(self, key: str, sha256: str) -> Layer | None:
+        holders = (layer for layer in self._layers if key in layer.index.records)
+        return next((layer for layer in holders if layer.index.records[key].sha256 == sha256), None)
+
+    def find(self, key: str) -> Found:
+        """Look a model key or an exact alias up.
+
+        Raises:
+            InvalidModelKey: ``key`` is neither spelled like a key nor an alias.
+            UnknownModelKey: no layer holds it; the error names the nearest keys.
+            AmbiguousModelKey: it is an alias of several records.
+            InvalidCalibration: the record's file is damaged, or a lock is in force that no layer's content meets.
+        """
+        if not isinstance(key, str):
+            raise InvalidModelKey(key, f"a {type(key).__name__}, not text")
+        holder = self._holder(key)
+        if holder is not None:
+            holder = self._locked_holder(key) or holder
+            return Found(holder.load(key), holder.name, key, self._shadow_notes(key, holder))
+        for layer in self._layers:
+            if key in layer.aliases:
+                return self._by_alias(key, layer)
+        known = [*self._keys(), *(alias for layer in self._layers for alias in layer.aliases)]
+        # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
+        suggestions = model_key.nearest(key, known) if _NAME_LIKE.fullmatch(key) else ()
+        if not suggestions:
+            model_key.parse(key)
+        raise UnknownModelKey(key, suggestions=suggestions, layers=[layer.name for layer in self._layers])
+
+    def _holder(self, key: str) -> Layer | None:
+        """The first layer that holds ``key``."""
+        return next((layer for layer in self._layers if key in layer.index.records), None)
+
+    @functools.cached_property
+    def lock(self) -> LockFile | None:
+        """The lock in force, None without one."""
+        return None if self.lock_path is None else lock_file.read(self.lock_path)
+
+    def _locked_holder(self, key: str) -> Layer | None:
+        """The first layer that holds the locked content of ``key``; None without a lock."""
+        if self.lock is None:
+            return None
+        where = os.fspath(self.lock_path or "")
+        wanted = lock_file.pinned(self.lock, key, where)
+        layer = self._with_content(key, wanted.sha256)
+        if layer is not None:
+            return layer
+        raise InvalidCalibration(
+            where,
+            f"pins {key!r} to revision {wanted.revision} ({wanted.sha256[:12]}…), which no layer holds; "
+            "get it with `easyteacache-hub pull --locked`",
+            rule="lock.sha256",
+        )
+
+    def _by_alias(self, asked: str, layer: Layer) -> Found:
+        keys = layer.aliases[asked]
+        if len(keys) > 1:
+            raise AmbiguousModelKey(asked, candidates=keys)
+        key = keys[0]
+        alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
+        note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."
+        if alias.borrowed:
+            note += " These numbers are borrowed: they were fitted to another model."
+        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
+        holder = self._locked_holder(key) or self._holder(key) or layer
+        return Found(holder.load(key), holder.name, asked, (note, *self._shadow_notes(key, holder)))
+
+    def _shadow_notes(self, key: str, holder: Layer) -> tuple[str, ...]:
+        mine = holder.index.records[key]
+        for layer in self._layers[self._layers.index(holder) + 1 :]:
+            other = layer.index.records.get(key)
+            if other is not None and other.sha256 != mine.sha256:
+                return (
+                    f"revision {mine.revision} from the layer {holder.name!r} hides "
+                    f"revision {other.revision} in {layer.name!r}.",
+                )
+        return ()
+
+
+def _require_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        raise InvalidCalibration(os.fspath(folder), f"{what} {folder}, which is not a folder", rule="registry.folder")

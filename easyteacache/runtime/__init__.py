@@ -1,0 +1,1 @@
+"""Decide, predict and correct one step."""

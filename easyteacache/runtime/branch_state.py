@@ -1,0 +1,379 @@
+"""The state of one branch of forwards: its gate, the previous signal, and the residuals that a forecast needs.
+
+The only holder of tensors: one signal and at most ``forecaster.history`` residuals, none of which keeps an autograd graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from easyteacache.errors import InvalidSignal, StepOrderError
+from easyteacache.runtime.corrector import Correction
+from easyteacache.runtime.gate import Gate
+from easyteacache.runtime.predictors import FITTED, Fitted, Forecaster, forecaster
+from easyteacache.runtime.tensor_math import Reduce, relative_l1
+from easyteacache.runtime.weighted_sum import counting, weighted_sum
+
+if TYPE_CHECKING:
+    import torch
+
+    from easyteacache.policy.policy import Policy
+
+
+@dataclass
+class StepRecord:
+    """What happened at one step.
+
+    Attributes:
+        step: zero-based index.
+        reused: True when the blocks were skipped.
+        reason: why: a ``gate.Reason``; ``changed`` when the tensors or the sequence length changed; ``declined`` when the caller
+            computed a step it might have reused; ``unasked`` when it reported a computed step without asking.
+        distance: signal distance x to the previous step, where it was measured.
+        predicted: output distance the curve or the profile predicted for it.
+        accumulated: predicted distance accumulated after this step.
+    """
+
+    step: int
+    reused: bool
+    reason: str
+    distance: float | None
+    predicted: float | None
+    accumulated: float
+
+
+class _Proposal(NamedTuple):
+    """What ``check`` answered, until ``update`` or ``store_truth`` commits it."""
+
+    step: int
+    admitted: bool
+    reason: str
+    sigma: float | None
+    distance: float | None
+    predicted: float | None
+
+
+@dataclass
+class BranchState:
+    """Everything one branch remembers within a run, and the list of what it did."""
+
+    name: str
+    policy: Policy
+    reduce: Reduce | None = None
+    length: int | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    gate: Gate = field(init=False)
+    forecaster: Forecaster = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._last_step = -1
+        self._changed = False
+        # Whether every step so far was what a fixed schedule says; fitted weights correct what that schedule got wrong.
+        self._on_plan = True
+        self._adopt(self.policy)
+
+    def _adopt(self, policy: Policy) -> None:
+        self.policy = policy
+        self._correction: Correction | None = None
+        if policy.weights is not None and policy.schedule is not None:
+            self._correction = Correction(policy.weights, policy.schedule)
+        if policy.forecaster == FITTED and policy.weights is not None and policy.schedule is not None:
+            self.forecaster = Fitted(policy.weights, policy.schedule)
+        else:
+            self.forecaster = forecaster(policy.forecaster)
+        self.gate = Gate(
+            threshold=policy.threshold,
+            first=policy.first_skip_step,
+            last=policy.last_skip_step,
+            max_consecutive_skips=policy.max_consecutive_skips,
+            schedule=policy.schedule,
+        )
+        self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.forecaster.history)
+        self.release()
+
+    def follow(self, policy: Policy, *, length: int | None) -> None:
+        """Go on with another policy, for another sequence length: nothing remembered fits, the next step is computed."""
+        self._adopt(policy)
+        self.length, self._changed = length, self._last_step >= 0
+
+    def release(self) -> None:
+        """Drop every tensor but keep the run's record; the next step is computed."""
+        self._signal: torch.Tensor | None = None
+        self._sigma: float | None = None
+        self._anchors.clear()
+        if self._correction is not None:
+            self._correction.clear()
+        self._reused: list[float] = []
+        self._proposal: _Proposal | None = None
+        # Shape, number type and device of the block input that the residuals belong to.
+        self._stored: tuple[torch.Size, torch.dtype, torch.device] | None = None
+        self._on_plan = self._on_plan and self._last_step < 0
+        self.gate.reset()
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was reused or computed, −1 before the first."""
+        return self._last_step
+
+    @property
+    def pending(self) -> int | None:
+        """The step of a ``check`` that no ``update`` or ``store_truth`` has answered yet."""
+        return None if self._proposal is None else self._proposal.step
+
+    @property
+    def sigma(self) -> float | None:
+        """The noise level that the unanswered ``check`` was given."""
+        return None if self._proposal is None else self._proposal.sigma
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the residuals and the signal held at this moment."""
+        held = [residual for _, residual in self._anchors] + ([] if self._signal is None else [self._signal])
+        held += [] if self._correction is None else self._correction.tensors
+        # An output that is both forecast and corrected from is one tensor.
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
+
+    # Deciding --------------------------------------------------------------------------------------------------------
+
+    def check(
+        self, step: int, signal: torch.Tensor | None, *, sigma: float | None = None, distance: float | None = None
+    ) -> bool:
+        """May ``step`` be reused? Proposes only; nothing is remembered but the proposal.
+
+        Args:
+            step: zero-based index, above the last one.
+            signal: of any shape, or None where the policy needs none.
+            sigma: noise level of the step, where it is known.
+            distance: the signal distance x to the previous step, where it is known without the signal's tensor.
+        """
+        expect_order(step, self._last_step, self.name)
+        self._proposal = None
+        if signal is not None and self._signal is not None and not _alike(self._signal, signal):
+            # What was remembered describes another shape, number type or device: nothing of it can be reused.
+            self.release()
+            self._changed = True
+        measured: list[float | None] = [None, None]
+
+        def predict() -> float | None:
+            measured[:] = self._predict(signal, sigma, distance)
+            return measured[1]
+
+        # Without a residual there is nothing to reuse, whatever the gate would say.
+        admitted = bool(self._anchors) and self.gate.admits(step, predict)
+        reason = self.gate.reason if self._anchors else "start"
+        self._proposal = _Proposal(step, admitted, "changed" if self._changed else reason, sigma, *measured)
+        return admitted
+
+    def _predict(
+        self, signal: torch.Tensor | None, sigma: float | None, distance: float | None
+    ) -> tuple[float | None, float | None]:
+        """Signal distance, and the output distance predicted from the previous step to this one; None where not known."""
+        if self.policy.profile is not None and sigma is not None and self._sigma is not None:
+            return None, self.policy.profile.between(self._sigma, sigma)
+        if self.policy.needs_sigma:
+            return None, None
+        if distance is None:
+            if signal is None or self._signal is None or signal.is_meta:
+                return None, None
+            distance = relative_l1(signal, self._signal, reduce=self.reduce)
+        # An infinite distance lies outside every domain, although clamping would bring it in.
+        return distance, self.policy.curve(distance) if math.isfinite(distance) else None
+
+    # A reused step ---------------------------------------------------------------------------------------------------
+
+    def update(
+        self, signal: torch.Tensor | None, block_input: torch.Tensor, *, coordinate: float | None = None
+    ) -> torch.Tensor:
+        """Block input ``(B, L, D)`` + forecast residual, a new tensor; commits the reuse that ``check`` admitted."""
+        at = self._place(self._admitted().step, coordinate)
+        if (block_input.shape, block_input.dtype, block_input.device) != self._stored:
+            raise InvalidSignal(
+                "hidden_states",
+                f"{_described(block_input.shape, block_input.dtype, block_input.device)}; the last computed step had "
+                f"{'another origin' if self._stored is None else _described(*self._stored)}. Pass sequence_length= to check(), or call clear_cache() before a new "
+                "resolution or batch",
+            )
+        output = weighted_sum([(1.0, block_input), *self._terms(at)])
+        self.reuse(signal, coordinate=at)
+        return output
+
+    def residual(self, *, coordinate: float | None = None) -> torch.Tensor:
+        """The residual forecast for the step that ``check`` admitted; nothing is committed. May be an anchor itself."""
+        return weighted_sum(self._terms(self._place(self._admitted().step, coordinate)))
+
+    def handed(self, step: int, output: torch.Tensor, size: float | None, *, reused: bool) -> torch.Tensor:
+        """What the sampler is handed for the model's ``output``, any shape: the tensor itself unless the policy corrects this step.
+
+        Args:
+            step: zero-based index.
+            output: computed, or made of a forecast.
+            size: σ of the next step − σ of this one; None where it is not known, and nothing can be corrected.
+            reused: the blocks were skipped.
+        """
+        if self._correction is None:
+            return output
+        if not self._goes_on_plan(step, reused=reused):
+            self._correction.clear()
+            return output
+        if reused:
+            self._correction.reused(step, output, size)
+            return output
+        return self._correction.computed(step, output, size)
+
+    def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
+        """Commit the reuse that ``check`` admitted."""
+        step = self._admitted().step
+        self._reused.append(self._place(step, coordinate))
+        self.gate.reused(step)
+        self._commit(step, signal, reused=True)
+
+    def _admitted(self) -> _Proposal:
+        if self._proposal is None or not self._proposal.admitted:
+            raise StepOrderError(
+                f"update() on branch {self.name!r} without a check() that returned True for this step: "
+                "call check(), and update() only when it said so"
+            )
+        return self._proposal
+
+    def _terms(self, at: float) -> list[tuple[float, torch.Tensor]]:
+        """The residuals that count at coordinate ``at``, with their weights; never empty."""
+        anchors = list(self._anchors)
+        strayed = isinstance(self.forecaster, Fitted) and not self._goes_on_plan(int(at), reused=True)
+        if strayed or not self._goes_on(at):
+            # Fitted weights hold for the steps they were fitted to; or the sampler turned back: there is no trend to continue.
+            return [(1.0, anchors[-1][1])]
+        weights = self.forecaster.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
+        return counting(weights, [residual for _, residual in anchors])
+
+    # A computed step -------------------------------------------------------------------------------------------------
+
+    def store_truth(
+        self,
+        step: int,
+        signal: torch.Tensor | None,
+        block_input: torch.Tensor,
+        block_output: torch.Tensor,
+        *,
+        coordinate: float | None = None,
+    ) -> None:
+        """A step was computed: remember its residual ``(B, L, D)`` and signal."""
+        if block_input.shape != block_output.shape or block_input.device != block_output.device:
+            raise InvalidSignal(
+                "output_latent",
+                f"{_described(block_output.shape, block_output.dtype, block_output.device)}, does not match input_latent's "
+                f"{_described(block_input.shape, block_input.dtype, block_input.device)}",
+            )
+        expect_order(step, self._last_step, self.name)
+        stored = (block_input.shape, block_input.dtype, block_input.device)
+        if stored != self._stored:
+            self._anchors.clear()
+            self._stored = stored
+        if len(self._anchors) == self._anchors.maxlen:
+            # Let go before the next one is made, so that no more than ``history`` exist at any moment.
+            self._anchors.popleft()
+        self.store_residual(step, signal, block_output.detach() - block_input.detach(), coordinate=coordinate)
+
+    def store_residual(
+        self, step: int, signal: torch.Tensor | None, residual: torch.Tensor, *, coordinate: float | None = None
+    ) -> None:
+        """A step was computed: remember its residual, any shape, and its signal.
+
+        Without a coordinate, where the policy's forecaster extrapolates along another axis than the step, no residual is
+        kept and the next step is computed.
+        """
+        expect_order(step, self._last_step, self.name)
+        at = self._known_place(step, coordinate)
+        if at is None or (self._anchors and not (_alike(self._anchors[-1][1], residual) and self._goes_on(at))):
+            self._anchors.clear()
+        if at is not None:
+            self._anchors.append((at, residual.detach()))
+        oldest, newest = (self._anchors[0][0], self._anchors[-1][0]) if self._anchors else (0.0, 0.0)
+        self._reused = [place for place in self._reused if (place - oldest) * (newest - oldest) > 0]
+        self.gate.computed(step)
+        self._commit(step, signal, reused=False)
+
+    def _goes_on(self, at: float) -> bool:
+        """True when ``at`` continues the anchors' coordinates: the same direction, none of them again."""
+        newest = self._anchors[-1][0]
+        direction = newest - self._anchors[0][0]
+        return at != newest if direction == 0 else (at - newest) * direction > 0
+
+    # Shared ----------------------------------------------------------------------------------------------------------
+
+    def _goes_on_plan(self, step: int, *, reused: bool) -> bool:
+        """True when all steps up to ``step``, none left out, were computed and reused as the schedule says."""
+        planned = step not in (self.policy.schedule or ())
+        return self._on_plan and step == self._last_step + 1 and reused == planned
+
+    def _known_place(self, step: int, coordinate: float | None) -> float | None:
+        if self.policy.coordinate == "step":
+            return float(step)
+        return coordinate if coordinate is not None and math.isfinite(coordinate) else None
+
+    def _place(self, step: int, coordinate: float | None) -> float:
+        place = self._known_place(step, coordinate)
+        if place is None:
+            raise InvalidSignal(
+                self.policy.coordinate,
+                f"is {coordinate!r} at step {step}; the forecaster {self.policy.forecaster!r} of this policy extrapolates "
+                f"along the {self.policy.coordinate}: pass it with every call, or choose another forecaster=",
+            )
+        return place
+
+    def _commit(self, step: int, signal: torch.Tensor | None, *, reused: bool) -> None:
+        asked = self._proposal if self._proposal is not None and self._proposal.step == step else None
+        reason = "unasked" if asked is None else "declined" if asked.admitted and not reused else asked.reason
+        distance, predicted = (None, None) if asked is None else (asked.distance, asked.predicted)
+        self.steps.append(StepRecord(step, reused, reason, distance, predicted, self.gate.accumulated))
+        self._sigma = None if asked is None else asked.sigma
+        self._on_plan = self._goes_on_plan(step, reused=reused)
+        self._last_step, self._proposal, self._changed = step, None, False
+        self._keep_signal(step, signal)
+
+    def _keep_signal(self, step: int, signal: torch.Tensor | None) -> None:
+        """Remember the signal only where the next step's answer can depend on it: it may be as large as the latent."""
+        by_profile = self.policy.needs_sigma or (self.policy.profile is not None and self._sigma is not None)
+        if signal is None or by_profile or not self.gate.measures(step + 1):
+            self._signal = None
+        elif self._signal is not None and _alike(self._signal, signal) and _may_write(self._signal):
+            self._signal.copy_(signal.detach())
+        else:
+            # A copy, because the model may go on to change the tensor in place.
+            self._signal = signal.detach().clone()
+
+
+def expect_order(step: int, last: int, branch: str) -> None:
+    """Steps go up within a run.
+
+    Raises:
+        StepOrderError: ``step`` is not above ``last``, the last one seen on ``branch``.
+    """
+    if step > last:
+        return
+    if step == last:
+        raise StepOrderError(
+            f"step {step} came twice on branch {branch!r}. Two forwards a step (guidance) need one branch each: "
+            "pass branch='cond' and branch='uncond' to check(), update() and store_truth()"
+        )
+    raise StepOrderError(
+        f"step {step} came after step {last} on branch {branch!r}: steps go up within a run; "
+        "a new run begins with step 0 or after clear_cache()"
+    )
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def _may_write(tensor: torch.Tensor) -> bool:
+    """True unless the tensor was made in inference mode and is now outside it."""
+    import torch
+
+    return not tensor.is_inference() or torch.is_inference_mode_enabled()
+
+
+def _described(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> str:
+    return f"shape {tuple(shape)} of {dtype} on {device}"

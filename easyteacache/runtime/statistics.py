@@ -1,0 +1,74 @@
+"""What a run did: computed and reused steps, the hit list, distances; numbers and a readable text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.branch_state import StepRecord
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """One branch's steps of one run, in order."""
+
+    steps: tuple[StepRecord, ...]
+
+    @property
+    def computed(self) -> int:
+        """Steps whose blocks were computed."""
+        return sum(not record.reused for record in self.steps)
+
+    @property
+    def reused(self) -> int:
+        """Steps whose blocks were skipped."""
+        return sum(record.reused for record in self.steps)
+
+    @property
+    def hits(self) -> tuple[int, ...]:
+        """Indices of the reused steps."""
+        return tuple(record.step for record in self.steps if record.reused)
+
+    @property
+    def distances(self) -> tuple[float | None, ...]:
+        """Signal distance x at each step, None where it was not measured."""
+        return tuple(record.distance for record in self.steps)
+
+    @property
+    def speedup(self) -> float:
+        """Steps divided by computed steps; 1 before the first step."""
+        return len(self.steps) / self.computed if self.computed else 1.0
+
+    @property
+    def pattern(self) -> str:
+        """One character a step: ``█`` computed, ``·`` reused."""
+        return "".join("·" if record.reused else "█" for record in self.steps)
+
+
+def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
+    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit."""
+    if policy is None:
+        return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
+    gate = (
+        f"threshold {policy.threshold:g}"
+        if policy.schedule is None
+        else f"a schedule of {len(policy.schedule)} computed steps"
+    )
+    lines = [
+        f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
+        f"{gate}, forecaster {policy.forecaster}",
+    ]
+    if not branches:
+        lines.append("no step seen yet")
+    for name, run in branches.items():
+        lines.append(
+            f"{name}: {run.computed} computed, {run.reused} reused of {len(run.steps)} steps ({run.speedup:.2f}x)"
+        )
+        lines.extend(f"  {run.pattern[start : start + 76]}" for start in range(0, len(run.pattern), 76))
+    if branches:
+        lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused)")
+    lines.extend(f"note: {note}" for note in policy.notes)
+    return "\n".join(lines)

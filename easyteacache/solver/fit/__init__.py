@@ -1,0 +1,1 @@
+"""Curves and profiles fitted to traces."""

@@ -1,0 +1,1 @@
+"""What a plan would have done on recorded runs."""

@@ -1,0 +1,67 @@
+"""What a calibration has to beat, at the same number of computed steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import Policy
+from easyteacache.solver.replay import gate_replay
+from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.replay import Decisions, Replay, mean_computed
+from easyteacache.solver.search import schedules
+
+Array = NDArray[np.float64]
+IDENTITY = Polynomial((1.0, 0.0))
+# Bisection of a threshold that every run and branch answers differently.
+ROUNDS = 24
+UNFITTED = ("linear", "quadratic", "taylor-2", "foca")
+
+
+def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
+    """Errors (R,) of one fixed schedule."""
+    return replay.errors([dict.fromkeys(trace.header.branches, computed) for trace in replay.runs.traces], filling)
+
+
+def uniform(replay: Replay, computed: int, filling: Filling) -> Array:
+    """Errors (R,) of evenly spaced computed steps with the same filling: what needs no calibration at all.
+
+    Weights are a calibration: there it is the best of the forecasts that need none.
+    """
+    steps = schedules.uniform(replay.runs.num_steps, computed)
+    if filling.weights is None:
+        return fixed(replay, steps, filling)
+    found = [fixed(replay, steps, Filling(name, "step", filling.applied_to)) for name in UNFITTED]  # type: ignore[arg-type]
+    return min(found, key=lambda errors: float(np.log(errors).mean()))
+
+
+def fewer_steps(replay: Replay, computed: int) -> Array:
+    """Errors (R,) of simply sampling with ``computed`` Euler steps.
+
+    From the traces: a coarse Euler step keeps one output over several fine ones, that is, it holds the model's output on a
+    uniform subset of the noise levels (teacher forced, like every replay). Where the traces lack the output, its residual.
+    """
+    target = "output" if replay.runs.output is not None else "residual"
+    return uniform(replay, computed, Filling("hold", "step", target))  # type: ignore[arg-type]
+
+
+def identity(replay: Replay, policy: Policy, computed: float, filling: Filling) -> Array:
+    """Errors (R,) of a gate without any fit, p(x) = x, at the threshold that computes as many steps."""
+    bare = dataclasses.replace(policy, curve=IDENTITY, profile=None, schedule=None)
+    return replay.errors(at_equal_cost(replay, bare, computed), filling)
+
+
+def at_equal_cost(replay: Replay, policy: Policy, computed: float) -> list[Decisions]:
+    """What a policy's gate decides at the threshold whose mean number of computed steps comes down to ``computed``."""
+
+    def count(threshold: float) -> float:
+        return mean_computed(replay.decide(dataclasses.replace(policy, threshold=threshold)))
+
+    highest = 1.0 + 2.0 * max(
+        sum(steps) for trace in replay.runs.traces for steps in replay.predictions(policy, trace).values()
+    )
+    threshold = gate_replay.bisect(count, computed, highest=highest, rounds=ROUNDS)
+    return replay.decide(dataclasses.replace(policy, threshold=threshold))

@@ -1,0 +1,1 @@
+"""Judge a calibration on runs it was not fitted to."""

@@ -1,0 +1,145 @@
+"""Generate the tables in ``docs/benchmarks.md`` from the raw results in ``docs/benchmarks``, or check that they are fresh.
+
+python tools/docs/benchmarks_page.py            # write it when it changed, and print what its text speaks of
+python tools/docs/benchmarks_page.py --check    # exit 1 when it is stale, write nothing
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from easyteacache.bench import report
+from easyteacache.bench.curves import OWN, Standing
+from easyteacache.bench.results import Results, load
+from easyteacache.files import atomic_write
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+RAW = PAGE.with_suffix("")
+#: What the tables of leads call a file's case, in their order.
+LABELS = {
+    ("digits-50", "4x16x16@50"): "4×16×16, 50 steps",
+    ("digits-50", "1x16x16@50"): "1×16×16, 50 steps",
+    ("digits-50", "4x20x20@50"): "4×20×20, 50 steps",
+    ("digits-25", "4x16x16@25"): "4×16×16, 25 steps",
+    ("digits-25", "1x16x16@25"): "1×16×16, 25 steps",
+    ("digits-25", "4x20x20@25"): "4×20×20, 25 steps",
+    ("flux-50", "1x16x16@50"): "FLUX 1×16×16, 50 steps",
+}
+#: Evenly spaced steps by this project's own runtime: a baseline, and nobody else's code.
+RUNTIME = "easyteacache runtime"
+_MARKED = re.compile(r"<!-- generated: (?P<what>[^>]+) -->\n.*?<!-- end of generated -->", re.DOTALL)
+
+Cases = Mapping[tuple[str, str], Mapping[str, Any]]
+Asked = Callable[[Standing], bool]
+
+
+@click.command(help=__doc__)
+@click.option("--check", is_flag=True, help="Exit 1 when the page is stale; write nothing.")
+def main(check: bool) -> None:
+    """Entry point."""
+    cases, present = read(), PAGE.read_text(encoding="utf-8")
+    fresh = with_tables(present, cases)
+    if fresh != present and check:
+        click.echo(f"docs/{PAGE.name} is stale: run python tools/docs/benchmarks_page.py", err=True)
+        sys.exit(1)
+    if fresh == present:
+        click.echo(f"docs/{PAGE.name} is fresh")
+    else:
+        atomic_write.write_text(PAGE, fresh)
+        click.echo(f"wrote docs/{PAGE.name}")
+    click.echo("\n".join(remarks(cases)))
+
+
+def read(folder: Path = RAW) -> Cases:
+    """(file, case) → what the benchmark's own report says of it."""
+    files: dict[str, Results] = {path.stem: load(path) for path in sorted(folder.glob("*.json"))}
+    return {(name, case["case"]): case for name, results in files.items() for case in report.tables(results)}
+
+
+def with_tables(page: str, cases: Cases) -> str:
+    """``page`` with every marked table generated anew."""
+
+    def table(found: re.Match[str]) -> str:
+        what = found["what"]
+        return f"<!-- generated: {what} -->\n\n{_table(what, cases)}\n\n<!-- end of generated -->"
+
+    return _MARKED.sub(table, page)
+
+
+def remarks(cases: Cases) -> Iterator[str]:
+    """What the text of the page says of all cases together."""
+    bounds: dict[str, list[tuple[float, str]]] = {"all others": [], "hold": []}
+    for key, case in cases.items():
+        for at in case["targets"]:
+            for one in at["differences"]:
+                where = f"{LABELS[key]}, {at['target']:g}x"
+                value = one.psnr.low if one.against == "all others" else one.psnr.mean
+                if one.against in bounds and (one.against != "hold" or at["target"] >= 2):
+                    bounds[one.against].append((value, where))
+    for against, what in (("all others", "lowest bound of a 95 % interval"), ("hold", "over the best hold-type cache")):
+        for steps in ("50 steps", "25 steps"):
+            found = sorted(each for each in bounds[against] if steps in each[1])
+            (low, first), (high, last) = found[0], found[-1]
+            yield f"{what}, {steps}: {low:.1f} dB ({first}) to {high:.1f} dB ({last})"
+
+
+def _table(what: str, cases: Cases) -> str:
+    if what == "lead over everything else":
+        return _leads(cases, lambda one: one.cell.kind != OWN)
+    if what == "lead over other projects":
+        return _leads(cases, lambda one: one.cell.kind != OWN and one.cell.family != RUNTIME)
+    file, _, case = what.partition(" ")
+    if (file, case) not in cases:
+        raise click.ClickException(
+            f"docs/{PAGE.name}: no results for the table {what!r}; expected one of {list(cases)}"
+        )
+    return _standings(cases[file, case])
+
+
+def _leads(cases: Cases, asked: Asked) -> str:
+    rows = []
+    for key, label in LABELS.items():
+        if key in cases:
+            rows.append([label, *(_lead(at["standings"], asked) for at in cases[key]["targets"])])
+    return _markdown(next(iter(cases.values())), rows)
+
+
+def _lead(standings: Mapping[str, Standing], asked: Asked) -> str:
+    [own] = [one for one in standings.values() if one.cell.kind == OWN]
+    others = [one for one in standings.values() if asked(one)]
+    mean = own.psnr.mean - max(one.psnr.mean for one in others)
+    return f"{mean:+.1f} ({own.worst - max(one.worst for one in others):+.1f})".replace("-", "−")
+
+
+def _standings(case: Mapping[str, Any]) -> str:
+    targets = [at["standings"] for at in case["targets"]]
+    names = sorted({name for at in targets for name in at}, key=lambda name: _place(name, targets))
+    rows = []
+    for name in names:
+        found = [at.get(name) for at in targets]
+        bold = "**" if any(one is not None and one.cell.kind == OWN for one in found) else ""
+        shown = ["–" if one is None else f"{bold}{one.psnr.mean:.1f} ({one.worst:.1f}){bold}" for one in found]
+        rows.append([f"{bold}{name}{bold}", *shown])
+    return _markdown(case, rows)
+
+
+def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, ...]:
+    """By the mean at 2×, best first; those that do not get there last."""
+    twice = targets[1].get(name)
+    return (1.0, 0.0) if twice is None else (0.0, -twice.psnr.mean)
+
+
+def _markdown(case: Mapping[str, Any], rows: list[list[str]]) -> str:
+    heads = [f"{at['target']:g}×" for at in case["targets"]]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Turn the published MagCache ratios into registry records of method ``magcache``.
+
+    python tools/published/import_magcache.py            # write registry/**/*.json
+    python tools/published/import_magcache.py --check    # only compare; exit status 1 when a file differs
+
+Interleaved lists become one list a branch, the value that loaders put in front (1) is written out, and lists of one model for
+several step counts become buckets of one record. A record that somebody has revised since is never overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT, ROOT / "tools"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import import_published  # noqa: E402
+
+from easyteacache.errors import InvalidCalibration  # noqa: E402
+from easyteacache.records import model_key  # noqa: E402
+from easyteacache.records.calibration import SCHEMA_VERSION, BranchRatios, Bucket, Calibration, OperatingPoint  # noqa: E402
+from easyteacache.records.provenance import Provenance  # noqa: E402
+from published import magcache, records  # noqa: E402
+from published.magcache import Fact, Target  # noqa: E402
+
+FACTS = ROOT / "tools" / "published" / "mag_ratios.json"
+AUTHORS = ("Zehong-Ma/MagCache", "kandinskylab/kandinsky-5")
+Branches = dict[str, tuple[float, ...]]
+
+
+def build_all(facts: Sequence[Fact]) -> dict[str, Calibration]:
+    """Registry key → record.
+
+    Raises:
+        ValueError: a list belongs to no record and has no reason to be left out, or a record has no list.
+    """
+    built = {target.key: build(target, facts) for target in magcache.TARGETS}
+    used = {id(fact) for target in magcache.TARGETS for fact, _ in chosen(target, facts)}
+    for fact in facts:
+        if id(fact) not in used and magcache.reason_to_leave_out(fact) is None:
+            raise ValueError(f"{fact['model_key']}, {fact['num_steps']} steps: no record takes this list")
+    return built
+
+
+def build(target: Target, facts: Sequence[Fact]) -> Calibration:
+    """The record of one target."""
+    found = list(chosen(target, facts))
+    if not found:
+        raise ValueError(f"{target.key}: no published list")
+    by_steps: dict[int, list[tuple[Fact, str | None]]] = {}
+    for fact, branch in found:
+        by_steps.setdefault(fact["num_steps"], []).append((fact, branch))
+    buckets = [_bucket(target, steps, lists) for steps, lists in sorted(by_steps.items())]
+    branches = list(dict.fromkeys(entry.branch for bucket in buckets for entry in bucket.magnitude_ratios))
+    return Calibration.from_mapping(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "model_key": target.key,
+            "revision": 1,
+            "status": "published",
+            "title": target.title,
+            "modality": target.modality,
+            "method": "magcache",
+            "signal": "unknown",
+            "signal_source": "MagCache takes no signal: its ratios say for each step what to expect.",
+            "fitted_output": "block_residual",
+            "branches": branches,
+            "buckets": [bucket.model_dump() for bucket in buckets],
+            "provenance": _provenance(target, [fact for fact, _ in found]).model_dump(),
+            "notes": [*target.notes, *_notes([fact for fact, _ in found])],
+        },
+        where=target.key,
+    )
+
+
+def chosen(target: Target, facts: Sequence[Fact]) -> Iterator[tuple[Fact, str | None]]:
+    """The facts of a target, each with the one branch it holds where its layout does not say."""
+    branches = dict(target.facts)
+    for fact in facts:
+        printed = {source["repo"] for source in fact["sources"]}
+        foreign = target.repository is not None and target.repository not in printed
+        if fact["model_key"] in branches and not foreign and magcache.reason_to_leave_out(fact) is None:
+            yield fact, branches[fact["model_key"]]
+
+
+def _bucket(target: Target, steps: int, lists: Sequence[tuple[Fact, str | None]]) -> Bucket:
+    ratios: Branches = {}
+    for fact, branch in lists:
+        for name, values in _branches(fact, branch).items():
+            if len(values) != steps:
+                raise ValueError(f"{target.key}: {len(values)} ratios for {steps} steps")
+            if ratios.setdefault(name, values) != values:
+                raise ValueError(f"{target.key}: two different lists for {name}; give one of them a record of its own")
+    advice = next(filter(None, (_advice(fact) for fact, _ in lists)), None)
+    return Bucket(
+        num_steps=steps,
+        magnitude_ratios=tuple(BranchRatios(branch=name, ratios=values) for name, values in ratios.items()),
+        max_consecutive_skips=None if advice is None else advice["K"],
+        skip_window_fraction=None if advice is None else (advice["retention_ratio"], 1.0),
+        operating_points=() if advice is None else (_operating_point(advice),),
+    )
+
+
+def _branches(fact: Fact, branch: str | None) -> Branches:
+    """The list of every branch, one value a step."""
+    names = (branch,) if branch else magcache.LAYOUTS[fact["layout"]]
+    printed = [1.0] * fact["prepended_ones"] + [float(value) for value in fact["ratios"]]
+    return {name: tuple(printed[offset :: len(names)]) for offset, name in enumerate(names)}
+
+
+def _advice(fact: Fact) -> Fact | None:
+    """What MagCache's authors recommend for this list; for other people's lists they recommend nothing."""
+    authors = any(source["repo"].startswith("Zehong-Ma/") for source in fact["sources"])
+    advice: Fact | None = fact["recommended"] if authors else None
+    return advice
+
+
+def _operating_point(advice: Fact) -> OperatingPoint:
+    return OperatingPoint(
+        threshold=float(advice["magcache_thresh"]),
+        evidence="reported",
+        note=f"Recommended in the README of {advice['source'].removesuffix(' README')}: threshold of the accumulated "
+        f"|1 − ratio|, at most {advice['K']} steps in a row, the first {advice['retention_ratio']:.0%} computed",
+    )
+
+
+def _notes(facts: Sequence[Fact]) -> Iterator[str]:
+    yield (
+        "A ratio is ‖residual of the step‖ / ‖residual of the step before‖. For another step count its users take the nearest "
+        "ratio of each branch."
+    )
+    if any(_advice(fact) for fact in facts):
+        yield "The source rounds the number of steps computed at the start down; this record's window rounds up."
+    else:
+        yield "The source recommends no threshold, run length or retention for this model."
+
+
+def _provenance(target: Target, facts: Sequence[Fact]) -> Provenance:
+    printed = {
+        (source["repo"], source["path"], source["line"]): records.source_of(source)
+        for fact in facts
+        for source in fact["sources"]
+    }
+    # First the original: the method's authors, or the model's own where they measured them themselves.
+    sources = sorted(printed.values(), key=lambda source: source.repository not in AUTHORS)
+    licences = [source.license for source in sources if source.license]
+    return Provenance(
+        license=licences[0] if licences and sources[0].license else None,
+        checkpoint=target.checkpoint,
+        sources=tuple(sources),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=Path, default=FACTS, help="the published ratios (default: %(default)s)")
+    parser.add_argument(
+        "--registry", type=Path, default=ROOT / "registry", help="where records go (default: %(default)s)"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file differs")
+    options = parser.parse_args(arguments)
+    built = build_all(json.loads(options.facts.read_text(encoding="utf-8")))
+    differing = []
+    for key, record in sorted(built.items()):
+        try:
+            if not import_published.write(record, options.registry, check=options.check):
+                differing.append(str(model_key.path_of(key)))
+        except (import_published.RefusedOverwrite, InvalidCalibration) as error:
+            print(f"refused: {error}", file=sys.stderr)
+            return 2
+    verb = "differs" if options.check else "written"
+    for name in differing:
+        print(f"{verb}: {name}")
+    print(f"{len(built)} records; {len(differing)} files {'different' if options.check else 'written'}.")
+    return 1 if options.check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Make the bundled calibration of the reference model: the four commands a user would type, and nothing else.
+
+The traces are kept in the repository and so is what sampling the candidate plans gave, so that the record can be made again in a
+minute; ``--record`` makes both anew, in some hours.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACES = ROOT / "tests" / "fixtures" / "traces" / "reference"
+# What sampling the candidates gave: with it, the record is made again without sampling, to the byte.
+MEASURED = TRACES / "measured.json"
+RECORD = ROOT / "registry" / "reference" / "moving-digits.json"
+VIDEOS = ("--size", "16x16", "--size", "24x24", "--size", "32x32", "--frames", "4")
+IMAGES = ("--size", "16x16", "--frames", "1")
+STEP_COUNTS = (50, 25)
+# Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
+MEASURE = ("--measure", "reference", "--measure-runs", "144", "--measure-batch", "48")
+LABELS = (
+    *("--title", "Moving digits, the reference model", "--license", "Apache-2.0"),
+    *("--author", "The EasyTeaCache authors", "--modality", "video"),
+)
+
+
+@click.command()
+@click.option("--record", "record_traces", is_flag=True, help="Record the traces again with the model, then solve.")
+@click.option("--runs", default=20, show_default=True, type=click.IntRange(6), help="With --record: runs per setting.")
+@click.option("--check", is_flag=True, help="Change nothing; fail when the record is not what the traces give.")
+def main(record_traces: bool, runs: int, check: bool) -> None:
+    """Solve and validate registry/reference/moving-digits.json from the traces in tests/fixtures/traces/reference."""
+    if record_traces:
+        _record(runs)
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / RECORD.name
+        if RECORD.exists():
+            # So that a changed record is its next revision.
+            shutil.copyfile(RECORD, fresh)
+        kept = fresh.with_name(f"{fresh.name}.measured.json")
+        if MEASURED.exists() and not record_traces:
+            shutil.copyfile(MEASURED, kept)
+        _easyteacache("solve", str(TRACES), "--out", str(fresh), *MEASURE, *LABELS)
+        _easyteacache("validate", str(fresh), "--traces", str(TRACES), "--write")
+        if check:
+            _compare(fresh)
+            return
+        RECORD.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, MEASURED)
+        shutil.copyfile(fresh, RECORD)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "index_registry.py")], check=True)
+
+
+def _record(runs: int) -> None:
+    for steps in STEP_COUNTS:
+        with tempfile.TemporaryDirectory() as folder:
+            for shapes in (VIDEOS, IMAGES):
+                _easyteacache(
+                    "record", "reference", "--out", folder, "--num-prompts", str(runs), "--steps", str(steps), *shapes
+                )
+            target = TRACES / f"steps-{steps}.safetensors"
+            target.unlink(missing_ok=True)
+            _easyteacache("traces", "merge", str(target), folder)
+
+
+def _compare(fresh: Path) -> None:
+    """Same bytes here; another machine's linear algebra may differ in the last bits, which validation allows for."""
+    if fresh.read_bytes() != RECORD.read_bytes():
+        raise click.ClickException(f"{RECORD.relative_to(ROOT)} is stale: run python tools/reference/calibrate.py")
+    click.echo(f"{RECORD.relative_to(ROOT)} is what its traces give")
+
+
+def _easyteacache(*arguments: str) -> None:
+    finished = subprocess.run([sys.executable, "-m", "easyteacache.cli.main", *arguments], check=False)
+    if finished.returncode:
+        raise click.ClickException(f"easyteacache {arguments[0]} failed")
+
+
+if __name__ == "__main__":
+    main()
