@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from easyteacache import _former_paths
 from easyteacache._version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from easyteacache.records.calibration import Calibration as Calibration
     from easyteacache.registry.registry import Registry as Registry
     from easyteacache.teacache import TeaCache as TeaCache
+
+_former_paths.install()
 
 _HOME = {
     "Calibration": "easyteacache.records.calibration",
