@@ -20,7 +20,7 @@ from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "supported-models.md"
-TESTS = ROOT / "tests" / "integrations"
+TESTS = ROOT / "tests" / "integrations" / "diffusers"
 
 HEAD = """# Supported models
 

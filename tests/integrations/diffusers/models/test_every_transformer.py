@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import pytest
 import torch
-from tiny_transformers import CASES, adapter_named, arguments, build
+from tiny_transformers import CASES, adapter_named, arguments, build, run
 
 from easyteacache.integrations.diffusers import adapter_for, adapters, located, timestep_plan
 from easyteacache.integrations.diffusers.call_arguments import Arguments
@@ -20,32 +19,6 @@ pytestmark = [
 
 STEPS = 5
 NAMES = sorted(CASES)
-
-
-def flat(output: Any) -> torch.Tensor:
-    """Everything a transformer returned, as one vector."""
-    if isinstance(output, torch.Tensor):
-        return output.flatten().double()
-    values = output.values() if hasattr(output, "values") else output
-    return torch.cat([flat(value) for value in values if value is not None])
-
-
-@torch.no_grad()
-def run(
-    model: Any, name: str, *, branches=("cond", "uncond"), contexts: bool = True, steps: int = STEPS
-) -> torch.Tensor:
-    """All outputs of one run; the branches in turn at every step."""
-    outputs = []
-    for step in range(steps):
-        for branch in branches:
-            context = (
-                model.cache_context(branch)
-                if contexts and hasattr(model, "cache_context")
-                else contextlib.nullcontext()
-            )
-            with context:
-                outputs.append(flat(model(**arguments(name, step, branch))))
-    return torch.stack(outputs)
 
 
 class Watch:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easyteacache.errors import InvalidCalibration
-from easyteacache.policy.policy import (Policy, RetiredCalibration, Setting, resolve)
-from easyteacache.registry.registry import Found
-from easyteacache.policy.curves import (SigmaProfile, blend_profiles)
+from easyteacache.policy.curves import SigmaProfile, blend_profiles
+from easyteacache.policy.policy import Policy, RetiredCalibration, Setting, resolve
 from easyteacache.policy.source import Resolver
+from easyteacache.registry.registry import Found
 
 Make = Callable[..., Any]
 CAUTIOUS = "No threshold, speedup or max_error given: threshold 0.1 is the record's most cautious operating point."

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy.policy import (Policy, Setting, resolve)
+from easyteacache.policy.policy import Policy, Setting, resolve
 from easyteacache.policy.source import FixedPolicy
 
 Make = Callable[..., Any]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from easyteacache.audit.identify import Known, Match, find_literals, identify, identify_path, identify_text
 from easyteacache.records import calibration
-from easyteacache.audit.identify import (Known, Match, find_literals, identify, identify_path, identify_text)
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = [

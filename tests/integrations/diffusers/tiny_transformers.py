@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import diffusers
@@ -43,3 +44,27 @@ def arguments(name: str, step: int, branch: str, *, steps: int = 8) -> Arguments
 def adapter_named(name: str) -> Adapter:
     """The adapter of class ``name``."""
     return next(adapter for adapter in adapters() if adapter.transformer == name)
+
+
+def flat(output: Any) -> torch.Tensor:
+    """Everything a transformer returned, as one vector."""
+    if isinstance(output, torch.Tensor):
+        return output.flatten().double()
+    values = output.values() if hasattr(output, "values") else output
+    return torch.cat([flat(value) for value in values if value is not None])
+
+
+@torch.no_grad()
+def run(model: Any, name: str, *, branches=("cond", "uncond"), contexts: bool = True, steps: int = 5) -> torch.Tensor:
+    """All outputs of one run; the branches in turn at every step."""
+    outputs = []
+    for step in range(steps):
+        for branch in branches:
+            context = (
+                model.cache_context(branch)
+                if contexts and hasattr(model, "cache_context")
+                else contextlib.nullcontext()
+            )
+            with context:
+                outputs.append(flat(model(**arguments(name, step, branch))))
+    return torch.stack(outputs)

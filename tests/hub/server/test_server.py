@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .hub_process import TOKENS, HubProcess
+from ..hub_process import TOKENS, HubProcess
 
 DATASET = {"repo_type": "dataset"}
 

@@ -22,11 +22,11 @@ from easyteacache.records.calibration import save
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
-from .conftest import build_folder
+from ..conftest import build_folder
+from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
-from .solved import KEY, Solved
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(
 def test_runs_of_the_maintainers_are_judged_too(tool: ModuleType, case: Case, tmp_path: Path) -> None:
     from easyteacache.records.trace_set import TraceSet
 
-    from .solved import build_run
+    from ..solved import build_run
 
     TraceSet(build_run(seed) for seed in range(100, 104)).save(tmp_path / "own.safetensors")
     result = judge(tool, case, "--heldout", str(tmp_path / "own.safetensors"))

@@ -9,10 +9,9 @@ import accelerate
 import pytest
 import torch
 from diffusers.hooks import apply_group_offloading
-from test_every_transformer import flat, run
 from tiny_case import noise
 from tiny_pipelines import flux, sample, wan
-from tiny_transformers import CASES, arguments, build
+from tiny_transformers import CASES, arguments, build, flat, run
 
 from easyteacache import TeaCache
 from easyteacache.errors import AttachError

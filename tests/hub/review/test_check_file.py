@@ -8,7 +8,7 @@ import pytest
 
 from easyteacache.hub.review.check_record import MEANINGS, check_file
 
-VALID = Path(__file__).parent.parent / "fixtures" / "records" / "valid"
+VALID = Path(__file__).parents[2] / "fixtures" / "records" / "valid"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from easyteacache.solver.validation.validate import validate
 Array = NDArray[np.float64]
 MakeSet = Callable[..., TraceSet]
 STEPS, SIZE = 16, 6
-REFERENCE_TRACES = Path(__file__).parents[1] / "fixtures" / "traces" / "reference" / "steps-25.safetensors"
+REFERENCE_TRACES = Path(__file__).parents[2] / "fixtures" / "traces" / "reference" / "steps-25.safetensors"
 
 
 # A model that is known: the exact velocity of a mixture of points ---------------------------------------------------------

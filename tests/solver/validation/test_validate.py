@@ -18,7 +18,7 @@ from easyteacache.solver.validation.validate import validate, validate_files
 from easyteacache.solver.validation.verdict import Report
 
 MakeSet = Callable[..., TraceSet]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

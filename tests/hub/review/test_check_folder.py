@@ -12,9 +12,9 @@ import pytest
 from easyteacache.records.calibration import save
 from easyteacache.registry import index
 
-from .conftest import Program, build_folder, build_record
+from ..conftest import Program, build_folder, build_record
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from easyteacache.hub.remote import Remote
 from easyteacache.hub.store import Store
 from easyteacache.registry import index
 
-from .conftest import build_folder, build_record
-from .hub_process import TOKENS, HubProcess
+from ..conftest import build_folder, build_record
+from ..hub_process import TOKENS, HubProcess
+from ..solved import KEY, Solved
 from .olah_process import olah_process
-from .solved import KEY, Solved
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege there")
 

@@ -11,8 +11,8 @@ import torch
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy.policy import (Policy, Setting, resolve)
-from easyteacache.policy.source import (FixedPolicy, Resolver)
+from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.source import FixedPolicy, Resolver
 
 Make = Callable[..., Any]
 STEPS = 8
@@ -170,7 +170,9 @@ def test_the_nearer_bucket_s_plan_keeps_to_its_own_window(make_record: Make, buc
         assert policy.max_consecutive_skips == other.get("max_consecutive_skips")
 
 
-def test_between_lengths_the_nearer_one_s_corrections_are_used_and_a_blend_has_none(make_record: Make, bucket: Make) -> None:
+def test_between_lengths_the_nearer_one_s_corrections_are_used_and_a_blend_has_none(
+    make_record: Make, bucket: Make
+) -> None:
     threshold = {"threshold": 0.2, "speedup": 2.0, "evidence": "replayed"}
     record = make_record(
         bucket(1000, num_steps=STEPS, operating_points=[threshold, fitted()]),

@@ -11,7 +11,7 @@ from typing import Any
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.registry import index
 
-from .solved import KEY, Solved, build_run
+from ..solved import KEY, Solved, build_run
 
 FILE = f"{KEY}.json"
 

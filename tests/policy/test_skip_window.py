@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyteacache.policy.policy import (Policy, Setting, resolve)
+from easyteacache.policy.policy import Policy, Setting, resolve
 
 Make = Callable[..., Any]
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_every_transformer import flat
-from tiny_transformers import adapter_named, arguments, build
+from tiny_transformers import adapter_named, arguments, build, flat
 
 from easyteacache import TeaCache
 from easyteacache.integrations.diffusers import located

@@ -11,7 +11,7 @@ from diffusers.models.cache_utils import CacheMixin
 
 from easyteacache.integrations.diffusers import adapters
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_the_page_is_fresh():
