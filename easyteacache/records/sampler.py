@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from easyteacache.records.provenance import Record, ShortText
+from easyteacache.records.fields import Record, ShortText
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
 
 #: Largest difference of two signatures of one sampler, as a share of the largest state. See docs/runtime.md for the
 #: differences measured within one sampler and between neighbouring ones.
@@ -30,7 +34,6 @@ MOST_CALLS = 2000
 
 EULER = "FlowMatchEulerDiscreteScheduler"
 
-Array = NDArray[np.float64]
 Prediction = Literal["velocity", "epsilon", "x0", "v", "unknown"]
 Levels = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=2, max_length=MOST_CALLS + 1)]
 Signature = Annotated[tuple[float, ...], Field(min_length=2, max_length=MOST_CALLS + 1)]
@@ -84,6 +87,8 @@ class SamplerRecord(Record):
 
 def known_outputs(calls: int) -> Array:
     """The fixed noise and outputs of a signature ``(calls + 1,)``: cos(1 + 2.399963229728653 i), each within [−1, 1]."""
+    import numpy as np
+
     return np.asarray(np.cos(1.0 + GOLDEN_ANGLE * np.arange(calls + 1)))
 
 
@@ -93,6 +98,8 @@ def signature_of(sampler_map: ArrayLike) -> tuple[float, ...]:
     Raises:
         ValueError: the map is not square.
     """
+    import numpy as np
+
     rows = np.asarray(sampler_map, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[0] != rows.shape[1]:
         raise ValueError(f"expected a square map with one row a state, found shape {rows.shape}")
@@ -104,6 +111,8 @@ def signature_of(sampler_map: ArrayLike) -> tuple[float, ...]:
 
 def euler_map(levels: ArrayLike) -> Array:
     """The map ``(N + 1, N + 1)`` of Euler's flow-matching sampler over N + 1 noise levels: x ← x + (σ_{i+1} − σ_i) output_i."""
+    import numpy as np
+
     steps = np.diff(np.asarray(levels, dtype=np.float64))
     count = len(steps) + 1
     rows = np.zeros((count, count))
@@ -114,6 +123,8 @@ def euler_map(levels: ArrayLike) -> Array:
 
 def difference(a: Sequence[float], b: Sequence[float]) -> float:
     """Largest difference of two signatures as a share of the largest state of ``a``; infinite where their lengths differ."""
+    import numpy as np  # only here: a record is read without it
+
     if len(a) != len(b):
         return math.inf
     one, other = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
