@@ -26,7 +26,10 @@ TOLERANCE = 1e-3
 DECIMALS = 9
 #: 2π / φ², radians: no two of the known outputs are ever alike.
 GOLDEN_ANGLE = 2.399963229728653
+#: Most calls of a run whose levels and signature are kept.
 MOST_CALLS = 2000
+#: What diffusers' schedulers call a constant flow-matching time shift in their configurations.
+SHIFT_NAMES = ("shift", "flow_shift")
 
 EULER = "FlowMatchEulerDiscreteScheduler"
 
@@ -40,7 +43,7 @@ class SamplerRecord(Record):
     """The sampler of a run: what it is called, where it calls the model, and what it does with the outputs."""
 
     name: ShortText = Field(description="Class of the sampler, for people; `signature` is what is compared.")
-    calls: Annotated[int, Field(ge=1, le=MOST_CALLS)] = Field(description="Model calls N of one run, 1 to 2000.")
+    calls: Annotated[int, Field(ge=1, le=100_000)] = Field(description="Model calls N of one run, 1 to 100000.")
     calls_per_step: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="Most model calls of one sampler step, 1 to 16: 1 for most samplers, 2 for Heun's."
     )
