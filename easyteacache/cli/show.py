@@ -93,9 +93,7 @@ def _facts(found: Found) -> Iterator[tuple[str, object]]:
 
 
 def _adapters(adapters: Sequence[ActiveAdapter]) -> str | None:
-    scaled = (
-        adapter.name + ("" if adapter.scale is None else f" × {adapter.scale:g}") for adapter in adapters
-    )
+    scaled = (adapter.name + ("" if adapter.scale is None else f" × {adapter.scale:g}") for adapter in adapters)
     return ", ".join(scaled) or None
 
 

@@ -247,7 +247,9 @@ class BucketFields(Record):
                 f"{of} in a bucket without num_steps: they hold for one number of steps, which it must say"
             )
         if rows != self.num_steps:
-            raise ValueError(f"{rows} {of if of == 'rows' else f'rows of {of}'}; expected one a step, num_steps = {self.num_steps}")
+            raise ValueError(
+                f"{rows} {of if of == 'rows' else f'rows of {of}'}; expected one a step, num_steps = {self.num_steps}"
+            )
 
     @property
     def setting(self) -> tuple[int, int, float]:

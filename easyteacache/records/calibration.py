@@ -234,7 +234,9 @@ class Calibration(Record):
             if kind is not None and getattr(point, kind) is None:
                 raise ValueError(f"{where} is no {kind}; method {kind} has nothing else")
             if kind != "preset" and point.preset is not None:
-                raise ValueError(f"{where} is a preset; expected it in a record of method 'preset', found {self.method!r}")
+                raise ValueError(
+                    f"{where} is a preset; expected it in a record of method 'preset', found {self.method!r}"
+                )
 
     def _check_size(self) -> None:
         weights = sum(
@@ -307,7 +309,9 @@ def _without_schema(content: dict[str, Any], where: str) -> dict[str, Any]:
         return content
     found = content[SCHEMA_FIELD]
     if not isinstance(found, str) or len(found) > _MAX_SCHEMA_FIELD:
-        reason = f"{SCHEMA_FIELD}: expected text of at most {_MAX_SCHEMA_FIELD} characters, found {strict_json.shown(found)}"
+        reason = (
+            f"{SCHEMA_FIELD}: expected text of at most {_MAX_SCHEMA_FIELD} characters, found {strict_json.shown(found)}"
+        )
         raise InvalidCalibration(where, reason, rule=f"{RULES}.schema")
     return {name: value for name, value in content.items() if name != SCHEMA_FIELD}
 

@@ -78,13 +78,19 @@ class Evidence(Record):
         description="What the figures are of: `relative-l2`, `psnr`, `ssim`, `lpips`, `vbench` … as the source names it.",
         examples=["relative-l2", "psnr"],
     )
-    value: float | None = Field(default=None, description="Mean over runs, any finite number in the metric's unit (dimensionless, dB …).")
-    p50: float | None = Field(default=None, description="Median over runs, any finite number in the metric's unit (dimensionless, dB …).")
+    value: float | None = Field(
+        default=None, description="Mean over runs, any finite number in the metric's unit (dimensionless, dB …)."
+    )
+    p50: float | None = Field(
+        default=None, description="Median over runs, any finite number in the metric's unit (dimensionless, dB …)."
+    )
     p90: float | None = Field(
         default=None,
         description="What nine of ten runs are at least as good as, any finite number in the metric's unit (dimensionless, dB …).",
     )
-    worst: float | None = Field(default=None, description="The worst run's, any finite number in the metric's unit (dimensionless, dB …).")
+    worst: float | None = Field(
+        default=None, description="The worst run's, any finite number in the metric's unit (dimensionless, dB …)."
+    )
     runs: Count | None = Field(default=None, description="Runs it was found on, at least 1.")
     compared_with: LongText | None = Field(
         default=None, description="What the samples were compared with; absent: the uncached sample of the same seed."
@@ -109,7 +115,9 @@ class Evidence(Record):
         default=None, description="Verified evidence: SHA-256 of the list of prompts it was repeated on."
     )
     by: ShortText | None = Field(default=None, description="Verified evidence: who repeated it.")
-    date: IsoDate | None = Field(default=None, description="Date of the measurement, YYYY-MM-DD; verified evidence has one.")
+    date: IsoDate | None = Field(
+        default=None, description="Date of the measurement, YYYY-MM-DD; verified evidence has one."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Evidence:
@@ -121,7 +129,9 @@ class Evidence(Record):
         if self.kind == "verified":
             missing = [name for name in _FOR_VERIFIED if getattr(self, name) is None]
             if missing:
-                raise ValueError(f"{', '.join(missing)} missing; verified evidence says on what it was repeated, by whom and when")
+                raise ValueError(
+                    f"{', '.join(missing)} missing; verified evidence says on what it was repeated, by whom and when"
+                )
         elif self.prompts_sha256 is not None or self.by is not None:
             raise ValueError(f"prompts_sha256 and by belong to verified evidence; this is {self.kind}")
         return self
@@ -133,7 +143,9 @@ class Evidence(Record):
         if self.metric is not None and not figures:
             raise ValueError(f"metric is {self.metric!r} without a figure; expected value, p50, p90 or worst")
         if self.kind == "published" and self.metric is not None:
-            raise ValueError(f"published evidence has no quality figure, found {self.metric}; such a figure is 'reported'")
+            raise ValueError(
+                f"published evidence has no quality figure, found {self.metric}; such a figure is 'reported'"
+            )
         if self.kind == "reported" and self.metric is None:
             raise ValueError("reported evidence is a source's own quality figure; without one it is 'published'")
         if self.metric == RELATIVE_L2:

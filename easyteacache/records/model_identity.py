@@ -15,7 +15,9 @@ class ActiveAdapter(Record):
     """An adapter (LoRA and its kin) that was active in the model."""
 
     name: ShortText = Field(description="What the adapter is called, where it can be a Hub repository id.")
-    scale: float | None = Field(default=None, description="Weight it was active with, dimensionless, any finite number.")
+    scale: float | None = Field(
+        default=None, description="Weight it was active with, dimensionless, any finite number."
+    )
 
 
 class ModelIdentity(Record):
@@ -25,7 +27,8 @@ class ModelIdentity(Record):
         default=None, description="Class of the transformer.", examples=["WanTransformer3DModel"]
     )
     configuration_sha256: Sha256 | None = Field(
-        default=None, description="SHA-256 of the transformer's configuration, as in an alias of kind `transformer_class`."
+        default=None,
+        description="SHA-256 of the transformer's configuration, as in an alias of kind `transformer_class`.",
     )
     checkpoint: ShortText | None = Field(
         default=None,

@@ -26,7 +26,10 @@ class OperatingPoint(Record):
         json_schema_extra={
             "allOf": [
                 {"oneOf": [given(name) for name in _KINDS]},
-                {"if": {"not": given("threshold")}, "then": {"not": {"anyOf": [{"required": [n]} for n in BESIDE_A_THRESHOLD]}}},
+                {
+                    "if": {"not": given("threshold")},
+                    "then": {"not": {"anyOf": [{"required": [n]} for n in BESIDE_A_THRESHOLD]}},
+                },
             ]
         }
     )
@@ -48,9 +51,12 @@ class OperatingPoint(Record):
         description="Beside a threshold: what is predicted: the block stack's `residual`, its output before the head "
         "(`feature`), or the model's `output`.",
     )
-    plan: Plan | None = Field(default=None, description="Instead of a threshold: which steps are computed, and what the others are made of.")
+    plan: Plan | None = Field(
+        default=None, description="Instead of a threshold: which steps are computed, and what the others are made of."
+    )
     preset: Preset | None = Field(
-        default=None, description="Instead of either: settings of another engine's method; never applied by this project."
+        default=None,
+        description="Instead of either: settings of another engine's method; never applied by this project.",
     )
     computed_steps: StepCount | None = Field(
         default=None, description="Steps computed in one run (rounded mean over runs for a threshold), at least 1."
@@ -62,13 +68,19 @@ class OperatingPoint(Record):
         kinds = [name for name in _KINDS if getattr(self, name) is not None]
         if len(kinds) != 1:
             found = " and ".join(kinds) or "none"
-            raise ValueError(f"an operating point has a threshold, a plan or a preset, exactly one of them; found {found}")
+            raise ValueError(
+                f"an operating point has a threshold, a plan or a preset, exactly one of them; found {found}"
+            )
         beside = [name for name in BESIDE_A_THRESHOLD if name in self.model_fields_set]
         if self.threshold is None and beside:
-            raise ValueError(f"{', '.join(beside)} beside a {kinds[0]}; they belong to a threshold, a plan says the same inside")
+            raise ValueError(
+                f"{', '.join(beside)} beside a {kinds[0]}; they belong to a threshold, a plan says the same inside"
+            )
         if self.plan is not None:
             if self.computed_steps not in (None, len(self.plan.computed)):
-                raise ValueError(f"computed_steps is {self.computed_steps}, the plan computes {len(self.plan.computed)}")
+                raise ValueError(
+                    f"computed_steps is {self.computed_steps}, the plan computes {len(self.plan.computed)}"
+                )
             told = (self.plan.predictor or FITTED, self.plan.coordinate, self.plan.applied_to)
             self.__dict__.update(zip(BESIDE_A_THRESHOLD, told, strict=True))
         return self

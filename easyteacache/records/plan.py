@@ -21,7 +21,9 @@ MAX_WEIGHT = 1000
 
 Coordinate = Literal["step", "timestep", "sigma"]
 AppliedTo = Literal["residual", "feature", "output"]
-Row = Annotated[tuple[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)], ...], Field(min_length=1, max_length=MAX_ROW)]
+Row = Annotated[
+    tuple[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)], ...], Field(min_length=1, max_length=MAX_ROW)
+]
 Rows = Annotated[tuple[Row, ...], Field(min_length=1, max_length=MAX_STEPS)]
 Computed = Annotated[tuple[StepIndex, ...], Field(min_length=1, max_length=MAX_STEPS)]
 
@@ -118,7 +120,9 @@ class Plan(Record):
                 f"predictor {self.predictor!r} and rows both fill reused steps; give one, or corrected = true"
             )
         if self.predictor is None and self.coordinate != "step":
-            raise ValueError(f"coordinate is {self.coordinate!r} without a predictor; rows are given per step, expected 'step'")
+            raise ValueError(
+                f"coordinate is {self.coordinate!r} without a predictor; rows are given per step, expected 'step'"
+            )
         if self.predictor is None and self.corrected and self.applied_to != "output":
             raise ValueError(
                 f"applied_to is {self.applied_to!r}; rows that correct are of model outputs, expected 'output'"
@@ -129,7 +133,9 @@ class Plan(Record):
             if any(b >= a for a, b in pairwise(self.levels)):
                 raise ValueError("levels must be strictly descending, from noise to sample")
         if self.computed[-1] >= len(rows):
-            raise ValueError(f"computed names step {self.computed[-1]}; the last of {len(rows)} rows is {len(rows) - 1}")
+            raise ValueError(
+                f"computed names step {self.computed[-1]}; the last of {len(rows)} rows is {len(rows) - 1}"
+            )
         computed, done = set(self.computed), 0
         for step, row in enumerate(rows):
             done += step in computed

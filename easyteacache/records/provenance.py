@@ -11,7 +11,6 @@ from easyteacache.errors import InvalidModelKey
 from easyteacache.records import model_key
 from easyteacache.records.fields import Count, FileName, IsoDate, LongText, Record, Sha256, ShortText
 
-
 _ALIAS_FORMS = {
     "hub_repository": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "'owner/name'"),
     "transformer_class": (re.compile(r"[A-Za-z_][A-Za-z0-9_]*@[0-9a-f]{64}"), "'Class@' and 64 hexadecimal digits"),

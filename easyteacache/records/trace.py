@@ -198,7 +198,9 @@ class Trace:
         if isinstance(header, TraceHeader1):
             if flat["sigmas"].shape != (steps + 1,):
                 shape = flat["sigmas"].shape
-                raise InvalidTrace(header.model_key, f"sigmas has shape {shape}; expected {(steps + 1,)}", rule="trace.shape")
+                raise InvalidTrace(
+                    header.model_key, f"sigmas has shape {shape}; expected {(steps + 1,)}", rule="trace.shape"
+                )
             header = _newest(header, flat["sigmas"])
         stored = flat.get(SAMPLER_MAP)
         sampler_map = _derived_map(header, flat["sigmas"]) if version_1 else _lower(stored, steps + 1)

@@ -127,7 +127,9 @@ def _headers(metadata: Any, where: str) -> tuple[int, Mapping[str, Any]]:
     version = content.get("trace_version") if isinstance(content, dict) else None
     if type(version) is not int or version not in HEADERS:
         known = ", ".join(map(str, HEADERS))
-        _refuse(where, f"trace_version is {version!r}, this release reads {known}; upgrade easyteacache", "trace.version")
+        _refuse(
+            where, f"trace_version is {version!r}, this release reads {known}; upgrade easyteacache", "trace.version"
+        )
     headers = content.get("runs")
     if not isinstance(headers, dict) or not headers:
         _refuse(where, "holds no runs", "trace.empty")

@@ -80,7 +80,9 @@ class TraceHeader(Record):
         calls = None if self.sampler is None else self.sampler.calls
         if calls not in (None, self.num_steps, self.total_steps):
             steps = " or ".join(str(count) for count in (self.num_steps, self.total_steps) if count is not None)
-            raise ValueError(f"the sampler calls the model {calls} times; expected as often as there are steps, {steps}")
+            raise ValueError(
+                f"the sampler calls the model {calls} times; expected as often as there are steps, {steps}"
+            )
         return self
 
     @property

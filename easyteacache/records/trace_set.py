@@ -16,8 +16,8 @@ import numpy as np
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
 from easyteacache.records import trace_file
-from easyteacache.records.provenance import TraceReference
 from easyteacache.records.model_identity import ModelIdentity
+from easyteacache.records.provenance import TraceReference
 from easyteacache.records.trace import CROSS, FEATURE_PREFIX, GUIDED, OUTPUT_PREFIX, SketchInfo, Trace, TraceHeader
 
 __all__ = [

@@ -36,7 +36,14 @@ from easyteacache.records.fields import (
 from easyteacache.records.plan import FITTED, Computed
 from easyteacache.records.provenance import Alias, Retirement, Source, TraceReference, check_traces
 from easyteacache.records.sampler import EULER, SamplerRecord
-from easyteacache.records.whole_record import check_aliases, check_branches, check_buckets, check_key, check_status, spelled
+from easyteacache.records.whole_record import (
+    check_aliases,
+    check_branches,
+    check_buckets,
+    check_key,
+    check_status,
+    spelled,
+)
 
 WeightRow = Annotated[tuple[Annotated[float, Field(ge=-1000, le=1000)], ...], Field(min_length=1, max_length=16)]
 WeightTable = Annotated[tuple[WeightRow, ...], Field(min_length=1, max_length=MAX_STEPS)]

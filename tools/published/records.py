@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from easyteacache.records.calibration import SCHEMA_VERSION, Bucket, Calibration, OperatingPoint
-from easyteacache.records.evidence import Evidence
 from easyteacache.records.provenance import Alias, Conditions, Provenance, ReportedFit, Source
 from published import aliases, meaning, sets, shapes, traps
 

@@ -24,8 +24,7 @@ from pydantic import ValidationError
 
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
 from easyteacache.files import strict_json
-from easyteacache.records import model_key, parsing
-from easyteacache.records import version_2
+from easyteacache.records import model_key, parsing, version_2
 from easyteacache.records.calibration import MAX_ITEMS, RULES, SCHEMA_FIELD, SCHEMA_VERSION, Calibration, upgraded
 from easyteacache.records.fields import PATTERN_MEANINGS
 from easyteacache.registry import bundled
