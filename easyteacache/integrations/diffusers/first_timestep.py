@@ -11,7 +11,7 @@ import torch
 
 SPAN = 1000.0
 #: Relative rounding of timesteps in single precision, a few operations long.
-ROUNDING = 1e-5
+ROUNDING = 1e-6
 
 
 def place_of(timestep: torch.Tensor, times: Sequence[float], *, span: float = SPAN, expected: int = 0) -> int | None:
@@ -29,26 +29,26 @@ def place_of(timestep: torch.Tensor, times: Sequence[float], *, span: float = SP
         return None
     values = timestep.detach().double().flatten()
     low, high = torch.stack((values.min(), values.max())).tolist()
-    if low != high and not bool(((values == low) | (values == high)).all()):
-        return None
-    rounding = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
-    slack = 0.0 if timestep.is_floating_point() else 1.0 - ROUNDING
-    spelled = (
-        (high, list(times)),
-        (high, [time / span for time in times]),
-        (low, [1.0 - time / span for time in times]),
-        (low, [span - time for time in times]),
-    )
-    misses: list[list[float | None]] = []
-    for value, row in spelled:
-        largest = max(map(abs, row))
-        allowed = [max(ROUNDING * largest, rounding * abs(one), slack) for one in row]
-        apart = [abs(one - value) for one in row]
-        misses.append([miss if miss <= most else None for miss, most in zip(apart, allowed, strict=True)])
-    if any(expected < len(each) and each[expected] is not None for each in misses):
+    falling, rising = True, True
+    if low != high:
+        if not bool(((values == low) | (values == high)).all()):
+            return None
+        # Clean tokens are at the end of time: 0 where it falls, 1 or the span where it rises.
+        falling, rising = low == 0.0, low != 0.0 and high in (1.0, span)
+    spelled = [(high, list(times)), (high, [time / span for time in times])] if falling else []
+    if rising:
+        spelled += [(low, [1.0 - time / span for time in times]), (low, [span - time for time in times])]
+    near = [_near(value, row, timestep.dtype) for value, row in spelled]
+    if any(expected in found for found in near):
         return expected
-    for each in misses:
-        near = [(miss, place) for place, miss in enumerate(each) if miss is not None]
-        if near:
-            return min(near)[1]
-    return None
+    return next((min(found, key=found.__getitem__) for found in near if found), None)
+
+
+def _near(value: float, row: Sequence[float], dtype: torch.dtype) -> dict[int, float]:
+    """The places of ``row`` that rounding to ``dtype`` cannot tell from ``value``, and how far each is off."""
+    largest = max(map(abs, row))
+    # Whole timesteps are cut off; others are rounded as themselves, or as what they were computed from.
+    slack = ROUNDING * largest if dtype.is_floating_point else 1.0 - ROUNDING
+    rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    misses = ((place, abs(one - value), max(slack, rounding * abs(one))) for place, one in enumerate(row))
+    return {place: miss for place, miss, allowed in misses if miss <= allowed}

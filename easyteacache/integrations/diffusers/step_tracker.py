@@ -184,6 +184,9 @@ class Clock:
             # The run began elsewhere than its first timestep seemed to say.
             self._found_base = index - 1
             return False
+        if index >= len(self._times):
+            # Its run is over; this forward is of a loop that it does not drive.
+            return False
         self.step, self._index = index - self._base, index
         self._remember(timestep)
         return True
