@@ -91,6 +91,7 @@ def test_a_bad_submission_is_refused_for_the_right_rule(defect: str, tool: Modul
         )
 
 
+@pytest.mark.slow
 def test_it_runs_as_the_workflow_runs_it(case: Case, tmp_path: Path) -> None:
     """A program with the workflow's options, an exit code, annotations on its output and a page for the run's summary."""
     page = tmp_path / "summary.md"
