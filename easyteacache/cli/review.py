@@ -25,7 +25,7 @@ _PLACE = click.Path(exists=True, path_type=Path)
 @click.option("--heldout", multiple=True, type=_PLACE, metavar="PATH", help="Runs that submitters have not seen.")
 @click.option("--force-reason", metavar="TEXT", help="Why records worse than the published ones are accepted.")
 @click.option(
-    "--root", type=_FOLDER, metavar="DIR", default=Path(), help="Repository that annotations name files in.  [.]"
+    "--root", type=_FOLDER, metavar="DIR", default=Path(), help="Repository that files are named relative to.  [.]"
 )
 @click.option(
     "--summary",
@@ -54,7 +54,7 @@ def review(
     \b
     Examples:
       easyteacache-hub review --base origin/main
-      easyteacache-hub review --registry registry --base-folder base --traces traces
+      easyteacache-hub review --base-folder before --traces my-traces
     """
     from easyteacache.cli.judging import judge_of
     from easyteacache.hub.review import review as reviewing
