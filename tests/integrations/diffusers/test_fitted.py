@@ -131,6 +131,7 @@ def test_weights_that_only_hold_are_the_plain_plan(pipelines, make_cache):
         torch.testing.assert_close(sample(pipe, "wan", steps=STEPS), found)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["wrapped", "in place", "blocks"])
 @pytest.mark.parametrize("build", [wan, flux])
