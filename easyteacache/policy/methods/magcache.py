@@ -162,8 +162,9 @@ def _begun(
     if rule.start == "calls":
         return call >= int(calls * retention)
     share = retention * num_steps
-    first = {"down": math.floor, "up": math.ceil, "nearest": lambda x: math.floor(x + 0.5)}[rule.start](share)
-    return step >= first
+    if rule.start == "up":
+        return step >= math.ceil(share)
+    return step >= math.floor(share + 0.5 if rule.start == "nearest" else share)
 
 
 def magcache_plan(
