@@ -24,6 +24,14 @@ def _restore(kind: type[EasyTeaCacheError], args: tuple[object, ...]) -> EasyTea
     return kind.__new__(kind, *args)
 
 
+class EasyTeaCacheWarning(UserWarning):
+    """What a user must notice and no exception says: nothing is reused, numbers hold for something else, a promise is off.
+
+    Given through ``warnings``, once per cache and reason, so that ``warnings.simplefilter("error", EasyTeaCacheWarning)``
+    stops a program there.
+    """
+
+
 class UnknownModelKey(EasyTeaCacheError, LookupError):
     """No layer of the registry holds this key or alias.
 

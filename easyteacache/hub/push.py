@@ -115,8 +115,8 @@ def prepare(
         incumbent = published_record(remote, base, key)[0] if key is not None and entry is not None else None
         options = {"published": published, "incumbent": incumbent, "traces": files}
         judged.append(
-            check_submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options)
-        )  # type: ignore[arg-type]
+            check_submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options)  # type: ignore[arg-type]
+        )
     _require_good(remote, judged)
     return _proposal(remote, base, judged, known, force_reason)
 

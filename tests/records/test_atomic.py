@@ -18,11 +18,11 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and signals
 # Writes numbered files without end; each is large enough that the write takes several system calls.
 WRITER = """
 import json, sys
-from easyteacache import atomic
+from easyteacache.files import atomic_write
 number = 0
 while True:
     number += 1
-    atomic.write_text(sys.argv[1], json.dumps({"number": number, "filler": ["x" * 64] * (number % 7 * 3000)}))
+    atomic_write.write_text(sys.argv[1], json.dumps({"number": number, "filler": ["x" * 64] * (number % 7 * 3000)}))
     if number == 1:
         print("ready", flush=True)
 """

@@ -252,11 +252,11 @@ def test_a_file_in_the_folder_s_place_is_found_before_a_long_run(tmp_path: Path)
 
 WRITER = """
 import sys
-from easyteacache import seed_file
+from easyteacache.original import cache_json
 path, name = sys.argv[1:]
 for k in range(10):
-    seed_file.merge(path, ["shared"], {64: [(0.1 * (i + 1) + 0.001 * k, float(ord(name))) for i in range(5)]})
-    seed_file.merge(path, [name, str(k)], {8: [(0.1 * i, 1.0 + i) for i in range(5)]})
+    cache_json.merge(path, ["shared"], {64: [(0.1 * (i + 1) + 0.001 * k, float(ord(name))) for i in range(5)]})
+    cache_json.merge(path, [name, str(k)], {8: [(0.1 * i, 1.0 + i) for i in range(5)]})
 """
 
 

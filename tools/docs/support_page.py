@@ -14,7 +14,7 @@ import click
 from easyteacache.files import atomic_write
 from easyteacache.integrations.diffusers import Adapter
 from easyteacache.integrations.diffusers.model_classes import class_of
-from easyteacache.integrations.diffusers.models import registry as adapters
+from easyteacache.integrations.diffusers.models.registry import adapters
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import bundled
 from easyteacache.registry.registry import Registry

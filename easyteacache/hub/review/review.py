@@ -116,8 +116,8 @@ def review(
             continue
         incumbent = _incumbent(base, entry)
         judged.append(
-            check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)
-        )  # type: ignore[arg-type]
+            check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)  # type: ignore[arg-type]
+        )
     checked = folder.check(registry)
     findings = [finding for finding in checked.findings if _concerns(finding, judged)]
     findings += [finding for one in judged for finding in one.findings]
