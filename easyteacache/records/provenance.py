@@ -2,59 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.errors import InvalidModelKey
 from easyteacache.records import model_key
-
-
-def _on_the_calendar(text: str) -> str:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"no such date: {error}") from error
-    return text
-
-
-# A record's texts are printed on terminals and web pages: no control characters, nothing that reverses the direction
-# of what follows. Classes are spelled for ECMAScript, Python and Rust alike, `\d` and `\s` are not the same in them.
-_CONTROL = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-_SHORT = rf"^[^\t\n {_CONTROL}](?:[^\t\n{_CONTROL}]*[^\t\n {_CONTROL}])?$"
-_LONG = rf"^[^{_CONTROL}]*$"
-
-_SHA256 = r"^[0-9a-f]{64}$"
-_DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
-_FILE = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$"
-
-# What each pattern wants, for messages: the patterns themselves explain little.
-PATTERN_MEANINGS = {
-    _SHORT: "one line without control characters, not beginning or ending with a space",
-    _LONG: "text without control characters",
-    _SHA256: "64 lower-case hexadecimal digits",
-    _DATE: "a date YYYY-MM-DD",
-    _FILE: "a file name of letters, digits, '.', '_' and '-', without folders",
-    model_key.PATTERN: "a model key such as 'wan2.1/t2v-14b'",
-}
-
-Sha256 = Annotated[str, Field(pattern=_SHA256)]
-IsoDate = Annotated[str, Field(pattern=_DATE), AfterValidator(_on_the_calendar)]
-ShortText = Annotated[str, Field(min_length=1, max_length=300, pattern=_SHORT)]
-LongText = Annotated[str, Field(min_length=1, max_length=4000, pattern=_LONG)]
-ModelKey = Annotated[str, Field(pattern=model_key.PATTERN, max_length=model_key.MAX_LENGTH)]
-FileName = Annotated[str, Field(max_length=200, pattern=_FILE)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
-class Record(BaseModel):
-    """Base of every record: frozen, no unknown fields, no coercion, finite numbers only."""
-
-    # Before pydantic 2.10, every field beginning with "model_" (such as model_key) warns unless no name is protected.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
+from easyteacache.records.fields import Count, FileName, IsoDate, LongText, Record, Sha256, ShortText
 
 _ALIAS_FORMS = {
     "hub_repository": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "'owner/name'"),
@@ -130,8 +85,6 @@ class Conditions(Record):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Guidance scale, dimensionless, 0 or more."
     )
-    dtype: ShortText | None = Field(default=None, description="Number type of the transformer, for example `bfloat16`.")
-    quantization: ShortText | None = Field(default=None, description="Quantisation of the weights, if any.")
     note: LongText | None = Field(default=None, description="Anything else that the numbers depend on.")
 
 
@@ -172,8 +125,6 @@ class Provenance(Record):
     tool_options: ShortText | None = Field(
         default=None, description="Options the numbers depend on, as its command line takes them; absent: its defaults."
     )
-    checkpoint: ShortText | None = Field(default=None, description="Checkpoint, as Hub repository id.")
-    checkpoint_commit: ShortText | None = Field(default=None, description="Commit or hash of the checkpoint.")
     prompt_set: LongText | None = Field(default=None, description="Prompts the runs were recorded on.")
     prompt_set_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the list of prompts.")
     traces: Annotated[tuple[TraceReference, ...], Field(max_length=10_000)] = Field(
@@ -185,11 +136,16 @@ class Provenance(Record):
     )
 
     @model_validator(mode="after")
-    def _traces_are_distinct(self) -> Provenance:
-        for name in ("file", "sha256"):
-            if len({getattr(trace, name) for trace in self.traces}) < len(self.traces):
-                raise ValueError(f"two traces have the same {name}")
+    def _consistent(self) -> Provenance:
+        check_traces(self.traces)
         return self
+
+
+def check_traces(traces: tuple[TraceReference, ...]) -> None:
+    """Refuse one trace file named twice; raises ``ValueError``."""
+    for name in ("file", "sha256"):
+        if len({getattr(trace, name) for trace in traces}) < len(traces):
+            raise ValueError(f"two traces have the same {name}")
 
 
 class Retirement(Record):

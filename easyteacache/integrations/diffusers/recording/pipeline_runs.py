@@ -39,6 +39,7 @@ class RecordingSettings:
         branch_names: for pipelines that name no branches: what to call them, in the order in which they run. Only branches
             called ``cond`` and ``uncond`` get a guided Gram.
         checkpoint: what to store as the checkpoint's name.
+        features: record what enters the model's head, too.
         publish_prompts: store each prompt's text, not only its hash.
     """
 
@@ -49,6 +50,7 @@ class RecordingSettings:
     sketch_seed: int = 0
     branch_names: tuple[str, ...] = ()
     checkpoint: str | None = None
+    features: bool = True
     publish_prompts: bool = True
 
 
@@ -83,6 +85,7 @@ def record_run(
             probe = Probe(transformer)
             recorders[name] = Recorder(
                 signals=settings.signals or probe.signals,
+                features=settings.features,
                 sketch=settings.sketch,
                 dimension=settings.dimension,
                 seed=settings.sketch_seed,
