@@ -168,6 +168,23 @@ def test_meancache_by_name_is_the_recurrence_with_one_span(
     assert close(applied(named, computed, values), applied(given_rows, computed, values))
 
 
+@given(st.data(), plans(least=3, most=30))
+def test_meancache_by_name_has_a_span_for_every_gap(data: st.DataObject, plan: tuple[tuple[int, ...], int]) -> None:
+    computed, num_steps = plan
+    levels, values = data.draw(falling(num_steps)), outputs(num_steps)
+    digits = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=30))
+    name = "meancache-" + "".join(map(str, digits))
+    gaps = [*computed[1:], num_steps]
+    spans = {
+        step: digits[min(gap, len(digits) - 1)]
+        for gap, (before, after) in enumerate(zip(computed, gaps, strict=True))
+        for step in range(before + 1, after)
+    }
+    named = predictor(name).over(levels).rows(computed, num_steps)
+    given_rows = meancache_rows(computed, num_steps, levels, spans)
+    assert close(applied(named, computed, values), applied(given_rows, computed, values))
+
+
 def test_meancache_rows_add_up_to_one_and_hold_at_span_one() -> None:
     levels = [float(x) for x in np.linspace(1.0, 0.0, 21) ** 0.7]
     computed = (0, 1, 2, 5, 9, 14, 19)
@@ -231,7 +248,7 @@ def test_spectrum_by_name_is_the_published_fit(plan: tuple[tuple[int, ...], int]
     computed, num_steps = plan
     values = outputs(num_steps)
     published = applied(spectrum_rows(computed, num_steps), computed, values)
-    for name in ("spectrum", "spectrum-4-100-50"):
+    for name in ("spectrum", "spectrum-4-100-50", "spectrum-4-100-50-50"):
         assert close(applied(predictor(name).rows(computed, num_steps), computed, values), published)
 
 

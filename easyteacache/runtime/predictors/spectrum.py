@@ -24,13 +24,14 @@ PUBLISHED = SpectrumFit()
 class Spectrum(Predictor):
     """Spectrum (arXiv 2603.01623): a ridge fit of Chebyshev polynomials to all computed steps, half and half with ``linear``.
 
-    The one predictor whose weights need not add up to 1. ``spectrum-M-L-W`` has degree M, ridge L/1000 and W percent of the polynomials;
-    ``spectrum`` is the published ``spectrum-4-100-50``. It looks at every computed step, so it remembers them all.
+    The one predictor whose weights need not add up to 1. ``spectrum-M-L-W`` has degree M, ridge L/1000 and W percent of the polynomials,
+    ``spectrum-M-L-W-H`` maps step H to the end of their interval instead of step 50; ``spectrum`` is the published
+    ``spectrum-4-100-50``. It looks at every computed step, so it remembers them all.
     """
 
     names: ClassVar[tuple[str, ...]] = ("spectrum",)
-    pattern: ClassVar[str] = r"spectrum-\d{1,2}-0*[1-9]\d{0,5}-(\d{1,2}|100)"
-    spelling: ClassVar[str] = "spectrum-M-L-W (degree, ridge in thousandths, percent)"
+    pattern: ClassVar[str] = r"spectrum-\d{1,2}-0*[1-9]\d{0,5}-(\d{1,2}|100)(-0*[1-9]\d{0,4})?"
+    spelling: ClassVar[str] = "spectrum-M-L-W[-H] (degree, ridge in thousandths, percent, horizon)"
     axes: ClassVar[tuple[Axis, ...]] = ("step",)
     candidates: ClassVar[tuple[str, ...] | None] = ()
 
@@ -43,8 +44,8 @@ class Spectrum(Predictor):
         """The published settings, or those in the name."""
         if name in cls.names:
             return cls(name)
-        degree, ridge, blend = (int(part) for part in name.split("-")[1:])
-        return cls(name, SpectrumFit(degree, ridge / 1000.0, blend / 100.0))
+        degree, ridge, blend, *horizon = (int(part) for part in name.split("-")[1:])
+        return cls(name, SpectrumFit(degree, ridge / 1000.0, blend / 100.0, *(float(step) for step in horizon)))
 
     def weights(self, anchors: Sequence[float], at: float, *, reused: Sequence[float] = ()) -> tuple[float, ...]:
         """The ridge fit's row, blended with the straight line's."""
