@@ -119,6 +119,7 @@ class BucketFields(Record):
     sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         default=None,
         description="Tokens of the generated stream entering the blocks, at least 1; absent where the source does not say.",
+        examples=[32760],
     )
     sequence_length_source: LongText | None = Field(
         default=None,
@@ -130,10 +131,12 @@ class BucketFields(Record):
     num_steps: StepCount | None = Field(
         default=None,
         description="Sampler steps the numbers hold for, at least 1; absent where the source does not say.",
+        examples=[50],
     )
     shift: Positive | None = Field(
         default=None,
         description="Flow-matching time shift they hold for, dimensionless, above 0; absent where the source does not say.",
+        examples=[3.0],
     )
     min_skip_step: StepIndex = Field(
         default=1, description="First step that may be reused, zero-based index, 0 or more."
@@ -156,11 +159,13 @@ class BucketFields(Record):
         default=None,
         description="Rescale polynomial from signal distance to output distance (both relative L1, dimensionless), "
         "highest degree first; any finite numbers, any order from 0 up.",
+        examples=[[-4.2, 2.1, 0.008]],
     )
     domain: tuple[float, float] | None = Field(
         default=None,
         description="[x_min, x_max] of the signal distances (relative L1, dimensionless) the fit saw, 0 ≤ x_min < x_max; "
         "absent for published numbers without one.",
+        examples=[[0.004, 0.21]],
     )
     magnitude_ratios: Annotated[tuple[BranchRatios, ...], Field(max_length=16)] = Field(
         default=(), description="MagCache only: one list of ratios per branch."
@@ -291,9 +296,6 @@ class Bucket(BucketFields):
     def _check_plan(self, position: int, point: OperatingPoint) -> None:
         plan = point.plan
         assert plan is not None
-        self.check_schedule(plan.computed)
-        if plan.rows is not None:
-            self.check_rows(len(plan.rows))
         steps = self.num_steps or (None if plan.rows is None else len(plan.rows))
         if plan.computed == (0,) and steps != 1:
             raise BrokenRule(
@@ -301,6 +303,9 @@ class Bucket(BucketFields):
                 ("operating_points", position, "plan", "computed"),
                 f"computed is [0]; expected more than the first of {steps or 'many'} steps, or every other one repeats it",
             )
+        self.check_schedule(plan.computed)
+        if plan.rows is not None:
+            self.check_rows(len(plan.rows))
         levels = None if self.sampler is None else self.sampler.levels
         if plan.levels is not None and levels is not None and not _same_levels(plan.levels, levels):
             raise ValueError("levels of a plan are not those of the bucket's sampler; its rows hold for them alone")

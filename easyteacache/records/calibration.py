@@ -74,7 +74,7 @@ MAX_ITEMS = 300_000
 MAX_WEIGHTS = 200_000
 # An editor finds the format's description by it; it says nothing about the record.
 SCHEMA_FIELD = "$schema"
-_MAX_SCHEMA_FIELD = 300
+MAX_SCHEMA_FIELD = 300
 
 Signal = Literal[
     "timestep_embedding",
@@ -139,14 +139,15 @@ class Calibration(Record):
 
     schema_version: Literal[3] = Field(description="Version of this format.")
     model_key: ModelKey = Field(
-        description="Hierarchical name of what was calibrated; equals the file's path without `.json`."
+        description="Hierarchical name of what was calibrated; equals the file's path without `.json`.",
+        examples=["wan2.1/t2v-14b"],
     )
     revision: Count = Field(description="Raised by one with every change of the file, from 1.")
     status: Status = Field(
         description="`draft` (not judged), `validated` (passed on held-out traces), `published` (taken from public "
         "sources without traces), `deprecated` (use the replacement) or `yanked` (must not be used)."
     )
-    title: ShortText = Field(description="The model's name as people write it.")
+    title: ShortText = Field(description="The model's name as people write it.", examples=["Wan2.1 T2V 14B"])
     modality: Literal["image", "video", "audio", "video-audio", "multimodal"] = Field(
         description="What the model generates."
     )
@@ -308,9 +309,9 @@ def _without_schema(content: dict[str, Any], where: str) -> dict[str, Any]:
     if SCHEMA_FIELD not in content:
         return content
     found = content[SCHEMA_FIELD]
-    if not isinstance(found, str) or len(found) > _MAX_SCHEMA_FIELD:
+    if not isinstance(found, str) or len(found) > MAX_SCHEMA_FIELD:
         reason = (
-            f"{SCHEMA_FIELD}: expected text of at most {_MAX_SCHEMA_FIELD} characters, found {strict_json.shown(found)}"
+            f"{SCHEMA_FIELD}: expected text of at most {MAX_SCHEMA_FIELD} characters, found {strict_json.shown(found)}"
         )
         raise InvalidCalibration(where, reason, rule=f"{RULES}.schema")
     return {name: value for name, value in content.items() if name != SCHEMA_FIELD}

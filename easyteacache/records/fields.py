@@ -29,6 +29,7 @@ _LONG = rf"^[^{_CONTROL}]*$"
 
 _SHA256 = r"^[0-9a-f]{64}$"
 _DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+_CLASS = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _FILE = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$"
 
 # What each pattern wants, for messages: the patterns themselves explain little.
@@ -37,6 +38,7 @@ PATTERN_MEANINGS = {
     _LONG: "text without control characters",
     _SHA256: "64 lower-case hexadecimal digits",
     _DATE: "a date YYYY-MM-DD",
+    _CLASS: "the name of a class, letters, digits and '_'",
     _FILE: "a file name of letters, digits, '.', '_' and '-', without folders",
     model_key.PATTERN: "a model key such as 'wan2.1/t2v-14b'",
 }
@@ -48,6 +50,7 @@ LongText = Annotated[str, Field(min_length=1, max_length=4000, pattern=_LONG)]
 ModelKey = Annotated[str, Field(pattern=model_key.PATTERN, max_length=model_key.MAX_LENGTH)]
 FileName = Annotated[str, Field(max_length=200, pattern=_FILE)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+ClassName = Annotated[str, Field(pattern=_CLASS, min_length=1, max_length=200)]
 Branch = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 PredictorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 StepIndex = Annotated[int, Field(ge=0, lt=MAX_STEPS)]

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from easyteacache.records.fields import Branch, Record, Sha256, ShortText
-
-ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", min_length=1, max_length=200)]
+from easyteacache.records.fields import Branch, ClassName, Record, Sha256, ShortText
 
 
 class ActiveAdapter(Record):

@@ -17,10 +17,7 @@ _KINDS = ("threshold", "plan", "preset")
 
 
 class OperatingPoint(Record):
-    """One setting that may be chosen, a threshold, a plan or a preset, and what it gave.
-
-    A plan's predictor, coordinate and target can be read here, too, under the names that stand beside a threshold.
-    """
+    """One setting that may be chosen, a threshold, a plan or a preset, and what it gave."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -76,11 +73,14 @@ class OperatingPoint(Record):
             raise ValueError(
                 f"{', '.join(beside)} beside a {kinds[0]}; they belong to a threshold, a plan says the same inside"
             )
+        if self.threshold is not None and self.predictor == FITTED:
+            raise ValueError(f"predictor is {FITTED!r} beside a threshold; only a plan has rows of its own")
         if self.plan is not None:
             if self.computed_steps not in (None, len(self.plan.computed)):
                 raise ValueError(
                     f"computed_steps is {self.computed_steps}, the plan computes {len(self.plan.computed)}"
                 )
+            # A plan's can be read here, too, so that callers need not ask which kind of point it is.
             told = (self.plan.predictor or FITTED, self.plan.coordinate, self.plan.applied_to)
             self.__dict__.update(zip(BESIDE_A_THRESHOLD, told, strict=True))
         return self

@@ -26,7 +26,8 @@ class Alias(Record):
         "or a key this record had before it was renamed."
     )
     value: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[A-Za-z0-9_][A-Za-z0-9@._/-]*$")] = Field(
-        description="The name itself, matched exactly and case-sensitively; ASCII."
+        description="The name itself, matched exactly and case-sensitively; ASCII.",
+        examples=["Wan-AI/Wan2.1-T2V-14B-Diffusers"],
     )
     borrowed: bool = Field(
         default=False,
@@ -117,7 +118,9 @@ class ReportedFit(Record):
 class Provenance(Record):
     """Who made the calibration, from what, with what, under which licence."""
 
-    license: ShortText | None = Field(default=None, description="Licence of these numbers, SPDX id where it has one.")
+    license: ShortText | None = Field(
+        default=None, description="Licence of these numbers, SPDX id where it has one.", examples=["Apache-2.0"]
+    )
     author: ShortText | None = Field(default=None, description="Who fitted them.")
     date: IsoDate | None = Field(default=None, description="Date of the fit, YYYY-MM-DD.")
     tool: ShortText | None = Field(default=None, description="Program that fitted them.")

@@ -58,7 +58,7 @@ class SamplerRecord(Record):
     )
     signature: Signature | None = Field(
         default=None,
-        description="N + 1 numbers: the states the sampler visits when the noise is cos(1) and call i returns "
+        description="N + 1 numbers, any finite ones, dimensionless: the states the sampler visits when the noise is cos(1) and call i returns "
         "cos(1 + 2.399963229728653 (i + 1)). Absent where the sampler draws noise, or nobody measured it.",
     )
 

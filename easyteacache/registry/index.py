@@ -18,8 +18,7 @@ from easyteacache.files import atomic_write, strict_json
 from easyteacache.records import model_key, parsing
 from easyteacache.records.calibration import Calibration, Method, Signal
 from easyteacache.records.evidence import EvidenceKind, strongest
-from easyteacache.records.fields import Count, ModelKey, Positive, Record, Sha256, ShortText, Status
-from easyteacache.records.model_identity import ClassName
+from easyteacache.records.fields import ClassName, Count, ModelKey, Positive, Record, Sha256, ShortText, Status
 from easyteacache.records.provenance import Alias
 
 FILE_NAME = "index.json"

@@ -193,10 +193,11 @@ def _schema_findings(content: dict[str, Any], where: str) -> list[Finding]:
 
 
 def _leaves(error: SchemaError) -> Iterator[SchemaError]:
-    """The errors of the one alternative that was meant: every alternative of this format is 'or null'."""
+    """The errors of the one alternative that was meant: nearly every alternative of this format is 'or null'."""
     meant = [option for option in error.context or () if option.schema != {"type": "null"}]
-    if not meant:
+    if len({option.schema_path[0] for option in meant}) != 1:
         yield error
+        return
     for option in meant:
         yield from _leaves(option)
 
@@ -217,6 +218,7 @@ def _message(error: SchemaError) -> str:
         "type": f"expected {value}",
         "enum": f"expected one of {', '.join(map(repr, value))}" if keyword == "enum" else "",
         "const": f"expected {value!r}",
+        "anyOf": "expected one of the kinds of value that may stand here",
         "pattern": f"expected {PATTERN_MEANINGS.get(str(value), value)}",
         "minimum": f"expected {value} or more",
         "maximum": f"expected {value} or less",
