@@ -17,7 +17,7 @@ from easyteacache.recording.recorder import SketchChoice
 from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.reference import load_pipeline
-from easyteacache.runtime.predictors import Forecaster, forecaster
+from easyteacache.runtime.predictors import Predictor, predictor
 
 CASES = (
     ("count", 65_536),
@@ -35,16 +35,16 @@ GRAMS = ("cond", "uncond", "guided")
 def error_norms(gram: Array) -> Array:
     """Error norms of every forecaster at every gap and step, one after the other."""
     rows = [
-        _weights(forecaster(name), gap=gap, step=step, steps=len(gram))
+        _weights(predictor(name), gap=gap, step=step, steps=len(gram))
         for name in FORECASTERS
         for gap in GAPS
-        for step in range(forecaster(name).history * gap, len(gram))
+        for step in range(predictor(name).history * gap, len(gram))
     ]
     weights = np.stack(rows)
     return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", weights, gram, weights)))
 
 
-def _weights(chosen: Forecaster, *, gap: int, step: int, steps: int) -> Array:
+def _weights(chosen: Predictor, *, gap: int, step: int, steps: int) -> Array:
     anchors = [step - gap * back for back in range(chosen.history, 0, -1)]
     weights = np.zeros(steps)
     weights[anchors] = chosen.weights([float(anchor) for anchor in anchors], float(step))
