@@ -16,6 +16,7 @@ from typing import Any
 from easyteacache.export import parsed as files
 from easyteacache.export.differences import Difference
 from easyteacache.export.engine import CachedModels
+from easyteacache.export.magcache_plan import retained_steps
 from easyteacache.export.numbers import Numbers, nearest_ratios
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -61,9 +62,13 @@ def _magcache(numbers: Numbers) -> dict[str, Any]:
     content: dict[str, Any] = {"feature_caching": "Mag", "magcache_calibration": False}
     content |= {} if numbers.limit is None else {"magcache_K": numbers.limit}
     content["magcache_thresh"] = numbers.threshold
-    content |= {} if numbers.retention is None else {"magcache_retention_ratio": numbers.retention}
     lists = numbers.ratios.values()
-    content["magcache_ratios"] = [list(nearest_ratios(each, numbers.num_steps or len(each))) for each in lists]
+    steps = numbers.num_steps or min(map(len, lists))
+    if numbers.retention is not None:
+        # It rounds down, and would reuse step 0, before which there is nothing.
+        kept = retained_steps(numbers.retention, steps)
+        content["magcache_retention_ratio"] = numbers.retention if kept else 1.5 / steps
+    content["magcache_ratios"] = [list(nearest_ratios(each, steps)) for each in lists]
     return content
 
 
