@@ -42,7 +42,7 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
         InvalidCalibration: the numbers break a rule of the format.
     """
     magcache = bool(parsed.ratios)
-    signal = parsed.signal or _signal_of(engine, model_key) if not magcache else "unknown"
+    signal = parsed.signal or _signal_of(engine, model_key) if not magcache else "none"
     missing = tuple(_missing(parsed, signal or "unknown", magcache))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

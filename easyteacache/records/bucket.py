@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from easyteacache.records.evidence import ErrorStatistics
 from easyteacache.records.fields import (
@@ -20,6 +20,7 @@ from easyteacache.records.fields import (
     Record,
     StepCount,
     StepIndex,
+    given,
 )
 from easyteacache.records.operating_point import OperatingPoint
 from easyteacache.records.plan import FITTED
@@ -42,6 +43,7 @@ __all__ = [
 SAME_LEVELS = 1e-3
 
 Coefficients = Annotated[tuple[float, ...], Field(min_length=1, max_length=33)]
+_NOT_ZERO = {"not": {"const": 0}}
 SigmaSeries = Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2000)]
 
 
@@ -76,6 +78,10 @@ class FitQuality(Record):
 
 class SigmaProfileRecord(Record):
     """D(σ): accumulated output distance as a monotone function of sigma."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [{"properties": {"distances": {"prefixItems": [{"const": 0}]}}}]}
+    )
 
     sigmas: SigmaSeries = Field(
         description="Noise levels, strictly descending, 0 or more; in flow matching 1 is pure noise."
@@ -264,6 +270,17 @@ class BucketFields(Record):
 
 class Bucket(BucketFields):
     """Fitted parameters at one sequence length and sampler setting."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {"if": given("domain"), "then": given("coefficients")},
+                {"if": given("coefficients"), "then": {"properties": {"coefficients": {"contains": _NOT_ZERO}}}},
+                {"properties": {"domain": {"items": {"minimum": 0}}}},
+                {"properties": {"skip_window_fraction": {"items": {"minimum": 0, "maximum": 1}}}},
+            ]
+        }
+    )
 
     sampler: SamplerRecord | None = Field(
         default=None, description="The sampler they hold for; absent where the source does not say which."

@@ -75,6 +75,7 @@ MAX_WEIGHTS = 200_000
 # An editor finds the format's description by it; it says nothing about the record.
 SCHEMA_FIELD = "$schema"
 MAX_SCHEMA_FIELD = 300
+FIRST_WITH_SCHEMA = 3
 
 Signal = Literal[
     "timestep_embedding",
@@ -111,6 +112,7 @@ def _points_of(kind: str) -> dict[str, Any]:
 _NO_PRESET = {"properties": {"operating_points": {"items": {"properties": {"preset": {"type": "null"}}}}}}
 _CONDITIONAL: dict[str, Any] = {
     "allOf": [
+        {"properties": {"branches": {"uniqueItems": True}}},
         _of_method("teacache", given("coefficients"), absent("magnitude_ratios"), _NO_PRESET),
         _of_method("magcache", given("magnitude_ratios", several=True), absent("coefficients"), _NO_PRESET),
         _of_method("plan", absent("coefficients"), absent("magnitude_ratios"), _points_of("plan")),
@@ -298,8 +300,8 @@ def upgraded(content: dict[str, Any], *, where: str) -> dict[str, Any]:
         InvalidCalibration: the file breaks a rule of its own, older version.
     """
     parsing.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
-    if content["schema_version"] == SCHEMA_VERSION:
-        return _without_schema(content, where)
+    if content["schema_version"] >= FIRST_WITH_SCHEMA:
+        content = _without_schema(content, where)
     for version in range(content["schema_version"], SCHEMA_VERSION):
         content = UPGRADES[version](content, where) | {"schema_version": version + 1}
     return content

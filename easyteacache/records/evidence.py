@@ -9,7 +9,17 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from easyteacache.records.fields import Count, IsoDate, LongText, Positive, Record, Sha256, ShortText, given
+from easyteacache.records.fields import (
+    Count,
+    IsoDate,
+    LongText,
+    Positive,
+    Record,
+    Sha256,
+    ShortText,
+    anything_of,
+    given,
+)
 
 #: The weakest first.
 EvidenceKind = Literal["published", "reported", "submitted", "verified"]
@@ -58,9 +68,14 @@ class Evidence(Record):
                 {
                     "if": {"properties": {"kind": {"const": "verified"}}},
                     "then": {"allOf": [given(name) for name in _FOR_VERIFIED]},
+                    "else": {"properties": {name: {"type": "null"} for name in ("prompts_sha256", "by")}},
+                },
+                {
+                    "if": {"properties": {"metric": {"const": RELATIVE_L2}}, "required": ["metric"]},
+                    "then": {"properties": {name: {"minimum": 0} for name in _FIGURES}},
                 },
                 {"if": {"properties": {"kind": {"const": "reported"}}}, "then": given("metric")},
-                {"if": given("metric"), "then": {"anyOf": [given(name) for name in _FIGURES]}},
+                {"if": given("metric"), "then": anything_of(*_FIGURES)},
                 *({"if": given(name), "then": given("metric")} for name in _FIGURES),
             ]
         }

@@ -87,6 +87,11 @@ def given(name: str, *, several: bool = False) -> dict[str, Any]:
     return {"properties": {name: value}, "required": [name]}
 
 
+def anything_of(*names: str) -> dict[str, Any]:
+    """JSON Schema of an object in which one of ``names`` stands and is not null."""
+    return {"anyOf": [given(name) for name in names]}
+
+
 def absent(name: str) -> dict[str, Any]:
     """JSON Schema of an object in which ``name`` does not stand, or is null or empty, which means the same."""
     return {"properties": {name: {"anyOf": [{"type": "null"}, {"maxItems": 0, "type": "array"}]}}}

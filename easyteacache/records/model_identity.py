@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from easyteacache.records.fields import Branch, ClassName, Record, Sha256, ShortText
+from easyteacache.records.fields import Branch, ClassName, Record, Sha256, ShortText, given
+
+_TEXTS = ("class_name", "configuration_sha256", "checkpoint", "checkpoint_commit", "part", "dtype", "quantization")
 
 
 class ActiveAdapter(Record):
@@ -20,6 +22,19 @@ class ActiveAdapter(Record):
 
 class ModelIdentity(Record):
     """The model that numbers were made with; absent where nobody says."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "anyOf": [
+                        *(given(name) for name in _TEXTS),
+                        given("adapters", several=True),
+                    ]
+                }
+            ]
+        }
+    )
 
     class_name: ClassName | None = Field(
         default=None, description="Class of the transformer.", examples=["WanTransformer3DModel"]

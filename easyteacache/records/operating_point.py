@@ -23,6 +23,7 @@ class OperatingPoint(Record):
         json_schema_extra={
             "allOf": [
                 {"oneOf": [given(name) for name in _KINDS]},
+                {"properties": {"predictor": {"not": {"const": FITTED}}}},
                 {
                     "if": {"not": given("threshold")},
                     "then": {"not": {"anyOf": [{"required": [n]} for n in BESIDE_A_THRESHOLD]}},

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from easyteacache.records.fields import MAX_STEPS, NotNegative, PredictorName, Record, StepIndex, given
+from easyteacache.records.fields import MAX_STEPS, NotNegative, PredictorName, Record, StepIndex, anything_of, given
 
 #: How callers name a plan whose rows are numbers of the record instead of following from the steps computed.
 FITTED = "fitted"
@@ -36,12 +36,26 @@ class Plan(Record):
     model_config = ConfigDict(
         json_schema_extra={
             "allOf": [
-                {"anyOf": [given("predictor"), given("rows")]},
+                anything_of("predictor", "rows"),
+                {"properties": {"computed": {"prefixItems": [{"const": 0}]}, "predictor": {"not": {"const": FITTED}}}},
+                {
+                    "properties": {
+                        "rows": {"anyOf": [{"type": "null"}, {"prefixItems": [{"const": [1]}], "type": "array"}]}
+                    }
+                },
                 {"if": given("levels"), "then": given("rows")},
                 {"if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]}, "then": given("rows")},
                 {
                     "if": {"allOf": [given("predictor"), given("rows")]},
                     "then": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
+                },
+                {
+                    "if": {"not": given("predictor")},
+                    "then": {
+                        "properties": {"coordinate": {"const": "step"}},
+                        "if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
+                        "then": {"properties": {"applied_to": {"const": "output"}}, "required": ["applied_to"]},
+                    },
                 },
                 {
                     "if": {"properties": {"combined": _TRUE}, "required": ["combined"]},

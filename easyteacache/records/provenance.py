@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from easyteacache.errors import InvalidModelKey
 from easyteacache.records import model_key
-from easyteacache.records.fields import Count, FileName, IsoDate, LongText, Record, Sha256, ShortText
+from easyteacache.records.fields import Count, FileName, IsoDate, LongText, Record, Sha256, ShortText, anything_of
 
 _ALIAS_FORMS = {
-    "hub_repository": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "'owner/name'"),
-    "transformer_class": (re.compile(r"[A-Za-z_][A-Za-z0-9_]*@[0-9a-f]{64}"), "'Class@' and 64 hexadecimal digits"),
+    "hub_repository": (r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", "'owner/name'"),
+    "transformer_class": (r"[A-Za-z_][A-Za-z0-9_]*@[0-9a-f]{64}", "'Class@' and 64 hexadecimal digits"),
 }
+_FIT = ("runs", "points", "r2", "heldout_r2", "correlation", "rmse")
+
+
+def _alias_form(kind: str) -> dict[str, Any]:
+    pattern = {"pattern": rf"^{_ALIAS_FORMS[kind][0]}$", "not": {"pattern": r"\.\."}}
+    return {"if": {"properties": {"kind": {"const": kind}}}, "then": {"properties": {"value": pattern}}}
 
 
 class Alias(Record):
     """Another exact name that leads to this record; typed, never guessed from a part of a name."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [_alias_form(kind) for kind in _ALIAS_FORMS]})
 
     kind: Literal["hub_repository", "transformer_class", "explicit_key", "former_key"] = Field(
         description="What the value is: a Hub repository id (`owner/name`); a transformer class with the hash of its "
@@ -38,7 +46,7 @@ class Alias(Record):
     def _spelled_as_its_kind(self) -> Alias:
         if self.kind in _ALIAS_FORMS:
             form, expected = _ALIAS_FORMS[self.kind]
-            if not form.fullmatch(self.value) or ".." in self.value:
+            if not re.fullmatch(form, self.value) or ".." in self.value:
                 raise ValueError(f"{self.value!r} is no {self.kind}; expected {expected}")
         else:
             _require_key(self.value, self.kind)
@@ -47,6 +55,8 @@ class Alias(Record):
 
 class Source(Record):
     """One public place where these numbers are printed."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [anything_of("repository", "note")]})
 
     repository: ShortText | None = Field(
         default=None,
@@ -91,6 +101,8 @@ class Conditions(Record):
 
 class ReportedFit(Record):
     """What a published source says about its own fit; a bucket's `quality` is what this project measured."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [anything_of(*_FIT)]})
 
     runs: Count | None = Field(default=None, description="Runs (prompts) the source fitted on, at least 1.")
     points: Count | None = Field(default=None, description="Pairs of distances it fitted on, at least 1.")

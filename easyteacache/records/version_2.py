@@ -319,6 +319,9 @@ def from_2(content: dict[str, Any], where: str) -> dict[str, Any]:
     model = {name: value for name, value in model.items() if value is not None}
     if model:
         upgraded["model"] = model
+    if record.method == "magcache" and record.signal == "unknown":
+        # Version 2 had no other word for a method that takes none.
+        upgraded["signal"] = "none"
     for bucket, old in zip(upgraded["buckets"], record.buckets, strict=True):
         sampler = _sampler(record, old)
         if sampler is not None:
