@@ -14,7 +14,7 @@ from easyteacache.records.preset import Preset
 from easyteacache.records.provenance import Alias, Conditions, Provenance, Source
 from easyteacache.records.sampler import SamplerRecord
 from published.plans.evidence import evidence_of, unclaimed
-from published.plans.method import Fact, Method
+from published.plans.method import Fact, Method, sentence
 from published.plans.models import MODELS, Model
 
 #: (frames, height, width), what is known of it.
@@ -220,16 +220,11 @@ def _notes(method: Method, part: str, kept: Sequence[tuple[Fact, Plan | Preset]]
     for fact, setting in kept:
         name = f"{len(setting.computed)} of {fact['num_steps']} steps" if isinstance(setting, Plan) else None
         for note in fact["notes"]:
-            yield _sentence(note)
+            yield sentence(note)
         if name and not method.full_claim(fact) and (said := unclaimed(fact)):
             yield f"{name}: {said}"
     if any(_licence(fact["source"].get("license"))[0] is None for fact, _ in kept):
         yield _LICENCE_UNKNOWN
-
-
-def _sentence(note: str) -> str:
-    text = note[0].upper() + note[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _shortened(text: str | None) -> str | None:

@@ -39,7 +39,7 @@ def evidence_of(fact: Fact, *, full_claim: bool) -> tuple[Evidence, ...]:
     found = _entries(fact, quality, _speed(fact))
     study = quality.get("study")
     if study:
-        told = dict(speedup=study.get("speedup"), latency_seconds=study.get("seconds"), hardware=_hardware(fact))
+        told = {"speedup": study.get("speedup"), "latency_seconds": study.get("seconds"), "hardware": _hardware(fact)}
         found += _entries(fact, {**study, "prompts": study.get("pairs"), "against": quality.get("against")}, told)
     return tuple(found)
 

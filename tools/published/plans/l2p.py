@@ -37,13 +37,23 @@ def plan_with(fact: Fact, matrix: list[list[float]]) -> Plan:
     Raises:
         ValueError: the matrix is not the published one: its known entries differ.
     """
-    for place, value in fact["extra"]["weights"]["fingerprint"].items():
-        row, column = (int(part.rstrip("]")) for part in place.removeprefix("W[").split("]["))
+    for (row, column), value in known_entries(fact).items():
         if abs(matrix[row][column] - value) > 1e-6:
-            raise ValueError(f"{place} is {matrix[row][column]}, the published matrix has {value} there")
+            raise ValueError(f"W[{row}][{column}] is {matrix[row][column]}, the published matrix has {value} there")
     rows = l2p_rows(computed_of(fact), fact["num_steps"], matrix)
     rounded = tuple(tuple(float(f"{weight:.9g}") for weight in row) for row in rows)
     return Plan(computed=computed_of(fact), rows=rounded, applied_to="output")
+
+
+def known_entries(fact: Fact) -> dict[tuple[int, int], float]:
+    """(row, column) → the published matrix's entry, as far as it was read."""
+    found = {}
+    for place, values in fact["extra"]["weights"]["fingerprint"].items():
+        row, columns = place.removeprefix("W[").removesuffix("]").split("][")
+        first = int(columns.split(":")[0])
+        for offset, value in enumerate(values if isinstance(values, list) else [values]):
+            found[int(row), first + offset] = float(value)
+    return found
 
 
 def read_matrix(path: Path) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,13 @@ class Method:
     notes: Callable[[str], Sequence[str]] = field(default=lambda part: ())
     left_out: Callable[[Fact], str] = field(default=lambda fact: "")
     full_claim: Callable[[Fact], bool] = field(default=lambda fact: True)
+
+
+def sentence(note: str) -> str:
+    """What a fact notes as a sentence of its own, without pointers into the file of facts."""
+    text = re.sub(r"; see extra\.\S*", "", note)
+    text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def computed_of(fact: Fact) -> tuple[int, ...]:
