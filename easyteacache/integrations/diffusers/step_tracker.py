@@ -6,7 +6,7 @@ device is waited for), and the timestep that the transformer is handed (which do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,6 @@ import torch
 from easyteacache.errors import AttachError
 
 EULER = "FlowMatchEulerDiscreteScheduler"
-# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
-SAME_LEVEL = 0.02
 
 
 @dataclass(frozen=True)
@@ -173,10 +171,9 @@ class Clock:
             return context.sigma
         return self._at(self._levels()) if self._live else None
 
-    def runs_over(self, levels: Sequence[float]) -> bool:
-        """Are these (S + 1,) the noise levels of this run, to within ``SAME_LEVEL``?"""
-        found = self._levels() if self._live else []
-        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
+    def levels(self) -> list[float] | None:
+        """(S + 1,) noise levels of this run in [0, 1], where the scheduler tells them; read from the device once a run at most."""
+        return (self._levels() or None) if self._live else None
 
     def _levels(self) -> list[float]:
         if self._sigmas is None:
