@@ -108,10 +108,11 @@ class SchedulerFacts:
         return bool(np.max(np.abs(self.map - euler_map(self.levels))) <= LINEAR)
 
     def record(self) -> SamplerRecord:
-        """The same as a record keeps it; the signature is absent where there is no map."""
+        """The same as a record keeps it; the signature is absent where there is no map, and the name says where that is for noise."""
         kept = self.calls <= MOST_CALLS
         return SamplerRecord(
-            name=self.name,
+            # Two of one class, one drawing noise, do not step alike, and only the other has a signature.
+            name=f"{self.name} (stochastic)" if self.stochastic else self.name,
             calls=self.calls,
             calls_per_step=self.calls_per_step,
             prediction=self.prediction,

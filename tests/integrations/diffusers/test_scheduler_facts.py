@@ -148,6 +148,7 @@ def test_the_map_reproduces_a_run_or_the_facts_say_why_there_is_none(name: str) 
         assert found.map is None
         assert found.reason == "it draws noise at its steps"
         assert found.record().signature is None
+        assert found.record().name == f"{name} (stochastic)"
     else:
         reproduces(found, scheduler)
         assert np.array_equal(found.map, np.tril(found.map))
