@@ -36,6 +36,7 @@ class CalibratedCache(AttachableCache):
         min_skip_step: int | None = None,
         max_skip_step: int | None = None,
         max_consecutive_skips: int | None = None,
+        predictor: str | None = None,
         forecaster: str | None = None,
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_yanked: bool = False,
@@ -47,7 +48,9 @@ class CalibratedCache(AttachableCache):
             threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
-            forecaster: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
+            predictor: fills reused steps instead of the record's choice, one of ``runtime.predictors.predictors()``; ``"auto"``, as
+                None, leaves it to the record.
+            forecaster: the old name of ``predictor``.
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_yanked: use a yanked record all the same.
 
@@ -73,6 +76,7 @@ class CalibratedCache(AttachableCache):
             min_skip_step=min_skip_step,
             max_skip_step=max_skip_step,
             max_consecutive_skips=max_consecutive_skips,
+            predictor=predictor,
             forecaster=forecaster,
         )
 
@@ -94,9 +98,20 @@ class CalibratedCache(AttachableCache):
 
     @classmethod
     def _from_found(
-        cls, found: Found, *, allow_yanked: bool = False, forecaster: str | None = None, **wishes: Any
+        cls,
+        found: Found,
+        *,
+        allow_yanked: bool = False,
+        predictor: str | None = None,
+        forecaster: str | None = None,
+        **wishes: Any,
     ) -> Self:
-        named = None if forecaster in (None, predictors.AUTO) else predictors.forecaster(forecaster).name
+        if predictor is not None and forecaster not in (None, predictor):
+            raise ValueError(
+                f"predictor is {predictor!r} and forecaster, its old name, {forecaster!r}: give one of them"
+            )
+        wanted = predictor or forecaster
+        named = None if wanted in (None, predictors.AUTO) else predictors.predictor(wanted).name
         setting = Setting(forecaster=named, **wishes)
         if found.calibration.signal == "unknown":
             raise SignalMismatch(

@@ -282,3 +282,7 @@ class PushRefused(HubError):
     def __init__(self, repository: str, reason: str, *, report: object = None) -> None:
         self.report = report
         super().__init__(repository, reason)
+
+
+class InvalidPlan(EasyTeaCacheError, ValueError):
+    """Numbers of a published method that make no plan: its steps, noise levels or parameters contradict each other."""

@@ -82,8 +82,6 @@ def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: boo
             polynomial.
         RetiredCalibration: the record was yanked.
     """
-    if found.calibration.status == "yanked":
-        raise policy.RetiredCalibration(found.calibration)
     if found.calibration.method == "magcache":
         return _magcache(found, setting, engine, needs_threshold)
     return _teacache(found, setting, engine, needs_threshold)

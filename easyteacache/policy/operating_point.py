@@ -64,7 +64,7 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
-    reported = any(point.evidence == "reported" for points, _ in offers for point in points)
+    reported = any(point.strongest in ("published", "reported") for points, _ in offers for point in points)
     if reported and chosen.speedup is not None:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."

@@ -59,7 +59,7 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
     )
     lines = [
         f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
-        f"{gate}, forecaster {policy.forecaster}",
+        f"{gate}, predictor {policy.forecaster}",
     ]
     if not branches:
         lines.append("no step seen yet")

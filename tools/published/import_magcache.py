@@ -25,6 +25,7 @@ import import_published  # noqa: E402
 from easyteacache.errors import InvalidCalibration  # noqa: E402
 from easyteacache.records import model_key  # noqa: E402
 from easyteacache.records.calibration import SCHEMA_VERSION, BranchRatios, Bucket, Calibration, OperatingPoint  # noqa: E402
+from easyteacache.records.evidence import Evidence  # noqa: E402
 from easyteacache.records.provenance import Provenance  # noqa: E402
 from published import magcache, records  # noqa: E402
 from published.magcache import Fact, Target  # noqa: E402
@@ -66,8 +67,9 @@ def build(target: Target, facts: Sequence[Fact]) -> Calibration:
             "status": "published",
             "title": target.title,
             "modality": target.modality,
+            "model": None if target.checkpoint is None else {"checkpoint": target.checkpoint},
             "method": "magcache",
-            "signal": "unknown",
+            "signal": "none",
             "signal_source": "MagCache takes no signal: its ratios say for each step what to expect.",
             "fitted_output": "block_residual",
             "branches": branches,
@@ -124,9 +126,14 @@ def _advice(fact: Fact) -> Fact | None:
 def _operating_point(advice: Fact) -> OperatingPoint:
     return OperatingPoint(
         threshold=float(advice["magcache_thresh"]),
-        evidence="reported",
-        note=f"Recommended in the README of {advice['source'].removesuffix(' README')}: threshold of the accumulated "
-        f"|1 − ratio|, at most {advice['K']} steps in a row, the first {advice['retention_ratio']:.0%} computed",
+        evidence=(Evidence(kind="published", how="reported", note=_recommended(advice)),),
+    )
+
+
+def _recommended(advice: Fact) -> str:
+    return (
+        f"Recommended in the README of {advice['source'].removesuffix(' README')}: threshold of the accumulated "
+        f"|1 − ratio|, at most {advice['K']} steps in a row, the first {advice['retention_ratio']:.0%} computed"
     )
 
 
@@ -152,7 +159,6 @@ def _provenance(target: Target, facts: Sequence[Fact]) -> Provenance:
     licences = [source.license for source in sources if source.license]
     return Provenance(
         license=licences[0] if licences and sources[0].license else None,
-        checkpoint=target.checkpoint,
         sources=tuple(sources),
     )
 

@@ -16,8 +16,9 @@ from easyteacache.integrations.diffusers.experts import is_pipeline, parts_of
 from easyteacache.integrations.diffusers.hooks import NAME, Installed
 from easyteacache.integrations.diffusers.model_classes import refuse_another_model
 from easyteacache.integrations.diffusers.models import signals
-from easyteacache.integrations.diffusers.models.registry import Adapter, Source, adapter_for, located
-from easyteacache.integrations.diffusers.step_tracker import is_euler
+from easyteacache.integrations.diffusers.models.adapter import Adapter, Source
+from easyteacache.integrations.diffusers.models.registry import adapter_for, located
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 
 if TYPE_CHECKING:
     from easyteacache.runtime.driven import DrivenCache

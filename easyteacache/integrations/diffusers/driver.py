@@ -12,7 +12,7 @@ from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches
 from easyteacache.integrations.diffusers.forward_state import Forward
 from easyteacache.integrations.diffusers.models import signals, token_layouts
-from easyteacache.integrations.diffusers.models.registry import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.runtime.tensor_math import Reduce
 

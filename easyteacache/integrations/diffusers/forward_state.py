@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers.models.registry import Blocks, Output
+from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
 
 if TYPE_CHECKING:
     from easyteacache.runtime.branch_state import BranchState

@@ -17,7 +17,7 @@ from torch import nn
 from easyteacache.integrations.diffusers.call_arguments import Arguments, bound, parameter_names
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.forward_state import skipped
-from easyteacache.integrations.diffusers.models.registry import Blocks
+from easyteacache.integrations.diffusers.models.adapter import Blocks
 from easyteacache.integrations.diffusers.step_tracker import Context
 
 NAME = "easyteacache"

@@ -89,7 +89,7 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
 
 
 def draw_frontier(record: Calibration, evidence: BucketEvidence) -> bytes:
-    """Error of the final sample against speed-up: a line per forecaster, the record's points on top."""
+    """Error of the final sample against speed-up: a line per predictor, the record's points on top."""
     figure, axes = _canvas("Error of the final sample on held-out runs, at each speed-up", evidence)
     steps = evidence.bucket.num_steps or 1
     ends = []

@@ -16,7 +16,7 @@ from tiny_pipelines import PIPELINES, flow_matching, flux, sample, wan
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.integrations.diffusers.step_tracker import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 from easyteacache.policy.request import Setting
 from easyteacache.policy.source import Resolver
 from easyteacache.records.calibration import Calibration
@@ -258,7 +258,14 @@ def unipc() -> UniPCMultistepScheduler:
 
 
 class Noisy(FlowMatchEulerDiscreteScheduler):
-    """Steps as no Euler sampler does."""
+    """Steps further than an Euler sampler does."""
+
+    def step(self, output: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().step(1.01 * output, *args, **kwargs)
+
+
+class Wrapped(FlowMatchEulerDiscreteScheduler):
+    """Hands its steps on."""
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         return super().step(*args, **kwargs)
@@ -275,6 +282,7 @@ class Named(FlowMatchEulerDiscreteScheduler):
         (flow_matching(use_dynamic_shifting=True), True),
         (Named(shift=3.0), True),
         (flow_matching(stochastic_sampling=True), False),
+        (Wrapped(shift=3.0), True),
         (Noisy(shift=3.0), False),
         (unipc(), False),
         (diffusers.FlowMatchHeunDiscreteScheduler(), False),

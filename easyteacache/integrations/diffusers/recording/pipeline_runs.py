@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers.recording import scheduler_shift
+from easyteacache.integrations.diffusers import scheduler_facts
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
+from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts
 from easyteacache.recording.recorder import DIMENSION, Recorder, SketchChoice
 from easyteacache.recording.sketch import Shard
 from easyteacache.records.calibration import Signal
@@ -39,6 +41,7 @@ class RecordingSettings:
         branch_names: for pipelines that name no branches: what to call them, in the order in which they run. Only branches
             called ``cond`` and ``uncond`` get a guided Gram.
         checkpoint: what to store as the checkpoint's name.
+        features: record what enters the model's head, too.
         publish_prompts: store each prompt's text, not only its hash.
     """
 
@@ -49,6 +52,7 @@ class RecordingSettings:
     sketch_seed: int = 0
     branch_names: tuple[str, ...] = ()
     checkpoint: str | None = None
+    features: bool = True
     publish_prompts: bool = True
 
 
@@ -78,11 +82,16 @@ def record_run(
     """
     recorders: dict[str, Recorder] = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(scheduler_shift.shifted(pipe, job.shift))
+        stack.enter_context(scheduler_facts.shifted(pipe, job.shift))
+        planned, name = scheduler_facts.facts_for(pipe.scheduler, job.num_steps), type(pipe.scheduler).__name__
+        if planned is not None:
+            # Before hours of sampling are lost to it.
+            levels_of(planned, name)
         for name, transformer in _transformers(pipe).items():
             probe = Probe(transformer)
             recorders[name] = Recorder(
                 signals=settings.signals or probe.signals,
+                features=settings.features,
                 sketch=settings.sketch,
                 dimension=settings.dimension,
                 seed=settings.sketch_seed,
@@ -93,12 +102,8 @@ def record_run(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
         pipe(**arguments_of(pipe, job))
-        known = {
-            "sampler": scheduler_shift.name_of(pipe.scheduler),
-            "shift": scheduler_shift.shift_of(pipe.scheduler),
-            "prediction": scheduler_shift.prediction_of(pipe.scheduler),
-        }
-        return _finish(recorders, scheduler_shift.noise_levels(pipe.scheduler), job, settings, known)
+        facts = scheduler_facts.facts_of(pipe.scheduler)
+        return _finish(recorders, levels_of(facts, name), job, settings, _described(facts))
 
 
 def resolved(pipe: Any, job: Job) -> Job:
@@ -109,8 +114,8 @@ def resolved(pipe: Any, job: Job) -> Job:
     """
     defaults = inspect.signature(pipe.__call__).parameters
     changes: dict[str, Any] = {}
-    with scheduler_shift.shifted(pipe, job.shift):
-        changes["shift"] = scheduler_shift.shift_of(pipe.scheduler)
+    with scheduler_facts.shifted(pipe, job.shift):
+        changes["shift"] = scheduler_facts.shift_of(pipe.scheduler)
     for field, argument in (("width", "width"), ("height", "height"), ("frames", "num_frames")):
         if getattr(job, field) is None and argument in defaults and isinstance(defaults[argument].default, int):
             changes[field] = defaults[argument].default
@@ -119,6 +124,37 @@ def resolved(pipe: Any, job: Job) -> Job:
     if job.guidance_scale is None and isinstance(guidance, int | float):
         changes["guidance_scale"] = float(guidance)
     return dataclasses.replace(job, **changes)
+
+
+def levels_of(facts: SchedulerFacts | None, name: str) -> tuple[float, ...]:
+    """(S + 1,) noise levels of a run that can be recorded.
+
+    Args:
+        facts: of the run.
+        name: class of its scheduler.
+
+    Raises:
+        AttachError: the scheduler keeps none, or calls the model twice at one.
+    """
+    if facts is None or facts.levels is None:
+        raise AttachError(f"{name} keeps no noise level per step; sample with another scheduler")
+    if facts.calls_per_step > 1 or any(a == b for a, b in pairwise(facts.levels)):
+        raise AttachError(
+            f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
+        )
+    return facts.levels
+
+
+def _described(facts: SchedulerFacts | None) -> dict[str, Any]:
+    """What a trace's header says of the sampler."""
+    if facts is None:
+        return {}
+    return {
+        # Two of one class, one drawing noise, do not step alike.
+        "sampler": f"{facts.name} (stochastic)" if facts.stochastic else facts.name,
+        "shift": facts.shift,
+        "prediction": "unknown" if facts.prediction == "v" else facts.prediction,
+    }
 
 
 def _transformers(pipe: Any) -> dict[str, nn.Module]:
@@ -182,7 +218,7 @@ def _finish(
         first += count
     if first != len(sigmas) - 1:
         raise AttachError(
-            f"{first} steps were seen, the scheduler has {len(sigmas) - 1} noise levels; a sampler with several forwards a "
+            f"{first} forwards were seen, the scheduler has {len(sigmas) - 1} noise levels; a loop with several forwards a "
             "step cannot be recorded"
         )
     return tuple(traces)
