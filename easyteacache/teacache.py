@@ -133,7 +133,7 @@ class TeaCache:
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
             predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
-            forecaster: another name of ``predictor``.
+            forecaster: the old name of ``predictor``.
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_yanked: use a yanked record all the same.
 
@@ -232,7 +232,7 @@ class TeaCache:
         if predictor is not None and forecaster is not None:
             raise ValueError("predictor and forecaster are two names of one argument: give one of them")
         named = predictor if forecaster is None else forecaster
-        named = None if named in (None, predictors.AUTO) else predictors.forecaster(named).name
+        named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
         request, run = request_and_run(predictor=named, **wishes)
         if found.calibration.signal == "unknown":
             raise SignalMismatch(

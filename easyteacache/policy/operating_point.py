@@ -78,7 +78,7 @@ def choose(
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
-    reported = any(point.evidence == "reported" for offer in offers for point in offer.points)
+    reported = any(point.strongest in ("published", "reported") for offer in offers for point in offer.points)
     if reported and chosen.speedup is not None:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."

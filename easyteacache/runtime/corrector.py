@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from easyteacache.runtime.predictors import Fitted
+from easyteacache.runtime.predictors import PlannedRows
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Correction(NamedTuple):
     size: float
 
 
-def wanted(plan: Fitted, steps: Sequence[tuple[int, float]], places: Sequence[int]) -> list[float] | None:
+def wanted(plan: PlannedRows, steps: Sequence[tuple[int, float]], places: Sequence[int]) -> list[float] | None:
     """How far the sample should move over some steps, as weights of computed outputs: Σ Δσ_i · row_i.
 
     Args:
@@ -77,7 +77,7 @@ class Corrector:
         fills: bool = False,
         refine: Refine | None = None,
     ) -> None:
-        self._plan = Fitted(tuple(rows), tuple(schedule))
+        self._plan = PlannedRows(tuple(rows), tuple(schedule))
         self._fills, self._refine = fills, refine
         self._places: deque[int] = deque(maxlen=self.history)
         #: The steps since the last corrected one, with their Δσ.

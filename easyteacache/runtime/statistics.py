@@ -68,7 +68,7 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
     lines = [
         f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
-        f"{gate_of(policy)}, forecaster {policy.forecaster}",
+        f"{gate_of(policy)}, predictor {policy.forecaster}",
     ]
     if not branches:
         lines.append("no step seen yet")

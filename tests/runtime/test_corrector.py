@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.corrector import CorrectedOutputs, Corrector, wanted
-from easyteacache.runtime.predictors import Fitted
+from easyteacache.runtime.predictors import PlannedRows
 from easyteacache.solver.replay.corrected import handed_rows
 from easyteacache.solver.replay.fitted_weights import matrix
 
@@ -121,7 +121,7 @@ def test_what_a_fit_changes_is_what_is_handed_on() -> None:
 
 
 def test_weights_of_several_steps_add_up_by_their_sizes() -> None:
-    plan = Fitted(((1.0,), (1.5,), (-1.0, 2.0)), (0, 2))
+    plan = PlannedRows(((1.0,), (1.5,), (-1.0, 2.0)), (0, 2))
     assert wanted(plan, [(1, -0.1), (2, -0.2)], [0, 2]) == pytest.approx([-0.15 + 0.2, -0.4])
     assert wanted(plan, [(2, -0.2)], [1, 2]) is None
 

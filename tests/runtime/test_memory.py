@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from easyteacache.policy.curves import SigmaProfile
-from easyteacache.runtime.predictors import forecaster, names
+from easyteacache.runtime.predictors import predictor, predictors
 from easyteacache.teacache import TeaCache
 
 Make = Callable[..., Any]
@@ -77,7 +77,7 @@ def test_modes_may_change_from_step_to_step(make_cache: Make, modes: Any) -> Non
 
 
 def test_update_returns_a_new_tensor_and_leaves_its_input_alone(make_cache: Make) -> None:
-    for name in names():
+    for name in predictors():
         cache = make_cache(threshold=9.0, forecaster=name)
         latent = torch.randn(1, 8, 4)
         for step in range(3):
@@ -124,7 +124,7 @@ def test_a_model_may_overwrite_its_input_buffer_at_every_step(make_cache: Make, 
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", predictors())
 def test_no_more_residuals_live_than_the_forecaster_looks_at(make_cache: Make, name: str) -> None:
     cache = make_cache(schedule=(0, 1, 2, 3, 4, 5, 8), forecaster=name)
     latent = torch.zeros(1, 8, 4)
@@ -135,8 +135,8 @@ def test_no_more_residuals_live_than_the_forecaster_looks_at(make_cache: Make, n
         else:
             cache.store_truth(step, None, latent, latent + step)
             alive.append(weakref.ref(cache.session.known("default")._anchors[-1][1]))
-        assert sum(ref() is not None for ref in alive) <= forecaster(name).history
-        assert cache.nbytes <= forecaster(name).history * latent.nbytes
+        assert sum(ref() is not None for ref in alive) <= predictor(name).history
+        assert cache.nbytes <= predictor(name).history * latent.nbytes
     cache.clear_cache()
     assert all(ref() is None for ref in alive)
 

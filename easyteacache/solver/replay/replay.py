@@ -1,4 +1,4 @@
-"""Replay a policy on recorded runs: the runtime's own gate and forecaster, driven by traces instead of tensors."""
+"""Replay a policy on recorded runs: the runtime's own gate and predictor, driven by traces instead of tensors."""
 
 from __future__ import annotations
 
