@@ -229,9 +229,9 @@ class TeaCache:
         forecaster: str | None = None,
         **wishes: Any,
     ) -> Self:
-        if predictor is not None and forecaster is not None:
-            raise ValueError("predictor and forecaster are two names of one argument: give one of them")
-        named = predictor if forecaster is None else forecaster
+        if predictor is not None and forecaster is not None and predictor != forecaster:
+            raise ValueError(f"predictor is {predictor!r} and forecaster, its old name, {forecaster!r}: give one of them")
+        named = forecaster if predictor is None else predictor
         named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
         request, run = request_and_run(predictor=named, **wishes)
         if found.calibration.signal == "unknown":

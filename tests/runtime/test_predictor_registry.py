@@ -78,7 +78,7 @@ def test_from_registry_takes_it_by_the_new_and_the_old_name_of_the_argument(argu
     cache = TeaCache.from_registry("wan2.1/t2v-14b", threshold=0.1, **{argument: "fading"})
     assert cache.policy.forecaster == "fading"
     latent = torch.ones(1, 8, 4)
-    state = cache.branch_state("default", 0)
+    state = cache.session.branch("default", 0)
     state.store_residual(0, None, 4 * latent)
     state._proposal = None
     assert isinstance(state.predictor, Fading)
