@@ -174,6 +174,12 @@ def is_euler(scheduler: Any) -> bool:
     return facts is not None and facts.euler
 
 
+def forget_probes() -> None:
+    """Drop every map that was measured, and what was learnt of classes; the next run measures them again."""
+    _probed.cache_clear()
+    _MEMORIES.clear()
+
+
 def is_dynamic(scheduler: Any) -> bool:
     """Does its time shift follow the resolution?"""
     return bool(_config(scheduler).get("use_dynamic_shifting"))
