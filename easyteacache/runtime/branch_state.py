@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from easyteacache.policy.policy import Policy
 
+#: The branch of callers that name none: one stream of forwards.
+DEFAULT_BRANCH = "default"
+
 
 @dataclass
 class StepRecord:
@@ -342,8 +345,7 @@ class BranchState:
 
     def _keep_signal(self, step: int, signal: torch.Tensor | None) -> None:
         """Remember the signal only where the next step's answer can depend on it: it may be as large as the latent."""
-        by_profile = self.policy.needs_sigma or (self.policy.profile is not None and self._sigma is not None)
-        if signal is None or by_profile or not self.gate.measures(step + 1):
+        if signal is None or not self.policy.reads_signal(self._sigma) or not self.gate.measures(step + 1):
             self._signal = None
         elif self._signal is not None and _alike(self._signal, signal) and _may_write(self._signal):
             self._signal.copy_(signal.detach())
