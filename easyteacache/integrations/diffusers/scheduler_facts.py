@@ -45,11 +45,13 @@ class Probe:
         map: (N + 1, N + 1), or None.
         stochastic: it draws noise; None where that could not be tried.
         reason: why there is no map, as the end of a sentence; None where there is one.
+        signature: (N + 1,) of the map, as records keep it.
     """
 
     map: Array | None
     stochastic: bool | None
     reason: str | None = None
+    signature: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class SchedulerFacts:
             calls_per_step=self.calls_per_step,
             prediction=self.prediction,
             levels=self.levels if kept else None,
-            signature=None if self.map is None else signature_of(self.map),
+            signature=self.probe.signature,
         )
 
 
@@ -451,7 +453,7 @@ def _measured(setup: _Setup, calls: int) -> Probe:
     if max(ahead, float(np.max(np.abs(rows @ drawn - seen)))) <= LINEAR * largest:
         rows = np.tril(rows)
         rows.flags.writeable = False
-        return Probe(rows, False)
+        return Probe(rows, False, signature=signature_of(rows))
     if np.max(np.abs(_states(setup, given, seed=1) - states)) > LINEAR * largest:
         return Probe(None, True, "it draws noise at its steps")
     return Probe(None, False, "its steps are not linear in the outputs (they clip or threshold the sample)")
