@@ -23,6 +23,7 @@ from easyteacache.export.engine import Engine
 from easyteacache.export.numbers import Numbers, resolve
 from easyteacache.export.parsed import Parsed, refuse
 from easyteacache.export.table import ENGINES
+from easyteacache.policy.policy import RetiredCalibration
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.registry.registry import Found, Registry
 
@@ -142,6 +143,8 @@ def _admitted(
 ) -> tuple[Numbers, tuple[str, ...]]:
     """The record's numbers and what is to be said about them."""
     record = found.calibration
+    if record.status == "yanked":
+        raise RetiredCalibration(record)
     unfit = differences.of_record(engine, record)
     known = [] if unfit is None else [unfit]
     _refuse(engine, known, allow)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from easyteacache.export.engine import Engine, Model
+from easyteacache.export.engine import CachedModels, Engine
+from easyteacache.export.magcache_plan import magcache_plan
 from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
 from easyteacache.policy.curves import Polynomial
 from easyteacache.records.bucket import FITTED
@@ -16,8 +17,10 @@ Rule = Literal[
     "model", "signal", "method", "order", "abs", "window", "plan", "steps", "threshold", "forecast", "domain"
 ]
 
-# Computing one step more or less at the very end is what every engine does differently.
+# Reusing one step more at the very end is what engines do differently, and what a remark is enough for.
 TOLERATED_STEPS = 1
+# Ratios of two branches this far apart are no measurement noise; only asked where the plans they make are not known.
+TOLERATED_RATIO = 0.05
 # Stands for a step count that is not known where only distances from its end matter.
 FAR = 1_000_000
 
@@ -42,10 +45,11 @@ def of_record(engine: Engine, record: Calibration) -> Difference | None:
     key, method = record.model_key, record.method
     if method not in engine.methods:
         return Difference("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
-    if engine.models is None or engine.model_for(key, method) is not None:
+    known = [model.keys for model in engine.models or () if method in model.methods]
+    if not known or engine.model_for(key, method) is not None:
         return None
-    known = ", ".join(model.keys for model in engine.models if method in model.methods)
-    return Difference("model", True, f"{engine.title} was read to run {method} for {known}; {key} is none of these.")
+    listed = ", ".join(known)
+    return Difference("model", True, f"{engine.title} was read to run {method} for {listed}; {key} is none of these.")
 
 
 def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Difference, ...]:
@@ -70,7 +74,7 @@ def _find(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         yield from _window(engine, numbers)
 
 
-def _signal(engine: Engine, model: Model, numbers: Numbers) -> Iterator[Difference]:
+def _signal(engine: Engine, model: CachedModels, numbers: Numbers) -> Iterator[Difference]:
     found = numbers.record.signal
     if found == "unknown":
         yield Difference("signal", True, "The record does not say which signal its numbers were fitted to.")
@@ -121,13 +125,13 @@ def _order(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         )
 
 
-def _sign(engine: Engine, model: Model | None, numbers: Numbers) -> Iterator[Difference]:
+def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Iterator[Difference]:
     """Compare the curve as the record means it with the one that the engine evaluates, over the distances that occur."""
     assert numbers.coefficients is not None
     post = "none" if model is None else model.post
     theirs, ours = Polynomial(numbers.coefficients, post=post), numbers.curve
-    low, high = numbers.domain or USUAL_RANGE
-    places = [low + (high - low) * i / (SAMPLES - 1) for i in range(SAMPLES)]
+    places = _places(numbers)
+    low, high = places[0], places[-1]
     scale = max(abs(ours(x)) for x in places)
     differing = [x for x in places if abs(ours(x) - theirs(x)) > 1e-9 * scale]
     if not differing:
@@ -164,18 +168,19 @@ def engine_window(engine: Engine, numbers: Numbers) -> tuple[int, int | None]:
     """Inclusive range of steps that ``engine`` may reuse with these numbers; None for the end, negative counts from it."""
     if engine.window == "retention":
         return (5, None) if numbers.record.signal == "timestep_projection" else (1, -2)
-    if engine.window == "first":
-        return 1, None
+    if engine.window == "second":
+        return 2, None
     if engine.window == "ends":
         return 1, -2
-    if engine.window == "start":
-        return numbers.first, -2
+    if engine.window in ("first", "fraction"):
+        # A share of the run is MagCache's; what such an engine runs with a threshold has no window.
+        return 1, None
     return numbers.first, numbers.last
 
 
 def _window(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
     shares = numbers.fraction if numbers.num_steps is None and numbers.fraction != (0.0, 1.0) else None
-    if shares is not None and engine.window != "user" and not engine.evaluates_as_recorded:
+    if shares is not None and engine.window not in ("user", "shares") and not engine.evaluates_as_recorded:
         yield Difference(
             "steps", True, "The window is a share of the run, whose step count is not known. Pass --steps."
         )
@@ -183,25 +188,48 @@ def _window(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
     if numbers.schedule is None and numbers.last is not None and 0 <= numbers.last < numbers.first:
         yield Difference("steps", True, "The skip window reuses nothing at this step count.")
         return
-    if engine.window == "user":
+    if engine.window == "user" or (engine.window == "shares" and numbers.num_steps is None):
         yield Difference(
             "window", False, f"{engine.title} takes the window outside this file: {_told(numbers, shares)}."
         )
-        return
-    more = _steps_more(numbers, *engine_window(engine, numbers))
+    else:
+        yield from _window_ends(engine, numbers)
+    yield from _limit(engine, numbers)
+
+
+def _window_ends(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+    start, end = _steps_more(numbers, *engine_window(engine, numbers))
+    may = f"The record allows reuse in steps {numbers.first} to {_end(numbers)}; {engine.title}"
+    more, fewer = max(start, 0) + max(end, 0), max(-start, 0) + max(-end, 0)
     if more:
+        refuses = start > 0 or end > TOLERATED_STEPS
+        yield Difference("window", refuses, f"{may} may also reuse {more} step{'s' * (more > 1)} outside.")
+    if fewer:
+        where = [told for told, steps in (("at the start", start), ("at the end", end)) if steps < 0]
+        yield Difference("window", False, f"{may} computes {fewer} of them always, {' and '.join(where)}.")
+
+
+def _limit(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+    """Steps in a row: an engine without a limit does the same where the threshold ends every run sooner."""
+    if numbers.limit is None or engine.takes_limit or engine.plan != "threshold" or numbers.schedule is not None:
+        return
+    told = f"The record reuses at most {numbers.limit} steps in a row; {engine.title} has no such limit"
+    if numbers.threshold is None or not engine.takes_threshold:
+        yield Difference("window", False, f"{told}.")
+        return
+    least = min(map(numbers.curve, _places(numbers)))
+    if (numbers.limit + 1) * least < numbers.threshold:
         yield Difference(
             "window",
-            more > TOLERATED_STEPS,
-            f"The record allows reuse in steps {numbers.first} to {_end(numbers)}; {engine.title} may also reuse {more} "
-            f"step{'s' * (more > 1)} outside.",
+            True,
+            f"{told}, and p falls to {least:.3g}, so that its threshold of {numbers.threshold:g} sets none.",
         )
-    if numbers.limit is not None and not engine.takes_limit and engine.plan == "threshold":
-        yield Difference(
-            "window",
-            False,
-            f"The record reuses at most {numbers.limit} steps in a row; {engine.title} has no such limit.",
-        )
+
+
+def _places(numbers: Numbers) -> list[float]:
+    """Distances that occur: the record's domain, or where published models' lie."""
+    low, high = numbers.domain or USUAL_RANGE
+    return [low + (high - low) * i / (SAMPLES - 1) for i in range(SAMPLES)]
 
 
 def _told(numbers: Numbers, shares: tuple[float, float] | None) -> str:
@@ -217,15 +245,15 @@ def _end(numbers: Numbers) -> str:
     return str(numbers.last) if numbers.last >= 0 else f"{-numbers.last} steps before the end"
 
 
-def _steps_more(numbers: Numbers, first: int, last: int | None) -> int:
-    """How many steps the engine may reuse that the record does not allow."""
+def _steps_more(numbers: Numbers, first: int, last: int | None) -> tuple[int, int]:
+    """How many steps more the engine may reuse than the record allows, at the start and at the end; fewer are negative."""
     # Ends that are counted from the end compare at any step count.
     steps = numbers.num_steps or FAR
     allowed, possible = (steps - 1 if end is None else end if end >= 0 else steps + end for end in (numbers.last, last))
     if numbers.num_steps is None and numbers.last is not None and numbers.last >= 0 and (last is None or last < 0):
         # The record's end is an index and the engine's is not: how far apart they are cannot be known.
         possible = allowed + 1
-    return max(0, numbers.first - max(first, 1)) + max(0, possible - allowed)
+    return numbers.first - max(first, 1), possible - allowed
 
 
 def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
@@ -243,12 +271,20 @@ def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
             "window", False, f"The record states no {' and no '.join(left_out)}: {engine.title}'s own default applies."
         )
     if not engine.list_per_branch and len(numbers.ratios) > 1:
-        first, *others = numbers.ratios.values()
-        apart = max(abs(a / b - 1) for other in others for a, b in zip(first, other, strict=False) if b)
-        names = list(numbers.ratios)
-        yield Difference(
-            "signal",
-            apart > 0.05,
-            f"{engine.title} takes one list for all branches: that of {names[0]} is written, {', '.join(names[1:])} differ by up to "
-            f"{apart:.2%}.",
-        )
+        yield _one_list(engine, numbers)
+
+
+def _one_list(engine: Engine, numbers: Numbers) -> Difference:
+    """One list for all branches: the same steps are computed, or the export is refused."""
+    first, *others = numbers.ratios.values()
+    names = list(numbers.ratios)
+    apart = max(abs(a / b - 1) for other in others for a, b in zip(first, other, strict=False) if b)
+    told = (
+        f"{engine.title} takes one list for all branches: that of {names[0]} is written, {', '.join(names[1:])} differ by up to "
+        f"{apart:.2%}"
+    )
+    plans = [magcache_plan(numbers, branch) for branch in names]
+    if None in plans:
+        return Difference("signal", apart > TOLERATED_RATIO, f"{told}.")
+    same = all(plan == plans[0] for plan in plans)
+    return Difference("signal", not same, f"{told}, and {'the same' if same else 'other'} steps would be computed.")

@@ -83,8 +83,6 @@ def resolve(found: Found, request: Request, run: RunContext, *, engine: str, nee
             polynomial.
         RetiredCalibration: the record was yanked.
     """
-    if found.calibration.status == "yanked":
-        raise policy.RetiredCalibration(found.calibration)
     if found.calibration.method == "magcache":
         return _magcache(found, request, run, engine, needs_threshold)
     return _teacache(found, request, run, engine, needs_threshold)

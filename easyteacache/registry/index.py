@@ -1,6 +1,6 @@
 """``index.json``: what a registry folder holds, so that one key never costs a scan of every file.
 
-The index is generated (`tools/index_registry.py`, pull, solve) and checked; the records stay the truth.
+The index is generated (`easyteacache-hub index`, pull, solve) and checked; the records stay the truth.
 """
 
 from __future__ import annotations

@@ -190,10 +190,6 @@ class Registry(Mapping[str, Calibration]):
         """The layers, first searched first."""
         return self._layers
 
-    def with_layer(self, layer: Layer) -> Registry:
-        """A new registry that searches ``layer`` before all others."""
-        return Registry([layer, *self._layers], lock=self.lock_path)
-
     def __getitem__(self, key: str) -> Calibration:
         return self.find(key).calibration
 

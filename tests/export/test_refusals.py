@@ -148,9 +148,25 @@ def test_nunchaku_is_refused_for_coefficients_that_are_not_its_own(make_registry
 def test_branches_that_differ_too_much_for_one_list_are_refused(make_registry: Make, record: Record) -> None:
     ratios = [{"branch": "cond", "ratios": [1.0, 0.9]}, {"branch": "uncond", "ratios": [1.0, 0.7]}]
     bucket = {"num_steps": 2, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
-    registry = make_registry(record("any/model", method="magcache", signal="unknown", bucket=bucket))
-    assert refused(registry, "any/model", "diffusers").rules == ("signal",)
-    assert any("28" in remark for remark in export(registry, "any/model", "diffusers", allow={"signal"}).remarks)
+    registry = make_registry(record("flux.1/own", method="magcache", signal="unknown", bucket=bucket))
+    assert refused(registry, "flux.1/own", "diffusers").rules == ("signal",)
+    assert any("28" in remark for remark in export(registry, "flux.1/own", "diffusers", allow={"signal"}).remarks)
+
+
+@pytest.mark.parametrize(("second", "fits"), [(0.97, True), (0.96, False)])
+def test_one_list_for_all_branches_is_enough_where_it_computes_the_same_steps(
+    second: float, fits: bool, make_registry: Make, record: Record
+) -> None:
+    """1 − 0.98 is below the threshold of 0.035, and so is 1 − 0.97; 1 − 0.96 is not."""
+    ratios = [{"branch": "cond", "ratios": [1.0, 0.98]}, {"branch": "uncond", "ratios": [1.0, second]}]
+    bucket = {"num_steps": 2, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
+    bucket |= {"max_consecutive_skips": 3, "skip_window_fraction": [0.5, 1.0]}
+    bucket["operating_points"] = [{"threshold": 0.035, "evidence": "reported"}]
+    registry = make_registry(record("flux.1/own", method="magcache", signal="unknown", bucket=bucket))
+    if fits:
+        assert any("the same steps" in remark for remark in export(registry, "flux.1/own", "diffusers").remarks)
+    else:
+        assert refused(registry, "flux.1/own", "diffusers").rules == ("signal",)
 
 
 def test_magcache_is_refused_for_models_that_the_engine_runs_only_with_teacache(bundled: Registry) -> None:

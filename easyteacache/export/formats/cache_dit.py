@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.spelling import header, yaml_mapping
 
@@ -25,7 +25,7 @@ _WHY = (
 _TAYLOR = re.compile(r"taylor-(\d)")
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """A YAML document with the section ``cache_config``."""
     assert numbers.schedule is not None
     steps = numbers.num_steps or numbers.schedule[-1] + 1

@@ -2,7 +2,8 @@
 
 ``MagCacheConfig`` takes one list of ratios for every branch and interpolates it to ``num_inference_steps`` itself; it skips while
 the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first ``retention_ratio`` of the
-run. ``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
+run, which it rounds where MagCache's authors round down. Both raise on a model whose blocks are not registered in _helpers.py.
+``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
 (huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1).
 """
 
@@ -13,7 +14,8 @@ from typing import Any
 
 from easyteacache.export import parsed as files
 from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
+from easyteacache.export.magcache_plan import retained_steps
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
@@ -21,7 +23,7 @@ from easyteacache.export.spelling import header, python_call
 IDENTITY = (1.0, 0.0)
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """An import and the expression that makes the configuration."""
     name, arguments = (
         ("MagCacheConfig", _magcache(numbers)) if numbers.ratios else ("FirstBlockCacheConfig", _first(numbers))
@@ -31,10 +33,12 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
 
 def _magcache(numbers: Numbers) -> dict[str, Any]:
     ratios = next(iter(numbers.ratios.values()))
+    steps = numbers.num_steps or len(ratios)
     arguments: dict[str, Any] = {"threshold": numbers.threshold}
     arguments |= {} if numbers.limit is None else {"max_skip_steps": numbers.limit}
-    arguments |= {} if numbers.retention is None else {"retention_ratio": numbers.retention}
-    return arguments | {"num_inference_steps": numbers.num_steps or len(ratios), "mag_ratios": list(ratios)}
+    if numbers.retention is not None:
+        arguments["retention_ratio"] = retained_steps(numbers.retention, steps) / steps
+    return arguments | {"num_inference_steps": steps, "mag_ratios": list(ratios)}
 
 
 def _first(numbers: Numbers) -> dict[str, Any]:
@@ -54,7 +58,10 @@ def differences(numbers: Numbers) -> Iterator[Difference]:
         )
         return
     yield Difference(
-        "signal", False, "FirstBlockCache measures against the last computed step, this record against the step before."
+        "signal",
+        True,
+        "FirstBlockCache measures against the last computed step and adds nothing up; this record adds up distances from the step "
+        "before.",
     )
 
 

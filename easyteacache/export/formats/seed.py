@@ -1,7 +1,8 @@
 """The original project's cache.json: nested keys → sequence length → ``meta_data``.
 
 Evaluated on ``t_mod``, the timestep projection, as p(x); threshold and window are arguments of its constructor
-(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which also knows a domain, is ``easyteacache.original.cache_json``.
+(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which
+also knows a domain, is ``easyteacache.original.cache_json``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from easyteacache.export import parsed as files
 from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -19,7 +20,7 @@ from easyteacache.files import strict_json
 from easyteacache.original import cache_json
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The whole file, with the key's names as its nested keys."""
     assert numbers.coefficients is not None
     quality = numbers.bucket.quality
@@ -37,7 +38,9 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
 
 
 def differences(numbers: Numbers) -> Iterator[Difference]:
-    """Fits are filed under a sequence length."""
+    """Fits are filed under a sequence length; the limit of steps in a row is an argument beside the file."""
+    limit = "as many as the run has steps, it reuses 2 by default" if numbers.limit is None else str(numbers.limit)
+    yield Difference("window", False, f"Its constructor takes max_consecutive_skip outside this file: {limit}.")
     if numbers.sequence_length is None:
         yield Difference("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
 

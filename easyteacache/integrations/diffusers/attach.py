@@ -18,7 +18,7 @@ from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
-from easyteacache.integrations.diffusers.step_tracker import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 from easyteacache.runtime.attachment import Detach
 from easyteacache.runtime.session import Session
 

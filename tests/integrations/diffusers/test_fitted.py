@@ -16,7 +16,7 @@ from tiny_pipelines import PIPELINES, flow_matching, flux, sample, wan
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.integrations.diffusers.step_tracker import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 from easyteacache.policy.request import request_and_run
 from easyteacache.policy.source import Resolver
 from easyteacache.records.calibration import Calibration
@@ -132,6 +132,7 @@ def test_weights_that_only_hold_are_the_plain_plan(pipelines, make_cache):
         torch.testing.assert_close(sample(pipe, "wan", steps=STEPS), found)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["wrapped", "in place", "blocks"])
 @pytest.mark.parametrize("build", [wan, flux])
@@ -258,7 +259,14 @@ def unipc() -> UniPCMultistepScheduler:
 
 
 class Noisy(FlowMatchEulerDiscreteScheduler):
-    """Steps as no Euler sampler does."""
+    """Steps further than an Euler sampler does."""
+
+    def step(self, output: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().step(1.01 * output, *args, **kwargs)
+
+
+class Wrapped(FlowMatchEulerDiscreteScheduler):
+    """Hands its steps on."""
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         return super().step(*args, **kwargs)
@@ -275,6 +283,7 @@ class Named(FlowMatchEulerDiscreteScheduler):
         (flow_matching(use_dynamic_shifting=True), True),
         (Named(shift=3.0), True),
         (flow_matching(stochastic_sampling=True), False),
+        (Wrapped(shift=3.0), True),
         (Noisy(shift=3.0), False),
         (unipc(), False),
         (diffusers.FlowMatchHeunDiscreteScheduler(), False),

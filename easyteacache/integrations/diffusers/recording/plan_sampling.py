@@ -17,10 +17,10 @@ from torch import Tensor
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.files import atomic_write, strict_json
 from easyteacache.integrations.diffusers.attach import attach
-from easyteacache.integrations.diffusers.recording import scheduler_shift
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.pipeline_runs import arguments_of
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit, Row
+from easyteacache.integrations.diffusers.scheduler_facts import shifted
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import FixedPolicy
@@ -173,7 +173,7 @@ class SampledPlans:
         states: list[Tensor] = []
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(scheduler_shift.shifted(self._pipe, jobs[0].shift))
+            stack.enter_context(shifted(self._pipe, jobs[0].shift))
             stack.enter_context(_changed(self._pipe.scheduler, change, states, self._on_step))
             self._pipe(**arguments, return_dict=False)
         if len(states) != steps + 1 or len(states[0]) != len(jobs):

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry import index
@@ -15,23 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 Tool = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("index_registry", ROOT / "tools" / "index_registry.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 @pytest.fixture
-def tool(module: ModuleType, registry_folder: Path) -> Tool:
-    return lambda *arguments: CliRunner().invoke(module.main, ["--registry", str(registry_folder), *arguments])
+def tool(run_hub: Tool, registry_folder: Path) -> Tool:
+    return lambda *arguments: run_hub("index", "--registry", registry_folder, *arguments)
 
 
-def test_the_bundled_index_is_fresh(module: ModuleType) -> None:
-    result = CliRunner().invoke(module.main, ["--check"])
+def test_the_bundled_index_is_fresh(run_hub: Tool) -> None:
+    result = run_hub("index", "--registry", ROOT / "registry", "--check")
     assert result.exit_code == 0, "run python tools/index_registry.py\n" + result.output
 
 
@@ -75,3 +63,7 @@ def test_a_broken_index_is_replaced_and_a_broken_record_is_an_error(tool: Tool, 
     result = tool()
     assert result.exit_code == 1
     assert "video.json" in result.stderr
+
+
+def test_a_stale_index_says_which_command_mends_it(tool: Tool, registry_folder: Path) -> None:
+    assert f"run easyteacache-hub index --registry {registry_folder}" in " ".join(tool("--check").stderr.split())
