@@ -93,7 +93,7 @@ def choose(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
     reported = chosen.standing.evidence in ("published", "reported")
-    if reported and chosen.speedup is not None:
+    if reported and chosen.speedup is not None and not foreign:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
         )

@@ -24,11 +24,13 @@ class PlannedSteps:
         schedule: those of every branch; where branches differ, those that any of them computes.
         of_branches: (branch, its computed steps), where they differ.
         carried: why they are not the record's own, a sentence; None where they are.
+        doubtful: that is to be noticed: nobody but this project carried them over.
     """
 
     schedule: tuple[int, ...]
     of_branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
     carried: str | None = None
+    doubtful: bool = False
 
 
 def carryable(plan: Plan) -> bool:
@@ -51,18 +53,19 @@ def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str])
         if length is None:
             return PlannedSteps(plan.computed)
         why = f"It was made for {length}: the computed steps are the same, what was reported of it may not hold."
-        return PlannedSteps(plan.computed, carried=why)
+        return PlannedSteps(plan.computed, carried=why, doubtful=True)
     own, other = levels_of(bucket, steps), levels_in(run, run.num_steps or steps)
-    axis = "over the noise level"
+    axis = "by their noise levels"
     if own is None or other is None:
         # Nobody says what either's noise levels are: then they are taken to be spaced alike.
         shift = run.shift or bucket.shift or 1.0
         own, other = shifted_levels(steps, shift), shifted_levels(run.num_steps or steps, shift)
-        axis = "over the share of the run, because its noise levels are not known"
+        axis = "by their share of the run, because its noise levels are not known"
     found = carried(plan.computed, own, other)
     also = "" if length is None else f" and for {length}"
-    why = f"It was made for {' and '.join(foreign)}{also}: {len(found)} of {len(other) - 1} computed steps are carried over {axis}."
-    return PlannedSteps(found, carried=why)
+    made = f"It was made for {' and '.join(foreign)}{also}"
+    why = f"{made}: {len(found)} of {len(other) - 1} steps are computed, carried over {axis}."
+    return PlannedSteps(found, carried=why, doubtful=True)
 
 
 def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Request, run: RunContext) -> PlannedSteps:
@@ -91,6 +94,8 @@ def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Reque
     every = tuple(sorted({step for _, computed in found for step in computed}))
     length = _other_length(bucket.sequence_length, run.sequence_length)
     why = None if length is None else f"Its ratios were measured at {length}; those of this run may differ."
+    if bucket.num_steps not in (None, steps):
+        why = f"Its ratios are those of {bucket.num_steps} steps: each of the {steps} takes the nearest one's, as its authors do."
     return PlannedSteps(every, found if len({computed for _, computed in found}) > 1 else (), why)
 
 

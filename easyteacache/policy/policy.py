@@ -9,6 +9,7 @@ carried over by its sigma profile or computes every step; published numbers scal
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -92,7 +93,9 @@ class Policy:
         expected_speedup, expected_error: what the operating point gave on held-out runs, where the record knows.
         standing: what is known of it; the evidence is ``carried`` where it is used for another run than it was made for.
         carried: why and how it was carried over, a sentence; None where it was not.
+        doubtful: a user must notice that it was carried over.
         refusal: why no step may be reused in this run; None when steps may be.
+        foreign: it is used at another step count or shift than it was made for.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -126,7 +129,9 @@ class Policy:
     expected_error: float | None = None
     standing: Standing = UNKNOWN
     carried: str | None = None
+    doubtful: bool = False
     refusal: str | None = None
+    foreign: bool = False
     needs_sigma: bool = False
     notes: tuple[str, ...] = field(default=())
 
@@ -134,6 +139,10 @@ class Policy:
     def evidence(self) -> str | None:
         """The strongest kind of evidence, ``carried`` where it is used for another run than it was made for; None: there is none."""
         return "carried" if self.carried is not None else self.standing.evidence
+
+    def noting(self, note: str) -> Policy:
+        """The same policy with one more note."""
+        return dataclasses.replace(self, notes=(*self.notes, note))
 
     def schedule_of(self, branch: str) -> tuple[int, ...] | None:
         """The computed steps of one branch; None where no plan decides."""
@@ -222,6 +231,7 @@ def resolve(
         curve=_curve(record, selection),
         profile=profile,
         refusal=refusal,
+        foreign=bool(selection.foreign),
         needs_sigma=bool(selection.foreign) and _states_where_it_holds(record),
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
@@ -244,8 +254,9 @@ def resolve(
         # What was measured holds for the setting and the predictor it was measured with.
         expected_speedup=_expected(selection, choice, schedule, run),
         expected_error=choice.error if measured else None,
-        standing=choice.standing,
+        standing=_standing(selection, choice, schedule, run),
         carried=None if steps is None else steps.carried,
+        doubtful=steps is not None and steps.doubtful,
         notes=tuple(notes),
     )
 
@@ -284,6 +295,14 @@ def _window(
         free = {"skip_window_fraction": None, "max_consecutive_skips": None, "num_steps": run.num_steps}
         return skip_window([(planned or selection.main).model_copy(update=free)], request, run, notes)
     return skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
+
+
+def _standing(selection: Selection, choice: Choice, schedule: tuple[int, ...] | None, run: RunContext) -> Standing:
+    """What is known of the point, with the speed-up that is to be expected in this run."""
+    standing = dataclasses.replace(choice.standing, fixed=schedule is not None)
+    if not selection.foreign:
+        return standing
+    return dataclasses.replace(standing, speedup=_expected(selection, choice, schedule, run))
 
 
 def _expected(selection: Selection, choice: Choice, schedule: tuple[int, ...] | None, run: RunContext) -> float | None:
