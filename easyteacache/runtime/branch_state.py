@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from easyteacache.errors import InvalidSignal, StepOrderError
-from easyteacache.runtime.corrector import Correction
+from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
 from easyteacache.runtime.gate import Gate
 from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, predictor
 from easyteacache.runtime.tensor_math import Reduce, relative_l1
@@ -80,9 +80,9 @@ class BranchState:
 
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
-        self._correction: Correction | None = None
+        self._corrected: CorrectedOutputs | None = None
         if policy.weights is not None and policy.schedule is not None:
-            self._correction = Correction(policy.weights, policy.schedule)
+            self._corrected = CorrectedOutputs(Corrector(policy.weights, policy.schedule))
         if policy.forecaster == FITTED and policy.weights is not None and policy.schedule is not None:
             self.predictor = PlannedRows(policy.weights, policy.schedule)
         else:
@@ -109,8 +109,8 @@ class BranchState:
         self._signal: torch.Tensor | None = None
         self._sigma: float | None = None
         self._anchors.clear()
-        if self._correction is not None:
-            self._correction.clear()
+        if self._corrected is not None:
+            self._corrected.clear()
         self._reused: list[float] = []
         self._proposal: _Proposal | None = None
         # Shape, number type and device of the block input that the residuals belong to.
@@ -142,7 +142,7 @@ class BranchState:
     def nbytes(self) -> int:
         """Bytes of the residuals and the signal held at this moment."""
         held = [residual for _, residual in self._anchors] + ([] if self._signal is None else [self._signal])
-        held += [] if self._correction is None else self._correction.tensors
+        held += [] if self._corrected is None else self._corrected.tensors
         # An output that is both forecast and corrected from is one tensor.
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
 
@@ -223,15 +223,12 @@ class BranchState:
             size: σ of the next step − σ of this one; None where it is not known, and nothing can be corrected.
             reused: the blocks were skipped.
         """
-        if self._correction is None:
+        if self._corrected is None:
             return output
         if not self._goes_on_plan(step, reused=reused):
-            self._correction.clear()
+            self._corrected.clear()
             return output
-        if reused:
-            self._correction.reused(step, output, size)
-            return output
-        return self._correction.computed(step, output, size)
+        return self._corrected.handed(step, output, size, computed=not reused)
 
     def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
         """Commit the reuse that ``check`` admitted."""
