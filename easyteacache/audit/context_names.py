@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 # Names deeper than this many brackets, or blocks of indented lines, are not looked for further out.
 DEEPEST = 256
+# Of a condition, a key or the targets of an assignment, so many names count.
+_MOST_LABELS = 32
 _LONGEST_NAME = 80
 # What stands before a bracket and may name it, characters.
 _NEAR = 300
@@ -259,7 +261,7 @@ def _children(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[ast.AST, 
         if node.value is not None:
             yield (
                 node.value,
-                (*itertools.islice((label for target in targets for label in _labels(target)), DEEPEST), *names),
+                (*itertools.islice((label for target in targets for label in _labels(target)), _MOST_LABELS), *names),
             )
     else:
         inside = (*_own_name(node), *names)
@@ -283,7 +285,7 @@ def _labels(node: ast.AST) -> tuple[str, ...]:
         if isinstance(part, (ast.Name, ast.Attribute))
         or (isinstance(part, ast.Constant) and isinstance(part.value, str))
     )
-    return tuple(_label(part) for part in itertools.islice(found, DEEPEST))
+    return tuple(_label(part) for part in itertools.islice(found, _MOST_LABELS))
 
 
 def _label(node: ast.AST) -> str:
