@@ -20,7 +20,6 @@ EXAMPLES = [
     errors.SignalMismatch("modulated_input", "hidden_states"),
     errors.InvalidSignal("t_mod", "empty"),
     errors.NotEnoughTraces(sequence_length=1560, runs=3, needed=8),
-    errors.ValidationFailed("message", report={"rule": "x"}),
     errors.UnreachableTarget("message"),
     errors.ExportRefused("SGLang", ["signal"], ["Another signal."], "Allow it."),
     errors.StepOrderError("message"),

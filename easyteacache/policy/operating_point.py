@@ -10,16 +10,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
 
-Offer = tuple[tuple[OperatingPoint, ...], float]
+
+class Offer(NamedTuple):
+    """One bucket's operating points.
+
+    Attributes:
+        points: the most cautious first.
+        weight: the bucket's share, 0 to 1.
+        levels: (S + 1,) the noise levels of the bucket's runs, over which its corrections were fitted; None where nobody says.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    weight: float
+    levels: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,12 +49,15 @@ class Choice:
     error: float | None = None
 
 
-def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, foreign: bool = False) -> Choice:
+def choose(
+    offers: Sequence[Offer], request: Request, run: RunContext, notes: list[str], *, foreign: bool = False
+) -> Choice:
     """Choose for one bucket or a blend of two.
 
     Args:
-        offers: per bucket its operating points and its weight.
-        setting: the caller's wishes; a threshold of the caller's own is taken as it is.
+        offers: per bucket what it has.
+        request: the caller's wishes; a threshold of the caller's own is taken as it is.
+        run: whose driver can apply some points and others not.
         notes: gets one sentence for every choice made here.
         foreign: the buckets hold for another step count or shift, where a fixed schedule says nothing and what was
             measured does not hold.
@@ -49,22 +65,20 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     Raises:
         UnreachableTarget: with what the record does offer.
     """
-    if setting.threshold is not None:
-        return Choice(threshold=setting.threshold)
-    if setting.block_stack_only:
-        offers = [(_of_the_block_stack(points), weight) for points, weight in offers]
-        notes.append("Only plans that need nothing but the block stack are chosen from, because check() sees no more.")
-    offers, left_out = _correctable(offers, setting)
+    if request.threshold is not None:
+        return Choice(threshold=request.threshold)
+    left_out: list[str] = []
+    offers = _within_window(_applicable(offers, run, left_out), request, left_out)
     notes.extend(left_out)
     try:
-        chosen = _blend(_picks(offers, setting, notes, foreign=foreign))
+        chosen = _blend(_picks(offers, request, notes, foreign=foreign))
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
-    if setting.speedup is None and setting.max_error is None:
+    if request.speedup is None and request.max_error is None:
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
-    reported = any(point.evidence == "reported" for points, _ in offers for point in points)
+    reported = any(point.strongest in ("published", "reported") for offer in offers for point in offer.points)
     if reported and chosen.speedup is not None:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
@@ -72,81 +86,97 @@ def choose(offers: Sequence[Offer], setting: Setting, notes: list[str], *, forei
     return chosen
 
 
-def _of_the_block_stack(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
-    """Those that forecast its residual along the steps; all of them where there is none, so that the caller can say so."""
-    return (
-        tuple(p for p in points if p.applied_to == "residual" and p.coordinate == "step" and p.weights is None)
-        or points
-    )
-
-
-def _correctable(offers: Sequence[Offer], setting: Setting) -> tuple[Sequence[Offer], list[str]]:
-    """Without the points whose corrections cannot be handed on or would hold for other steps, and a sentence that says so."""
-    fitted = [point for points, _ in offers for point in points if point.weights is not None]
-    if setting.uncorrected and fitted:
+def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -> list[Offer]:
+    """Without the points that the run's driver cannot apply; ``left_out`` gets a sentence where there were some."""
+    if run.can.block_stack_only:
+        # All of them where there is none, so that the caller can be told when it uses one.
+        kept = [
+            offer._replace(points=tuple(filter(_of_the_block_stack, offer.points)) or offer.points) for offer in offers
+        ]
+        why = "Only plans that need nothing but the block stack are chosen from, because check() sees no more."
+    else:
+        kept = [offer._replace(points=tuple(p for p in offer.points if _fits(p, offer, run))) for offer in offers]
         why = (
             "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
             "handed a correction, over the noise levels that they were fitted at."
         )
-        return [(tuple(p for p in points if p.weights is None), weight) for points, weight in offers], [why]
-    if any(_window_crosses(point, setting) for point in fitted):
-        why = "Plans that correct computed steps are left out where the window asked for computes other steps than they do."
-        # All of them where there is nothing else: they then fill with the last output.
-        kept = [(tuple(p for p in points if not _window_crosses(p, setting)) or points, w) for points, w in offers]
-        return kept, [why]
-    return offers, []
+    if kept != list(offers):
+        left_out.append(why)
+    return kept
 
 
-def _window_crosses(point: OperatingPoint, setting: Setting) -> bool:
+def _of_the_block_stack(point: OperatingPoint) -> bool:
+    return point.applied_to == "residual" and point.coordinate == "step" and point.weights is None
+
+
+def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
+    return point.applied_to in run.can.sees and (point.weights is None or run.corrects_over(offer.levels))
+
+
+def _within_window(offers: Sequence[Offer], request: Request, left_out: list[str]) -> Sequence[Offer]:
+    """Without the points whose corrections would hold for other steps than the caller's own window computes."""
+    if not any(_window_crosses(point, request) for offer in offers for point in offer.points):
+        return offers
+    left_out.append(
+        "Plans that correct computed steps are left out where the window asked for computes other steps than they do."
+    )
+    # All of them where there is nothing else: they then fill with the last output.
+    return [
+        offer._replace(points=tuple(p for p in offer.points if not _window_crosses(p, request)) or offer.points)
+        for offer in offers
+    ]
+
+
+def _window_crosses(point: OperatingPoint, request: Request) -> bool:
     """Would the caller's own window compute a step that fitted weights take for a reused one?"""
     if point.weights is None or point.schedule is None:
         return False
-    steps, limit = len(point.weights), setting.max_consecutive_skips
-    last = None if setting.max_skip_step is None else from_end(setting.max_skip_step, steps)
+    steps, limit = len(point.weights), request.max_consecutive_skips
+    last = None if request.max_skip_step is None else from_end(request.max_skip_step, steps)
     for before, after in pairwise((*point.schedule, steps)):
         if after - before == 1:
             continue
-        early = setting.min_skip_step is not None and before + 1 < setting.min_skip_step
+        early = request.min_skip_step is not None and before + 1 < request.min_skip_step
         if early or (last is not None and after - 1 > last) or (limit is not None and after - before - 1 > limit):
             return True
     return False
 
 
 def _picks(
-    offers: Sequence[Offer], setting: Setting, notes: list[str], *, foreign: bool
+    offers: Sequence[Offer], request: Request, notes: list[str], *, foreign: bool
 ) -> list[tuple[OperatingPoint, float]]:
     """One point a bucket with its weight; one alone where it is a schedule.
 
     Schedules hold for one sampler setting and cannot be blended, thresholds can. Between two lengths the nearer one's schedule goes
     before a blend of thresholds: length matters little to where steps are computed, and corrections are worth much more.
     """
-    offers = [offer for offer in offers if offer[0]]
+    offers = [offer for offer in offers if offer.points]
     if not offers:
         raise UnreachableTarget(
             "the record lists no operating points: pass threshold=, or solve a calibration from traces"
         )
-    thresholds = [(tuple(point for point in points if point.schedule is None), weight) for points, weight in offers]
-    blendable = all(points for points, _ in thresholds)
+    thresholds = [offer._replace(points=tuple(p for p in offer.points if p.schedule is None)) for offer in offers]
+    blendable = all(offer.points for offer in thresholds)
     if foreign and not blendable:
         raise UnreachableTarget(
             "the record's operating points are schedules, which hold for no other step count or shift: "
             "pass threshold=, or use its own step count and shift"
         )
     if not foreign:
-        points, weight = max(offers, key=lambda offer: offer[1])
-        nearest = _pick(points, setting)
+        nearer = max(offers, key=lambda offer: offer.weight)
+        nearest = _pick(nearer.points, request)
         if len(offers) == 1 or not blendable or nearest.schedule is not None:
             if len(offers) > 1:
                 notes.append("Schedules cannot be blended: that of the nearer bucket is used.")
-            return [(nearest, weight)]
-    return [(_pick(points, setting), weight) for points, weight in thresholds]
+            return [(nearest, nearer.weight)]
+    return [(_pick(offer.points, request), offer.weight) for offer in thresholds]
 
 
-def _pick(points: Sequence[OperatingPoint], setting: Setting) -> OperatingPoint:
-    if setting.speedup is not None:
-        return _fast_enough(points, setting.speedup)
-    if setting.max_error is not None:
-        return _good_enough(points, setting.max_error)
+def _pick(points: Sequence[OperatingPoint], request: Request) -> OperatingPoint:
+    if request.speedup is not None:
+        return _fast_enough(points, request.speedup)
+    if request.max_error is not None:
+        return _good_enough(points, request.max_error)
     return points[0]
 
 

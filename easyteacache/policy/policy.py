@@ -1,4 +1,4 @@
-"""Resolve a calibration for one sequence length and sampler setting: all that the runtime needs, and why.
+"""Resolve a calibration for one request and one run: all that the runtime needs, and why.
 
 Between two buckets *curves* are blended, (1−w)·p_lo(x) + w·p_hi(x) with w linear in log(sequence length), each clamped to its own
 domain; the skip window is the cautious intersection, but for a schedule, which keeps to its own bucket's. Outside the outermost buckets the nearest one is used, and says so.
@@ -10,18 +10,21 @@ carried over by its sigma profile or computes every step; published numbers scal
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration, UnreachableTarget
 from easyteacache.policy.bucket_choice import Selection, select
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
-from easyteacache.policy.operating_point import Choice, choose
-from easyteacache.policy.request import Setting
+from easyteacache.policy.operating_point import Choice, Offer, choose
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import SkipWindow, skip_window
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Found
 
-__all__ = ["BucketShare", "Policy", "RetiredCalibration", "Setting", "resolve"]
+__all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
+
+DecidedBy = Literal["schedule", "sigma", "signal", "nothing"]
 
 
 class RetiredCalibration(EasyTeaCacheError, ValueError):
@@ -61,7 +64,7 @@ class BucketShare:
 
 @dataclass(frozen=True)
 class Policy:
-    """A calibration resolved for one sequence length and sampler setting.
+    """A calibration resolved for one request and one run.
 
     Attributes:
         model_key, revision, status, layer: which record, and the registry layer it came from.
@@ -78,8 +81,8 @@ class Policy:
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
         expected_speedup, expected_error: what the operating point gave on held-out runs, where the record knows.
-        refusal: why no step may be reused at this setting; None when steps may be.
-        needs_sigma: the curve does not hold at this setting, only the profile does: without noise levels every step is computed.
+        refusal: why no step may be reused in this run; None when steps may be.
+        needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
 
@@ -111,17 +114,38 @@ class Policy:
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def block_stack_only(self) -> bool:
-        """True when nothing but the block stack has to be seen: its residual is forecast along the steps, and nothing corrected."""
-        return self.applied_to == "residual" and self.coordinate == "step" and self.weights is None
+    def decided_by(self) -> DecidedBy:
+        """What says which steps are computed.
+
+        ``schedule``: a fixed plan. ``sigma``: the profile, where a step's noise level is known; elsewhere the signal, unless
+        ``needs_sigma``. ``signal``: the curve over the signal's distance. ``nothing``: every step is computed.
+        """
+        if self.schedule is not None:
+            return "schedule"
+        if self.threshold <= 0:
+            return "nothing"
+        return "sigma" if self.profile is not None or self.needs_sigma else "signal"
+
+    def reads_signal(self, sigma: float | None) -> bool:
+        """Does a decision take the signal's tensor at a step of noise level ``sigma``, None where that is not known?"""
+        if self.decided_by == "sigma":
+            return sigma is None and not self.needs_sigma
+        return self.decided_by == "signal"
 
 
-def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow_yanked: bool = False) -> Policy:
-    """Resolve a record for one setting.
+def resolve(
+    found: Found | Calibration,
+    request: Request | None = None,
+    run: RunContext | None = None,
+    *,
+    allow_yanked: bool = False,
+) -> Policy:
+    """Resolve a record.
 
     Args:
         found: what a registry lookup gave, or a bare record.
-        setting: what the caller knows and wants.
+        request: what the caller wishes.
+        run: what is known of the run, and what its driver can apply.
         allow_yanked: use a yanked record all the same, to reproduce an old result.
 
     Raises:
@@ -133,7 +157,7 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
     """
     if isinstance(found, Calibration):
         found = Found(found, "given", found.model_key)
-    setting = setting or Setting()
+    request, run = request or Request(), run or RunContext()
     record = found.calibration
     notes = [*found.notes, *_status_notes(record, allow_yanked)]
     if record.method != "teacache":
@@ -143,14 +167,14 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
             "use `easyteacache export` to hand the numbers to an engine that runs it",
             rule="record.method",
         )
-    selection = select(record.buckets, setting, notes)
+    selection = select(record.buckets, run, notes)
     profile = _profile(selection)
     refusal = _refusal(record, selection, profile, notes)
-    choice, unreachable = _choice(selection, setting, notes, refused=refusal is not None)
+    choice, unreachable = _choice(selection, request, run, notes, refused=refusal is not None)
     planned = _bucket_of(selection, choice)
-    window = skip_window(selection.buckets if planned is None else (planned,), setting, notes)
-    weights = choice.weights if setting.forecaster is None else None
-    measured = not selection.foreign and setting.forecaster in (None, choice.forecaster)
+    window = skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
+    weights = choice.weights if request.predictor is None else None
+    measured = not selection.foreign and request.predictor in (None, choice.forecaster)
     refusal = refusal or unreachable
     if refusal is not None:
         notes.append(refusal)
@@ -168,14 +192,14 @@ def resolve(found: Found | Calibration, setting: Setting | None = None, *, allow
         last_skip_step=_end(window, planned, choice),
         max_consecutive_skips=window.max_consecutive_skips,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
-        sequence_length=setting.sequence_length,
-        num_steps=setting.num_steps,
-        shift=setting.shift,
+        sequence_length=run.sequence_length,
+        num_steps=run.num_steps,
+        shift=run.shift,
         threshold=choice.threshold,
         schedule=choice.schedule,
         weights=weights,
         noise_levels=None if weights is None or planned is None else _levels(planned),
-        forecaster=setting.forecaster or choice.forecaster,
+        forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
         applied_to=choice.applied_to,
         # What was measured holds for the setting and the forecaster it was measured with.
@@ -218,13 +242,15 @@ def _refusal(record: Calibration, selection: Selection, profile: SigmaProfile | 
     return None
 
 
-def _choice(selection: Selection, setting: Setting, notes: list[str], *, refused: bool) -> tuple[Choice, str | None]:
+def _choice(
+    selection: Selection, request: Request, run: RunContext, notes: list[str], *, refused: bool
+) -> tuple[Choice, str | None]:
     """The operating point, and why there is none where the record has none for this sampler setting."""
     if refused:
         return Choice(threshold=0.0), None
-    offers = [(bucket.operating_points, weight) for bucket, weight in selection.shares]
+    offers = [Offer(bucket.operating_points, weight, _levels(bucket)) for bucket, weight in selection.shares]
     try:
-        return choose(offers, setting, notes, foreign=bool(selection.foreign)), None
+        return choose(offers, request, run, notes, foreign=bool(selection.foreign)), None
     except UnreachableTarget as error:
         if not selection.foreign:
             raise

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from easyteacache.errors import InvalidCalibration, UnsupportedSchemaVersion
 from easyteacache.files import regular_files, strict_json
-from easyteacache.records.provenance import PATTERN_MEANINGS
+from easyteacache.records.fields import PATTERN_MEANINGS, BrokenRule
 
 # Beyond this many problems, a list of them costs more than it tells.
 MAX_LISTED = 1000
@@ -32,11 +32,13 @@ class Problem:
         path: the field, as names and zero-based positions from the record down.
         message: which rule, and what was found instead.
         kind: ``schema`` when the field alone is wrong, ``invariant`` when fields contradict each other.
+        rule: last part of the rule's identifier: the kind, or the name of an invariant that has one.
     """
 
     path: tuple[str | int, ...]
     message: str
     kind: Literal["schema", "invariant"]
+    rule: str
 
     @property
     def field(self) -> str:
@@ -116,7 +118,8 @@ def validate(kind: type[AnyRecord], content: Any, *, where: str, rules: str) -> 
     """Make a record of parsed JSON.
 
     Raises:
-        InvalidCalibration: rule ``….schema`` or ``….invariant``, with the first problem and the number of the others.
+        InvalidCalibration: rule ``….schema``, ``….invariant`` or an invariant's own, with the first problem and the number of
+            the others.
     """
     with explained(where=where, rules=rules):
         # Spelled again, so that one parser alone decides what the text says; tuples are arrays in this mode only.
@@ -132,7 +135,7 @@ def explained(*, where: str, rules: str) -> Iterator[None]:
         found = problems(error)
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise InvalidCalibration(
-            where, f"{found[0].field}: {found[0].message}{more}", rule=f"{rules}.{found[0].kind}"
+            where, f"{found[0].field}: {found[0].message}{more}", rule=f"{rules}.{found[0].rule}"
         ) from error
 
 
@@ -140,7 +143,7 @@ def problems(error: ValidationError) -> tuple[Problem, ...]:
     """What pydantic found, wrong fields before contradictions between fields; never empty."""
     count = error.error_count()
     if count > MAX_LISTED:
-        return (Problem((), f"{count} fields are wrong: this is no such file", "schema"),)
+        return (Problem((), f"{count} fields are wrong: this is no such file", "schema", "schema"),)
     items = error.errors(include_url=False)
     inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
     # An array whose items are wrong counts as too short as well; only its items are what is wrong.
@@ -156,7 +159,10 @@ def _problem(item: Any) -> Problem:
     found = item.get("input")
     if item["type"] not in _WORDING and not isinstance(found, (dict, list)) and found is not None:
         message += f" (found {strict_json.shown(found)})"
-    return Problem(tuple(item["loc"]), message, kind)
+    broken = item.get("ctx", {}).get("error")
+    if isinstance(broken, BrokenRule):
+        return Problem((*item["loc"], *broken.path), message, kind, broken.rule)
+    return Problem(tuple(item["loc"]), message, kind, kind)
 
 
 def _printable(text: str) -> str:

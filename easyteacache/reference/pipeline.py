@@ -23,6 +23,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from easyteacache.errors import ReferenceModelError
+from easyteacache.records.sampler import SHIFT_NAMES
 from easyteacache.reference import prompts
 from easyteacache.reference.architectures import PATCH, Transformer, architecture_of, predict_velocity
 
@@ -276,7 +277,9 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         context = self.transformer.cache_context
         if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(context).parameters.values()):
             return cast(contextlib.AbstractContextManager[None], context(branch))
-        sigma = float(self.scheduler.sigmas[step])
+        # Not every scheduler keeps noise levels by this name.
+        sigmas = getattr(self.scheduler, "sigmas", ())
+        sigma = float(sigmas[step]) if step < len(sigmas) else None
         where = {"step_index": step, "sigma": sigma, "num_inference_steps": self._num_timesteps}
         return cast(contextlib.AbstractContextManager[None], context(branch, **where))
 
@@ -287,7 +290,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
             yield
             return
         original = self.scheduler
-        names = [name for name in ("shift", "flow_shift") if name in original.config]
+        names = [name for name in SHIFT_NAMES if name in original.config]
         if not names:
             raise ReferenceModelError(f"{type(original).__name__} has no shift; configure the scheduler itself")
         self.scheduler = type(original).from_config(original.config, **{names[0]: shift})

@@ -1,6 +1,6 @@
 """The state of one branch of forwards: its gate, the previous signal, and the residuals that a forecast needs.
 
-The only holder of tensors: one signal and at most ``forecaster.history`` residuals, none of which keeps an autograd graph.
+The only holder of tensors: one signal and at most ``predictor.history`` residuals, none of which keeps an autograd graph.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from easyteacache.errors import InvalidSignal, StepOrderError
 from easyteacache.runtime.corrector import Correction
 from easyteacache.runtime.gate import Gate
-from easyteacache.runtime.predictors import FITTED, Fitted, Forecaster, forecaster
+from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, predictor
 from easyteacache.runtime.tensor_math import Reduce, relative_l1
 from easyteacache.runtime.weighted_sum import counting, weighted_sum
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from easyteacache.policy.policy import Policy
+
+#: The branch of callers that name none: one stream of forwards.
+DEFAULT_BRANCH = "default"
 
 
 @dataclass
@@ -66,7 +69,7 @@ class BranchState:
     length: int | None = None
     steps: list[StepRecord] = field(default_factory=list)
     gate: Gate = field(init=False)
-    forecaster: Forecaster = field(init=False)
+    predictor: Predictor = field(init=False)
 
     def __post_init__(self) -> None:
         self._last_step = -1
@@ -81,9 +84,11 @@ class BranchState:
         if policy.weights is not None and policy.schedule is not None:
             self._correction = Correction(policy.weights, policy.schedule)
         if policy.forecaster == FITTED and policy.weights is not None and policy.schedule is not None:
-            self.forecaster = Fitted(policy.weights, policy.schedule)
+            self.predictor = PlannedRows(policy.weights, policy.schedule)
         else:
-            self.forecaster = forecaster(policy.forecaster)
+            self.predictor = predictor(policy.forecaster)
+            if policy.noise_levels is not None:
+                self.predictor = self.predictor.over(policy.noise_levels)
         self.gate = Gate(
             threshold=policy.threshold,
             first=policy.first_skip_step,
@@ -91,7 +96,7 @@ class BranchState:
             max_consecutive_skips=policy.max_consecutive_skips,
             schedule=policy.schedule,
         )
-        self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.forecaster.history)
+        self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.predictor.history)
         self.release()
 
     def follow(self, policy: Policy, *, length: int | None) -> None:
@@ -122,6 +127,11 @@ class BranchState:
     def pending(self) -> int | None:
         """The step of a ``check`` that no ``update`` or ``store_truth`` has answered yet."""
         return None if self._proposal is None else self._proposal.step
+
+    @property
+    def axis(self) -> str:
+        """What the predictor runs along: the policy's axis, or the step where it knows no other."""
+        return self.policy.coordinate if self.policy.coordinate in self.predictor.axes else "step"
 
     @property
     def sigma(self) -> float | None:
@@ -241,11 +251,11 @@ class BranchState:
     def _terms(self, at: float) -> list[tuple[float, torch.Tensor]]:
         """The residuals that count at coordinate ``at``, with their weights; never empty."""
         anchors = list(self._anchors)
-        strayed = isinstance(self.forecaster, Fitted) and not self._goes_on_plan(int(at), reused=True)
+        strayed = isinstance(self.predictor, PlannedRows) and not self._goes_on_plan(int(at), reused=True)
         if strayed or not self._goes_on(at):
             # Fitted weights hold for the steps they were fitted to; or the sampler turned back: there is no trend to continue.
             return [(1.0, anchors[-1][1])]
-        weights = self.forecaster.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
+        weights = self.predictor.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
         return counting(weights, [residual for _, residual in anchors])
 
     # A computed step -------------------------------------------------------------------------------------------------
@@ -281,7 +291,7 @@ class BranchState:
     ) -> None:
         """A step was computed: remember its residual, any shape, and its signal.
 
-        Without a coordinate, where the policy's forecaster extrapolates along another axis than the step, no residual is
+        Without a coordinate, where the policy's predictor extrapolates along another axis than the step, no residual is
         kept and the next step is computed.
         """
         expect_order(step, self._last_step, self.name)
@@ -309,7 +319,7 @@ class BranchState:
         return self._on_plan and step == self._last_step + 1 and reused == planned
 
     def _known_place(self, step: int, coordinate: float | None) -> float | None:
-        if self.policy.coordinate == "step":
+        if self.axis == "step":
             return float(step)
         return coordinate if coordinate is not None and math.isfinite(coordinate) else None
 
@@ -317,9 +327,9 @@ class BranchState:
         place = self._known_place(step, coordinate)
         if place is None:
             raise InvalidSignal(
-                self.policy.coordinate,
-                f"is {coordinate!r} at step {step}; the forecaster {self.policy.forecaster!r} of this policy extrapolates "
-                f"along the {self.policy.coordinate}: pass it with every call, or choose another forecaster=",
+                self.axis,
+                f"is {coordinate!r} at step {step}; the predictor {self.policy.forecaster!r} of this policy extrapolates "
+                f"along the {self.axis}: pass it with every call, or choose another predictor=",
             )
         return place
 
@@ -335,8 +345,7 @@ class BranchState:
 
     def _keep_signal(self, step: int, signal: torch.Tensor | None) -> None:
         """Remember the signal only where the next step's answer can depend on it: it may be as large as the latent."""
-        by_profile = self.policy.needs_sigma or (self.policy.profile is not None and self._sigma is not None)
-        if signal is None or by_profile or not self.gate.measures(step + 1):
+        if signal is None or not self.policy.reads_signal(self._sigma) or not self.gate.measures(step + 1):
             self._signal = None
         elif self._signal is not None and _alike(self._signal, signal) and _may_write(self._signal):
             self._signal.copy_(signal.detach())

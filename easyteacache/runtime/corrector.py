@@ -1,7 +1,7 @@
 """Make good at a computed step what forecasts since the last one got wrong, for an Euler sampler.
 
 A plan with weights says where the sample should be after every step, as a combination of the outputs computed so far
-(``solver/fitted.py``). Reused steps are filled by whatever forecaster the plan has; the next computed output then shows what they
+(``solver/fitted.py``). Reused steps are filled by whatever predictor the plan has; the next computed output then shows what they
 missed, and the sampler is handed the difference with it. One forward of one branch at a time: guidance adds branches up, and
 corrections with them.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from easyteacache.runtime.predictors import Fitted
+from easyteacache.runtime.predictors import PlannedRows
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ class Correction:
     """
 
     def __init__(self, rows: tuple[tuple[float, ...], ...], schedule: tuple[int, ...]) -> None:
-        self._plan = Fitted(rows, schedule)
+        self._plan = PlannedRows(rows, schedule)
         self._outputs: deque[tuple[int, torch.Tensor]] = deque(maxlen=self._plan.history)
         self.clear()
 

@@ -173,17 +173,3 @@ def test_a_picture_is_written_for_each_case(measured: Path, tmp_path: Path) -> N
     with Image.open(path) as image:
         image.load()
         assert min(image.size) > 500
-
-
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        ([0.2, 0.5], [0.2, 0.5]),
-        ([0.5, 0.5], [0.45, 0.55]),
-        ([0.0, 0.0], [0.0, 0.1]),
-        ([0.95, 1.0], [0.9, 1.0]),
-        ([0.4, 0.5, 0.5], [11 / 30, 14 / 30, 17 / 30]),
-    ],
-)
-def test_labels_are_moved_apart_as_little_as_possible(wanted: list[float], expected: list[float]) -> None:
-    assert plot.spread(wanted, 0.1) == pytest.approx(expected)

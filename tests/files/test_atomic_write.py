@@ -165,6 +165,7 @@ def test_several_writers_at_once_leave_one_whole_file(target):
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "record.json"

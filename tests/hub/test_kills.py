@@ -33,6 +33,9 @@ from .fault_proxy import FaultProxy
 from .hub_process import TOKENS, HubProcess
 from .solved import KEY, Solved
 
+# Writers are killed.
+pytestmark = pytest.mark.slow
+
 LONG = bool(os.environ.get("EASYTEACACHE_LONG"))
 KILLS = 200 if LONG else 12
 NETWORK_KILLS = 60 if LONG else 8

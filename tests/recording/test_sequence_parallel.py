@@ -11,6 +11,9 @@ import pytest
 
 from easyteacache.records.trace_set import TraceSet
 
+# Two gloo processes.
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("sharded_recording.py")
 
 

@@ -18,7 +18,7 @@ import torch
 
 from easyteacache import Registry, TeaCache
 from easyteacache.errors import InvalidCalibration, SignalMismatch, UnknownModelKey, UnreachableTarget
-from easyteacache.runtime.predictors import UnknownForecaster
+from easyteacache.runtime.predictors import UnknownPredictor
 
 Make = Callable[..., Any]
 KEY = "wan2.1/t2v-14b"
@@ -107,7 +107,7 @@ def test_what_cannot_be_had_is_an_error_of_its_own() -> None:
         TeaCache.from_registry("wan2.1/t2v-14")
     with pytest.raises(UnreachableTarget):
         TeaCache.from_registry(KEY, speedup=99)
-    with pytest.raises(UnknownForecaster):
+    with pytest.raises(UnknownPredictor):
         TeaCache.from_registry(KEY, threshold=0.1, forecaster="magic")
     with pytest.raises(ValueError, match="exclude each other"):
         TeaCache.from_registry(KEY, threshold=0.1, speedup=2.0)

@@ -14,6 +14,7 @@ TRACES = ROOT / "tests" / "fixtures" / "traces" / "reference"
 KEY = "reference/moving-digits"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRACES.is_dir(), reason="an installed copy has no traces")
 def test_a_calibration_travels_from_one_machine_to_another(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -127,7 +127,7 @@ def review(
 
 def _published(base: Base) -> Index:
     data = base.read(index.FILE_NAME)
-    return Index(index_version=1, records={}) if data is None else index.from_json(data, where="base index.json")
+    return Index(index_version=2, records={}) if data is None else index.from_json(data, where="base index.json")
 
 
 def _content(path: Path) -> bytes | None:

@@ -15,50 +15,79 @@ if TYPE_CHECKING:
     from easyteacache.runtime.branch_state import BranchState
 
 
-@dataclass
-class Forward:
-    """What the hooks of one forward share.
+@dataclass(frozen=True)
+class Place:
+    """Where a forward belongs, and what is known of its step before the blocks run.
 
     Attributes:
-        arguments: the transformer's arguments by name.
-        branch, step: where it belongs.
+        branch, step: of the run.
         state: the branch's state; None at the first forward of a branch in a run, which is computed whatever the signal says.
-        sigma, coordinate: noise level, and the forecaster's coordinate where that is not the step.
+        sigma, coordinate: noise level, and the predictor's coordinate where that is not the step.
         distance: the signal distance to the previous step where it is known without the signal.
-        wants_signal: the signal's tensor has to be read.
-        decided, reuse: whether it was decided yet, and how.
-        skipping: blocks are skipped: decided so, and the first block came by.
-        of_output: the model's output is forecast instead of the blocks' residual; False until that is known.
-        heads: the streams entering the first block, each ``(B, L, D)``.
-        streams: what they become at a reused step, before anything can change them in place.
-        tokens: sequence length of the generated stream.
-        forecast: what a reused step adds to ``heads``; several streams come flattened into one ``(B, N)``.
-        truth: the same quantity as a computed step found it.
-        returned: what the transformer returned; in a branch's first forward of a run the length is not known before, on which it
-            depends whether the output is forecast.
-        collected: outputs of submodules that the signal is taken from.
+        of_output: the model's output is forecast instead of the blocks' residual; False while ``state`` is None.
+        reads_signal: the signal's tensor has to be read.
     """
 
-    arguments: Mapping[str, Any]
     branch: str
     step: int
     state: BranchState | None = None
     sigma: float | None = None
     coordinate: float | None = None
     distance: float | None = None
-    wants_signal: bool = True
-    decided: bool = False
-    reuse: bool = False
-    skipping: bool = False
     of_output: bool = False
+    reads_signal: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with a forward; it does not change once it is taken.
+
+    Attributes:
+        reuse: the blocks are to be skipped.
+        forecast: what a reused step adds to ``Capture.heads``, or its output; several streams come flattened into one ``(B, N)``.
+    """
+
+    reuse: bool
+    forecast: torch.Tensor | None = None
+
+
+COMPUTED = Decision(reuse=False)
+
+
+@dataclass
+class Capture:
+    """What the hooks see while a forward runs.
+
+    Attributes:
+        collected: outputs of submodules that the signal is taken from.
+        signal: the signal's tensor, where it was read.
+        heads: the streams entering the first block, each ``(B, L, D)``.
+        tokens: sequence length of the generated stream.
+        streams: what ``heads`` become at a reused step, before anything can change them in place.
+        skipping: the first block came by and blocks are skipped.
+        truth: what a forecast is made for, as a computed step found it.
+        returned: what the transformer returned; in a branch's first forward of a run the length is not known before, on which it
+            depends whether the output is forecast.
+    """
+
+    collected: dict[Output, Any] = field(default_factory=dict)
     signal: torch.Tensor | None = None
     heads: dict[str, torch.Tensor] = field(default_factory=dict)
-    streams: dict[str, torch.Tensor] = field(default_factory=dict)
     tokens: int = 0
-    forecast: torch.Tensor | None = None
+    streams: dict[str, torch.Tensor] = field(default_factory=dict)
+    skipping: bool = False
     truth: torch.Tensor | None = None
     returned: Any = None
-    collected: dict[Output, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Forward:
+    """One forward: its arguments by name, where it belongs, what was decided (None: not yet), and what was seen of it."""
+
+    arguments: Mapping[str, Any]
+    place: Place
+    decision: Decision | None = None
+    seen: Capture = field(default_factory=Capture)
 
 
 def skipped(blocks: Blocks, arguments: Mapping[str, Any]) -> Any:

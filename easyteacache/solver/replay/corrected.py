@@ -1,4 +1,4 @@
-"""Predicted errors of plans that fill reused steps by a plain forecaster and correct computed ones by fitted weights."""
+"""Predicted errors of plans that fill reused steps by a plain predictor and correct computed ones by fitted weights."""
 
 from __future__ import annotations
 

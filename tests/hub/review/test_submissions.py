@@ -1,8 +1,7 @@
-"""tools/validate_submission.py: passes a good submission, refuses each planted bad one for the right rule."""
+"""`easyteacache-hub review`: passes a good submission, refuses each planted bad one for the right rule."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,12 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from easyteacache.cli.hub import main as hub
+from easyteacache.cli.review import review
 from easyteacache.hub.review import check_record, rules
 from easyteacache.hub.review.json_lines import line_of
 from easyteacache.records.calibration import save
@@ -27,16 +27,6 @@ from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("validate_submission", ROOT / "tools" / "validate_submission.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 @pytest.fixture
@@ -55,10 +45,10 @@ def case(tmp_path: Path, solved: Solved, request: pytest.FixtureRequest) -> Case
     return made
 
 
-def judge(tool: ModuleType, case: Case, *options: str) -> Result:
+def judge(case: Case, *options: str) -> Result:
     folder = case.registry.parent
     arguments = ["--registry", case.registry, "--base-folder", folder / "base", "--traces", case.traces, *options]
-    return CliRunner().invoke(tool.main, [*map(str, arguments), "--github", "--root", str(folder)])
+    return CliRunner().invoke(hub, ["review", *map(str, arguments), "--github", "--root", str(folder)])
 
 
 def annotated(result: Result) -> list[tuple[str, str, int]]:
@@ -66,8 +56,8 @@ def annotated(result: Result) -> list[tuple[str, str, int]]:
     return [(rule, file, int(line)) for file, line, rule in re.findall(pattern, result.output, re.MULTILINE)]
 
 
-def test_a_good_submission_passes(tool: ModuleType, case: Case) -> None:
-    result = judge(tool, case)
+def test_a_good_submission_passes(case: Case) -> None:
+    result = judge(case)
     assert result.exit_code == 0, result.output
     assert "## Submission passed" in result.output
     assert f"| `{KEY}` | 1 | validated | 1 | passed |" in result.output
@@ -75,10 +65,10 @@ def test_a_good_submission_passes(tool: ModuleType, case: Case) -> None:
 
 
 @pytest.mark.parametrize("defect", PLANTED)
-def test_a_bad_submission_is_refused_for_the_right_rule(defect: str, tool: ModuleType, case: Case) -> None:
+def test_a_bad_submission_is_refused_for_the_right_rule(defect: str, case: Case) -> None:
     rule, plant = PLANTED[defect]
     plant(case)
-    result = judge(tool, case)
+    result = judge(case)
     assert result.exit_code == 1, result.output
     assert "## Submission refused" in result.output
     places = [(file, line) for found, file, line in annotated(result) if found == rule]
@@ -91,6 +81,7 @@ def test_a_bad_submission_is_refused_for_the_right_rule(defect: str, tool: Modul
         )
 
 
+@pytest.mark.slow
 def test_it_runs_as_the_workflow_runs_it(case: Case, tmp_path: Path) -> None:
     """A program with the workflow's options, an exit code, annotations on its output and a page for the run's summary."""
     page = tmp_path / "summary.md"
@@ -132,20 +123,20 @@ TRACE_RULES = {"trace.truncated", "trace.hash"}
 INDEX_RULES = {"index.json"}
 
 
-def test_an_annotation_names_the_line_of_the_field(tool: ModuleType, case: Case) -> None:
+def test_an_annotation_names_the_line_of_the_field(case: Case) -> None:
     PLANTED["revision-not-from-one"][1](case)
-    (found,) = annotated(judge(tool, case))
+    (found,) = annotated(judge(case))
     lines = case.path.read_text().splitlines()
     assert found == ("submission.revision", f"registry/{KEY}.json", lines.index('  "revision": 3,') + 1)
 
 
-def test_a_renamed_record_is_no_deletion(tool: ModuleType, case: Case) -> None:
+def test_a_renamed_record_is_no_deletion(case: Case) -> None:
     PLANTED["record-deleted"][1](case)
     case.edit(lambda record: record.update(aliases=[{"kind": "former_key", "value": "known/model"}]))
     record = case.solved.changed(aliases=[{"kind": "former_key", "value": "known/model"}])
     save(record, case.path)
     case.relist()
-    result = judge(tool, case)
+    result = judge(case)
     assert "submission.deleted" not in result.output
 
 
@@ -154,39 +145,39 @@ def older(text: str) -> str:
     return text.replace('"schema_version": 2', '"schema_version": 1', 1)
 
 
-def test_a_published_record_of_an_older_version_is_no_change(tool: ModuleType, case: Case) -> None:
+def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None:
     for folder in (case.registry, case.registry.parent / "base"):
         path = folder / "known" / "model.json"
         path.write_text(older(path.read_text()))
         index.write(folder, index.build(folder))
-    result = judge(tool, case)
+    result = judge(case)
     assert result.exit_code == 0, result.output
     assert "known/model" not in result.output
 
 
-def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(tool: ModuleType, case: Case) -> None:
+def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(case: Case) -> None:
     base = case.registry.parent / "base"
     (base / "test").mkdir()
     (base / case.path.relative_to(case.registry)).write_text(older(case.path.read_text()))
     index.write(base, index.build(base))
-    result = judge(tool, case)
+    result = judge(case)
     assert result.exit_code == 0, result.output
     assert f"| `{KEY}` | 1 → 1 | validated | 1 | passed |" in result.output
     case.edit(lambda record: record.update(title="Another title"))
-    assert [rule for rule, _, _ in annotated(judge(tool, case))] == ["submission.revision"]
+    assert [rule for rule, _, _ in annotated(judge(case))] == ["submission.revision"]
 
 
-def test_runs_of_the_maintainers_are_judged_too(tool: ModuleType, case: Case, tmp_path: Path) -> None:
+def test_runs_of_the_maintainers_are_judged_too(case: Case, tmp_path: Path) -> None:
     from easyteacache.records.trace_set import TraceSet
 
     from ..solved import build_run
 
     TraceSet(build_run(seed) for seed in range(100, 104)).save(tmp_path / "own.safetensors")
-    result = judge(tool, case, "--heldout", str(tmp_path / "own.safetensors"))
+    result = judge(case, "--heldout", str(tmp_path / "own.safetensors"))
     assert result.exit_code == 0, result.output
 
 
-def test_the_base_can_be_a_commit(tool: ModuleType, case: Case) -> None:
+def test_the_base_can_be_a_commit(case: Case) -> None:
     root = case.registry.parent
     shutil.rmtree(case.registry)
     shutil.copytree(root / "base", case.registry)
@@ -197,11 +188,11 @@ def test_the_base_can_be_a_commit(tool: ModuleType, case: Case) -> None:
     save(case.solved.record, case.path)
     case.relist()
     arguments = ["--registry", str(case.registry), "--traces", str(case.traces), "--base", "HEAD"]
-    result = CliRunner().invoke(tool.main, arguments)
+    result = CliRunner().invoke(review, arguments)
     assert result.exit_code == 0, result.output
     assert f"| `{KEY}` |" in result.output
     assert "known/model" not in result.output
-    assert CliRunner().invoke(tool.main, [*arguments[:-1], "absent"]).exit_code == 1
+    assert CliRunner().invoke(review, [*arguments[:-1], "absent"]).exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -226,10 +217,10 @@ def workflow(name: str) -> Any:
     return (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
 
 
-def test_the_workflow_judges_with_the_rules_of_the_base_branch(tool: ModuleType) -> None:
+def test_the_workflow_judges_with_the_rules_of_the_base_branch() -> None:
     text = workflow("validate.yml")
     options = set(re.findall(r"--[a-z-]+", text)) - {"--constraint"}
-    known = {option for parameter in tool.main.params for option in parameter.opts}
+    known = {option for parameter in review.params for option in parameter.opts}
     assert options <= known
     assert "pull_request_target" not in text
     assert ".ci/run" in workflow("ci.yml")

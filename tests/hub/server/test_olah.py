@@ -25,7 +25,10 @@ from ..hub_process import TOKENS, HubProcess
 from ..solved import KEY, Solved
 from .olah_process import olah_process
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege there"),
+]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ import pytest
 import torch
 from tiny_pipelines import flux, sample, wan
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch.*", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*", "ignore::DeprecationWarning"),
+]
 
 STEPS = 6
 COMPARE = {"rtol": 1e-4, "atol": 1e-5}

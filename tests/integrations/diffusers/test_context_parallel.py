@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+# Two and four gloo processes.
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("ranks.py")
 # Wan's sequence is split at its first block, FLUX's where the transformer is entered.
 CASES = {

@@ -16,11 +16,12 @@ from tiny_pipelines import PIPELINES, flow_matching, flux, sample, wan
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.integrations.diffusers.step_tracker import is_euler
-from easyteacache.policy.request import Setting
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler
+from easyteacache.policy.request import request_and_run
 from easyteacache.policy.source import Resolver
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Found
+from easyteacache.runtime.session import Session
 
 STEPS = 7
 SCHEDULE = (0, 1, 3, 6)
@@ -131,6 +132,7 @@ def test_weights_that_only_hold_are_the_plain_plan(pipelines, make_cache):
         torch.testing.assert_close(sample(pipe, "wan", steps=STEPS), found)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["wrapped", "in place", "blocks"])
 @pytest.mark.parametrize("build", [wan, flux])
@@ -257,7 +259,14 @@ def unipc() -> UniPCMultistepScheduler:
 
 
 class Noisy(FlowMatchEulerDiscreteScheduler):
-    """Steps as no Euler sampler does."""
+    """Steps further than an Euler sampler does."""
+
+    def step(self, output: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().step(1.01 * output, *args, **kwargs)
+
+
+class Wrapped(FlowMatchEulerDiscreteScheduler):
+    """Hands its steps on."""
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         return super().step(*args, **kwargs)
@@ -274,6 +283,7 @@ class Named(FlowMatchEulerDiscreteScheduler):
         (flow_matching(use_dynamic_shifting=True), True),
         (Named(shift=3.0), True),
         (flow_matching(stochastic_sampling=True), False),
+        (Wrapped(shift=3.0), True),
         (Noisy(shift=3.0), False),
         (unipc(), False),
         (diffusers.FlowMatchHeunDiscreteScheduler(), False),
@@ -379,8 +389,8 @@ def record_of(levels: list[float], *points: dict[str, Any], profile: bool = True
 
 
 def cache_of(record: Calibration, **wish: Any) -> TeaCache:
-    setting = Setting(**wish)
-    return TeaCache._from_source(Resolver(Found(record, "given", record.model_key), setting), setting)
+    source = Resolver(Found(record, "given", record.model_key))
+    return TeaCache(-1, _session=Session(source, *request_and_run(**wish)))
 
 
 PLAIN_POINT = {"schedule": list(PLAIN), "speedup": 7 / 4, "error": {"mean": 0.1}, "evidence": "replayed"}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from easyteacache.runtime.predictors import names
+from easyteacache.runtime.predictors import predictors
 from easyteacache.solver.replay.error_propagation import PlainTravel, Travel
 from easyteacache.solver.replay.fitted_weights import StateFit, matrix
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
@@ -49,7 +49,7 @@ def recursion(values: Array, sizes: Array, handed: Array, schedule: tuple[int, .
     return before[steps]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", predictors())
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_responses_the_final_error_is_the_norm_of_what_was_missed(
     made: list[Any], runs: Runs, schedule: tuple[int, ...], name: str

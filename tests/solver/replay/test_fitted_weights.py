@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
 from easyteacache.records.trace_set import Trace, TraceSet
-from easyteacache.runtime.predictors import names
+from easyteacache.runtime.predictors import predictors
 from easyteacache.solver.replay.fitted_weights import EULER, HISTORY, RIDGE, StateFit, correctable, matrix
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.propagation import VIEWS
@@ -166,7 +166,9 @@ def test_on_runs_that_the_fit_has_not_seen_it_ends_nearer_than_any_forecast(
         return float(np.linalg.norm(difference, axis=1).mean())
 
     fitted = end(matrix(schedule, weights, 20) - np.eye(20))
-    assert all(fitted < 0.95 * end(Rows(Filling(name, "step", "output"), unseen).matrix(schedule)) for name in names())
+    assert all(
+        fitted < 0.95 * end(Rows(Filling(name, "step", "output"), unseen).matrix(schedule)) for name in predictors()
+    )
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------------

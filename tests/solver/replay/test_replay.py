@@ -14,7 +14,7 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import BucketShare, Policy
 from easyteacache.records.bucket import OperatingPoint
 from easyteacache.records.trace_set import TraceSet
-from easyteacache.runtime.predictors import forecaster, names
+from easyteacache.runtime.predictors import predictor, predictors
 from easyteacache.solver.fit.bucket_fit import fit_bucket
 from easyteacache.solver.fit.sigma_profile import fit_profile
 from easyteacache.solver.replay import baselines
@@ -28,9 +28,11 @@ from easyteacache.teacache import TeaCache
 SCHEDULES = [(0, 1, 2, 5, 9, 10, 16), (0, 7, 8, 19), (0, 3, 6, 9, 12, 15, 18), (0,)]
 
 
-def forecasts(vectors: np.ndarray, schedule: tuple[int, ...], filling: Filling, at: list[float]) -> np.ndarray:
-    """Errors (S, D) of every reused step, with the tensors and the forecaster in our hands."""
-    fill = forecaster(filling.forecaster)
+def forecasts(
+    vectors: np.ndarray, schedule: tuple[int, ...], filling: Filling, at: list[float], levels: list[float]
+) -> np.ndarray:
+    """Errors (S, D) of every reused step, with the tensors and the predictor in our hands."""
+    fill = predictor(filling.forecaster).over(levels)
     errors = np.zeros_like(vectors)
     for step in range(len(vectors)):
         if step in schedule:
@@ -43,8 +45,7 @@ def forecasts(vectors: np.ndarray, schedule: tuple[int, ...], filling: Filling, 
 
 
 @pytest.mark.parametrize("target", ["residual", "output"])
-@pytest.mark.parametrize("coordinate", ["step", "timestep", "sigma"])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(("name", "coordinate"), [(n, axis) for n in predictors() for axis in predictor(n).axes])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_gram_replay_equals_brute_force(
     make_run: Callable[..., Any], schedule: tuple[int, ...], name: str, coordinate: Any, target: Any
@@ -53,7 +54,7 @@ def test_gram_replay_equals_brute_force(
     filling = Filling(name, coordinate, target)
     runs = Runs.stack([made.trace])
     vectors = (made.residuals if target == "residual" else made.outputs)["guided"]
-    errors = forecasts(vectors, schedule, filling, coordinates(coordinate, runs))
+    errors = forecasts(vectors, schedule, filling, coordinates(coordinate, runs), list(runs.sigmas))
     rows = Rows(filling, runs).matrix(schedule)
     local = np.einsum("si,ij,sj->s", rows, runs.gram(target)[0], rows)
     assert np.sqrt(np.maximum(local, 0.0)) == pytest.approx(np.linalg.norm(errors, axis=1), rel=1e-5, abs=1e-5)
@@ -63,7 +64,7 @@ def fed_back(
     errors: np.ndarray, schedule: tuple[int, ...], filling: Filling, at: list[float], levels: np.ndarray
 ) -> np.ndarray:
     """The disturbance (D,) at the end of a run whose outputs answer one with δv = δx / σ, with the tensors in our hands."""
-    fill = forecaster(filling.forecaster)
+    fill = predictor(filling.forecaster)
     states = [np.zeros(errors.shape[1])]
     answers: dict[int, np.ndarray] = {}
     for step in range(len(errors)):
@@ -82,9 +83,9 @@ def fed_back(
 def test_predicted_final_error_is_that_of_both_cases_with_tensors(make_run: Callable[..., Any], name: str) -> None:
     made = make_run(5)
     runs, schedule = Runs.stack([made.trace]), (0, 1, 4, 9, 10, 15)
-    filling, gains = Filling(name, "sigma", "output"), np.linspace(2.0, 1.0, 20)
-    at = coordinates("sigma", runs)
-    errors = forecasts(made.outputs["guided"], schedule, filling, at)
+    filling, gains = Filling(name, "sigma" if name != "hold" else "step", "output"), np.linspace(2.0, 1.0, 20)
+    at = coordinates(filling.coordinate, runs)
+    errors = forecasts(made.outputs["guided"], schedule, filling, at, list(runs.sigmas))
     scaled = (gains * runs.step_sizes)[:, None] * errors
     together, apart = np.sum(scaled.sum(axis=0) ** 2), np.sum(scaled**2)
     growing = COHERENCE * together + (1 - COHERENCE) * apart
@@ -161,7 +162,9 @@ def test_branches_that_decide_differently_are_bounded_by_the_sum_of_their_errors
     plans = {"cond": (0, 3, 9, 14), "uncond": (0, 5, 6, 12)}
     guided = np.zeros_like(made.outputs["guided"])
     for branch, share in (("cond", 3.0), ("uncond", -2.0)):
-        guided += share * forecasts(made.outputs[branch], plans[branch], filling, coordinates("step", runs))
+        guided += share * forecasts(
+            made.outputs[branch], plans[branch], filling, coordinates("step", runs), list(runs.sigmas)
+        )
     scaled = (Replay(runs)._gains * runs.step_sizes)[:, None] * guided
     together, apart = np.sum(scaled.sum(axis=0) ** 2), np.sum(scaled**2)
     growing = np.sqrt(COHERENCE * together + (1 - COHERENCE) * apart) / runs.displacement[0]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    IPNDMScheduler,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
+)
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.recording import (
@@ -15,8 +21,8 @@ from easyteacache.integrations.diffusers.recording import (
     RecordingSettings,
     record_pipeline,
     record_run,
-    scheduler_shift,
 )
+from easyteacache.records.sampler import euler_map, signature_of
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 
@@ -69,29 +75,32 @@ def test_an_expert_that_never_ran_leaves_no_trace(two_experts):
     assert (high.num_steps, high.header.part) == (6, "high-noise")
 
 
-def test_noise_levels_come_from_the_scheduler_or_its_schedule():
-    flow = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction")
-    flow.set_timesteps(8)
-    assert scheduler_shift.shift_of(flow) == 5.0
-    assert scheduler_shift.prediction_of(flow) == "velocity"
-    assert len(scheduler_shift.noise_levels(flow)) == 9
-    ddim = DDIMScheduler()
-    ddim.set_timesteps(8)
-    levels = scheduler_shift.noise_levels(ddim)
-    assert levels[-1] == 0.0
-    assert np.all(np.diff(levels) < 0)
-    assert scheduler_shift.shift_of(ddim) is None
-    assert scheduler_shift.prediction_of(ddim) == "epsilon"
-    assert scheduler_shift.prediction_of(EulerDiscreteScheduler(prediction_type="v_prediction")) == "unknown"
+def test_noise_levels_and_shift_come_from_the_scheduler(small_pipeline):
+    small_pipeline.scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction"
+    )
+    (trace,) = record_run(small_pipeline, dataclasses.replace(JOB, shift=None), SETTINGS)
+    sampler = trace.header.sampler
+    assert (sampler.name, sampler.prediction, trace.header.shift) == ("UniPCMultistepScheduler", "velocity", 5.0)
+    assert sampler.signature == signature_of(trace.sampler_map)
+    assert np.any(trace.sampler_map != euler_map(trace.sigmas)), "a solver of second order is not Euler's"
+    assert trace.sigmas == pytest.approx(small_pipeline.scheduler.sigmas.double().numpy())
 
 
-def test_a_scheduler_without_noise_levels_or_shift_is_refused(small_pipeline):
-    class Bare:
-        timesteps = (3, 2, 1)
-        config: ClassVar = {}
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [
+        (IPNDMScheduler(), "IPNDMScheduler keeps no noise level"),
+        (FlowMatchHeunDiscreteScheduler(), "FlowMatchHeunDiscreteScheduler calls the model several times a step"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_recorded_is_refused(scheduler, reason, small_pipeline):
+    small_pipeline.scheduler = scheduler
+    with pytest.raises(AttachError, match=reason):
+        record_run(small_pipeline, dataclasses.replace(JOB, shift=None), SETTINGS)
 
-    with pytest.raises(AttachError, match="no noise level"):
-        scheduler_shift.noise_levels(Bare())
+
+def test_a_shift_for_a_scheduler_without_one_is_refused(small_pipeline):
     small_pipeline.scheduler = DDIMScheduler()
     with pytest.raises(AttachError, match="no time shift"):
         record_run(small_pipeline, JOB, SETTINGS)

@@ -44,6 +44,7 @@ def ids(traces) -> list[str]:
     return [run.run_id for run in traces]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_one_chunk_at_most_and_nothing_is_recorded_twice(killable, pipe, whole, tmp_path):
     running = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path), "0.4"])
     deadline = time.monotonic() + 120
