@@ -15,7 +15,6 @@ from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
-from easyteacache.records.sampler import MOST_CALLS, SamplerRecord
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
@@ -132,10 +131,9 @@ class Driver:
 
     def _run_context(self) -> RunContext:
         """What clock and scheduler know of the run that begins."""
-        levels = self.clock.levels() if self.clock.euler else None
-        known = levels is not None and 2 <= len(levels) <= MOST_CALLS + 1 and min(levels) >= 0.0
-        sampler = SamplerRecord.euler(levels) if levels is not None and known else None
-        can = capabilities(corrects=sampler is not None)
+        facts = self.clock.facts
+        sampler = None if facts is None else facts.record()
+        can = capabilities(corrects=self.clock.euler)
         return RunContext(num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can)
 
     def _share(self, timestep: torch.Tensor | None) -> None:

@@ -267,10 +267,6 @@ class Clock:
         """Noise level of this step in [0, 1], where context or scheduler know it."""
         return context.sigma if context.sigma is not None else _at(self._levels(), self.step)
 
-    def levels(self) -> list[float] | None:
-        """(S + 1,) noise levels of this run in [0, 1], where the scheduler tells them; read from the device once a run at most."""
-        return list(self._levels()) or None
-
     def _levels(self) -> Sequence[float]:
         levels = None if self.facts is None else self.facts.levels
         # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.

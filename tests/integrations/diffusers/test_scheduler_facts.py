@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import inspect
 import threading
@@ -484,6 +485,29 @@ def test_a_class_of_the_users_own_is_measured_too() -> None:
     assert facts(scheduler).map is found.map
 
 
+class Queued(OwnNames):
+    """Remembers its outputs in a queue."""
+
+    def set_timesteps(self, num_steps: int) -> None:
+        super().set_timesteps(num_steps)
+        self.queue: collections.deque[torch.Tensor] = collections.deque(maxlen=2)
+
+    def step(self, velocity: torch.Tensor, at: Any, state: torch.Tensor, return_dict: bool = True) -> Any:
+        self.queue.append(velocity)
+        return (state - self.pull * sum(self.queue) / len(self.queue),)
+
+
+def test_the_memory_of_a_users_own_class_is_not_touched() -> None:
+    scheduler, one = Queued(0.2), torch.ones(1, 1, 1, 1)
+    scheduler.set_timesteps(7)
+    before = facts(scheduler)
+    scheduler.step(one, scheduler.timesteps[0], one)
+    assert np.array_equal(facts(scheduler).map, before.map)
+    assert list(scheduler.queue) == [one]
+    scheduler.set_timesteps(7)
+    reproduces(before, scheduler)
+
+
 def test_a_step_replaced_on_the_object_is_not_vouched_for() -> None:
     scheduler = set_up(FlowMatchEulerDiscreteScheduler())
     scheduler.step = lambda *given, **named: (given[2],)
@@ -504,7 +528,9 @@ def test_a_step_that_fails_on_the_copy_says_so() -> None:
     assert found.reason == "a copy of it cannot be run: ZeroDivisionError: no such step"
 
 
-@pytest.mark.parametrize("scheduler", [None, object(), FlowMatchEulerDiscreteScheduler], ids=str)
+@pytest.mark.parametrize(
+    "scheduler", [None, object(), FlowMatchEulerDiscreteScheduler], ids=["none", "object", "class"]
+)
 def test_there_are_no_facts_of_what_is_no_scheduler(scheduler: Any) -> None:
     assert facts_of(scheduler) is None
     assert facts_for(scheduler, 5) is None
