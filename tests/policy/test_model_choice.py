@@ -156,7 +156,7 @@ def test_a_method_s_own_key_means_that_record_alone() -> None:
 
 
 def test_a_preset_s_own_key_is_refused_with_the_way_out() -> None:
-    with pytest.raises(InvalidCalibration, match="presets of .*SeaCache"):
+    with pytest.raises(InvalidCalibration, match=r"presets of .*SeaCache"):
         TeaCache.from_registry("flux.1/dev/seacache", speedup=2.0)
 
 
