@@ -9,26 +9,40 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from easyteacache import _former_paths
 from easyteacache._version import __version__
 
 if TYPE_CHECKING:
     from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
+    from easyteacache.errors import EasyTeaCacheWarning as EasyTeaCacheWarning
     from easyteacache.original.cache_json import TeaCacheConfig as TeaCacheConfig
     from easyteacache.policy.policy import Policy as Policy
     from easyteacache.records.calibration import Calibration as Calibration
     from easyteacache.registry.registry import Registry as Registry
     from easyteacache.teacache import TeaCache as TeaCache
 
+_former_paths.install()
+
 _HOME = {
     "Calibration": "easyteacache.records.calibration",
     "EasyTeaCacheError": "easyteacache.errors",
+    "EasyTeaCacheWarning": "easyteacache.errors",
     "Policy": "easyteacache.policy.policy",
     "Registry": "easyteacache.registry.registry",
     "TeaCache": "easyteacache.teacache",
     "TeaCacheConfig": "easyteacache.original.cache_json",
 }
 
-__all__ = ["Calibration", "EasyTeaCacheError", "Policy", "Registry", "TeaCache", "TeaCacheConfig", "__version__"]
+__all__ = [
+    "Calibration",
+    "EasyTeaCacheError",
+    "EasyTeaCacheWarning",
+    "Policy",
+    "Registry",
+    "TeaCache",
+    "TeaCacheConfig",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,14 @@ def _restore(kind: type[EasyTeaCacheError], args: tuple[object, ...]) -> EasyTea
     return kind.__new__(kind, *args)
 
 
+class EasyTeaCacheWarning(UserWarning):
+    """What a user must notice and no exception says: nothing is reused, numbers hold for something else, a promise is off.
+
+    Given through ``warnings``, once per cache and reason, so that ``warnings.simplefilter("error", EasyTeaCacheWarning)``
+    stops a program there.
+    """
+
+
 class UnknownModelKey(EasyTeaCacheError, LookupError):
     """No layer of the registry holds this key or alias.
 
@@ -176,18 +184,6 @@ class NotEnoughTraces(EasyTeaCacheError, ValueError):
         super().__init__(f"{needed} runs are needed{where}, {runs} found: record {needed - runs} more.")
 
 
-class ValidationFailed(EasyTeaCacheError):
-    """A calibration did not pass validation on held-out traces.
-
-    Attributes:
-        report: the validation report, with one entry per rule.
-    """
-
-    def __init__(self, message: str, *, report: object = None) -> None:
-        self.report = report
-        super().__init__(message)
-
-
 class UnreachableTarget(EasyTeaCacheError, ValueError):
     """No operating point of the calibration reaches the speed-up or error that was asked for."""
 
@@ -286,3 +282,7 @@ class PushRefused(HubError):
     def __init__(self, repository: str, reason: str, *, report: object = None) -> None:
         self.report = report
         super().__init__(repository, reason)
+
+
+class InvalidPlan(EasyTeaCacheError, ValueError):
+    """Numbers of a published method that make no plan: its steps, noise levels or parameters contradict each other."""

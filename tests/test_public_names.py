@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,43 @@ def test_every_exported_name_exists(name: str) -> None:
     module = importlib.import_module(name)
     assert [export for export in module.__all__ if not hasattr(module, export)] == []
     assert len(set(module.__all__)) == len(module.__all__)
+
+
+def written_down() -> list[tuple[str, str]]:
+    """(module, name) of every public name in ``public_names.txt``."""
+    lines = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").splitlines()
+    entries = [line.split(":") for line in lines if line and not line.startswith("#")]
+    return [(module, name) for module, names in entries for name in names.split()]
+
+
+def test_every_name_written_down_can_be_imported() -> None:
+    missing = [
+        f"{module}.{name}" for module, name in written_down() if not hasattr(importlib.import_module(module), name)
+    ]
+    assert missing == []
+
+
+def test_every_documented_import_is_written_down() -> None:
+    pages = [PACKAGE.parent / "README.md", *sorted((PACKAGE.parent / "docs").glob("*.md"))]
+    shown = {
+        (module, name.strip())
+        for page in pages
+        for module, names in re.findall(
+            r"^from ((?:easyteacache|EasyTeaCache)[\w.]*) import ([\w, ]+)$",
+            page.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+        for name in names.split(",")
+    }
+    assert shown - set(written_down()) == set()
+
+
+def test_a_former_path_leads_to_the_same_object() -> None:
+    from easyteacache.recorder import Recorder as Former  # type: ignore[import-not-found]
+
+    from easyteacache.recording.recorder import Recorder
+
+    assert Former is Recorder
 
 
 def test_the_package_shows_its_public_names_and_nothing_else() -> None:

@@ -43,10 +43,10 @@ class Multistep(FewerSteps):
 
     def inapplicable(self, bed: Bed) -> str | None:
         """Only flow-matching models, whose shift is a number."""
-        from easyteacache.integrations.diffusers.recording import scheduler_shift
+        from easyteacache.integrations.diffusers import scheduler_facts
 
         scheduler = bed.subject.pipe.scheduler
-        if scheduler_shift.prediction_of(scheduler) != "velocity" or scheduler.config.get("use_dynamic_shifting"):
+        if scheduler_facts.prediction_of(scheduler) != "velocity" or scheduler_facts.is_dynamic(scheduler):
             return f"{type(scheduler).__name__} is no flow-matching sampler with a fixed shift"
         return None
 
@@ -68,13 +68,13 @@ class Multistep(FewerSteps):
         """The scheduler is replaced inside the block."""
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-        from easyteacache.integrations.diffusers.recording import scheduler_shift
+        from easyteacache.integrations.diffusers import scheduler_facts
 
         pipe = bed.subject.pipe
         options = {
             "prediction_type": "flow_prediction",
             "use_flow_sigmas": True,
-            "flow_shift": scheduler_shift.shift_of(pipe.scheduler) or 1.0,
+            "flow_shift": scheduler_facts.shift_of(pipe.scheduler) or 1.0,
             "solver_order": settings["order"],
         }
         if settings["solver"] == "unipc":

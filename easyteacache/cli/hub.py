@@ -15,6 +15,7 @@ TABLE = {
     "identify": LazyCommand(
         "easyteacache.cli.identify:identify", "Name the calibration that a list of numbers belongs to."
     ),
+    "index": LazyCommand("easyteacache.cli.index:index", "Make a registry folder's index, or check that it is fresh."),
     "list": LazyCommand("easyteacache.cli.listing:list_records", "List the calibrations that can be used."),
     "log": LazyCommand("easyteacache.cli.log:log", "Show the history of one record at the hub."),
     "lock": LazyCommand("easyteacache.cli.lock:lock", "Write down which calibrations a project runs with."),
@@ -23,6 +24,7 @@ TABLE = {
     "resolve": LazyCommand(
         "easyteacache.cli.resolve:resolve", "Show what a calibration means for one length and step count."
     ),
+    "review": LazyCommand("easyteacache.cli.review:review", "Judge a changed registry folder as CI does."),
     "serve": LazyCommand("easyteacache.cli.serve:serve", "Serve a folder of repositories to pull from and push to."),
     "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
     "update": LazyCommand("easyteacache.cli.update:update", "Show what has changed at the hub since the last pull."),
@@ -33,9 +35,17 @@ TABLE = {
 
 
 SIBLING = ("easyteacache", "easyteacache.cli.main:main")
+# What `easyteacache` offers too: looking up and checking needs no hub.
+SHARED = ("audit", "diff", "identify", "list", "resolve", "show", "verify")
 
 
-@click.group(cls=LazyGroup, table=TABLE, sibling=SIBLING, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "easyteacache-hub",
+    cls=LazyGroup,
+    table=TABLE,
+    sibling=SIBLING,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache-hub")
 def main() -> None:
     """Look up, check and share caching calibrations for diffusion transformers.

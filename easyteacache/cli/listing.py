@@ -10,7 +10,8 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
-from easyteacache.records.calibration import Signal, Status
+from easyteacache.records.calibration import Method, Signal
+from easyteacache.records.fields import Status
 from easyteacache.registry.lock_file import ENVIRONMENT_LOCK
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Line = tuple[str, str, IndexEntry]
 
 SIGNALS = click.Choice(get_args(Signal))
-METHODS = click.Choice(("teacache", "magcache"))
+METHODS = click.Choice(get_args(Method))
 STATUSES = click.Choice(get_args(Status))
 
 

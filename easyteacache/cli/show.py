@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from easyteacache.cli.parameters import MODEL_KEY, find, json_option, registry_o
 
 if TYPE_CHECKING:
     from easyteacache.records.calibration import Bucket, Calibration, OperatingPoint
+    from easyteacache.records.evidence import Evidence
+    from easyteacache.records.model_identity import ActiveAdapter
     from easyteacache.records.provenance import Source
     from easyteacache.registry.registry import Found
 
@@ -26,7 +28,8 @@ SHOWN_COEFFICIENTS = 8
 def show(key: str, registry: Path | None, as_json: bool) -> None:
     """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id, or the one in a file.
 
-    Speed-ups marked "reported" are the source's own; "replayed" and "measured" ones were judged on held-out runs.
+    Speed-ups marked "published" or "reported" are the source's own; "submitted" ones were judged on held-out runs, "verified" ones on
+    prompts that the submitter never saw.
 
     \b
     Examples:
@@ -85,6 +88,13 @@ def _facts(found: Found) -> Iterator[tuple[str, object]]:
     )
     for name, value in record.conditions:
         yield name.replace("_", " "), value
+    for name, value in record.model or ():
+        yield f"model's {name.replace('_', ' ')}", _adapters(value) if name == "adapters" else value
+
+
+def _adapters(adapters: Sequence[ActiveAdapter]) -> str | None:
+    scaled = (adapter.name + ("" if adapter.scale is None else f" × {adapter.scale:g}") for adapter in adapters)
+    return ", ".join(scaled) or None
 
 
 def _buckets(record: Calibration) -> str:
@@ -151,6 +161,7 @@ def _curves(record: Calibration) -> Iterator[str]:
             numbers = ", ".join(map(repr, bucket.coefficients or ()))
             profile = " (and a sigma profile)" if bucket.sigma_profile else ""
             yield text.paragraph(f"[{numbers}]{profile}", indent="  ", bullet=f"{_name(bucket)}: ")
+    if record.method != "magcache":
         return
     yield text.heading("Magnitude ratios")
     for bucket in record.buckets:
@@ -182,12 +193,12 @@ def _operating_points(record: Calibration) -> Iterator[str]:
         (
             bucket.sequence_length,
             text.number(bucket.shift) if several_shifts else None,
-            "schedule" if point.threshold is None else text.number(point.threshold),
-            f"{point.forecaster}, {point.applied_to}",
+            _gate(point),
+            None if point.preset is not None else f"{point.forecaster}, {point.applied_to}",
             _computed(bucket, point),
             None if point.speedup is None else f"{point.speedup:.3g}x",
             None if point.error is None else text.number(point.error.mean, 3),
-            point.evidence,
+            _evidence(point),
             _remark(point),
         )
         for bucket, point in points
@@ -201,10 +212,40 @@ def _computed(bucket: Bucket, point: OperatingPoint) -> str | None:
     return str(point.computed_steps) + (f"/{bucket.num_steps}" if bucket.num_steps else "")
 
 
+def _gate(point: OperatingPoint) -> str | None:
+    if point.preset is not None:
+        return f"{point.preset.engine} {point.preset.method}"
+    return "schedule" if point.threshold is None else text.number(point.threshold)
+
+
+def _evidence(point: OperatingPoint) -> str | None:
+    """Strongest first, with how it was found where that is not said by the kind."""
+    told = (one.kind if one.how == "reported" else f"{one.kind}, {one.how}" for one in point.by_strength)
+    return "; ".join(dict.fromkeys(told)) or None
+
+
 def _remark(point: OperatingPoint) -> str | None:
-    latency = None if point.latency_seconds is None else f"{point.latency_seconds:g} s"
-    parts = [part for part in (_weights(point), latency, point.hardware, point.note) if part]
+    parts = [_preset(point), _weights(point), *map(_figures, point.by_strength)]
+    return "; ".join(dict.fromkeys(part for part in parts if part)) or None
+
+
+def _figures(evidence: Evidence) -> str | None:
+    """What stands in no column of its own."""
+    latency = None if evidence.latency_seconds is None else f"{evidence.latency_seconds:g} s"
+    metric = None
+    if evidence.error is None and evidence.metric is not None:
+        figures = {"mean": evidence.value, "median": evidence.p50, "p90": evidence.p90, "worst": evidence.worst}
+        metric = f"{evidence.metric} " + ", ".join(
+            f"{name} {value:g}" for name, value in figures.items() if value is not None
+        )
+    parts = [part for part in (metric, latency, evidence.hardware, evidence.source, evidence.note) if part]
     return ", ".join(parts) or None
+
+
+def _preset(point: OperatingPoint) -> str | None:
+    if point.preset is None:
+        return None
+    return ", ".join(f"{name} = {value}" for name, value in point.preset.parameters.items())
 
 
 def _weights(point: OperatingPoint) -> str | None:

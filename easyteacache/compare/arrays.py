@@ -1,12 +1,13 @@
-"""Latents and other arrays: .npy, .npz, .pt and .safetensors, with nothing unpickled but tensors and no size believed."""
+"""Latents and other arrays: .npy, .npz, .pt and .safetensors through their own libraries, with nothing unpickled but tensors."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 NUMPY_SUFFIXES, TORCH_SUFFIXES, SAFETENSORS_SUFFIXES = (".npy", ".npz"), (".pt", ".pth"), (".safetensors",)
 SUFFIXES = (*NUMPY_SUFFIXES, *TORCH_SUFFIXES, *SAFETENSORS_SUFFIXES)
 AXES = "BFCHW"
+MAX_BYTES = 8 * MAX_ITEMS
 _MOST_NAMES = 20
 
 
@@ -49,7 +51,7 @@ def open_array(path: Path, *, tensor: str | None, layout: str | None, data_range
         return Source(path, "array", lambda: iter([Frame(values, peak)]), 1, pictures=False, details=details)
     shaped = _shaped(path, values, layout)
     leading = shaped.shape[:-3]
-    count = int(np.prod(leading, dtype=np.int64))
+    count = math.prod(leading)
     if count > MAX_FRAMES:
         refuse(path, f"{count} frames; at most {MAX_FRAMES} are read")
     return Source(path, "array", lambda: _cut(shaped, peak), count, details=details)
@@ -77,10 +79,7 @@ def _shaped(path: Path, values: Pixels, layout: str) -> Pixels:
 
 
 def _bounded(path: Path, shape: tuple[int, ...]) -> None:
-    items = 1
-    for length in shape:
-        items *= int(length)
-    if items > MAX_ITEMS:
+    if math.prod(shape) > MAX_ITEMS:
         refuse(path, f"an array of shape {shape}; at most {MAX_ITEMS} values are read")
 
 
@@ -98,38 +97,25 @@ def _choose(path: Path, names: list[str], tensor: str | None) -> str:
 def _npy(path: Path, tensor: str | None) -> Pixels:
     if tensor is not None:
         refuse(path, f"holds one array without a name; leave out --tensor {tensor}")
-    with path.open("rb") as file:
-        _bounded(path, _header(path, file)[0])
     # Mapped, so that a long video is not read into memory, and a header that promises more than there is is noticed.
-    values: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    values: Pixels = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    _bounded(path, values.shape)
     return values
 
 
 def _npz(path: Path, tensor: str | None) -> Pixels:
     with zipfile.ZipFile(path) as archive:
-        members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        member = archive.getinfo(members[_choose(path, list(members), tensor)])
+        members = {
+            one.filename.removesuffix(".npy"): one for one in archive.infolist() if one.filename.endswith(".npy")
+        }
+        member = members[_choose(path, list(members), tensor)]
+        # A member is unpacked whole. A header that promises more than the member holds is noticed by numpy.
+        if member.file_size > MAX_BYTES:
+            refuse(path, f"{member.filename} unfolds to {member.file_size} bytes; at most {MAX_BYTES} are read")
         with archive.open(member) as file:
-            shape, dtype = _header(path, file)
-            _bounded(path, shape)
-            promised = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            # Before numpy allocates what the header promises.
-            if promised != member.file_size - file.tell():
-                refuse(path, f"{member.filename} promises {promised} bytes and holds {member.file_size - file.tell()}")
-        with archive.open(member) as file:
-            values: Pixels = np.lib.format.read_array(file, allow_pickle=False)
+            values: Pixels = np.load(file, allow_pickle=False)
+    _bounded(path, values.shape)
     return values
-
-
-def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        refuse(path, f"numpy format {version}, which arrays of numbers do not use")
-    shape, _, dtype = readers[version](file)  # type: ignore[no-untyped-call]
-    if dtype.hasobject:
-        refuse(path, "Python objects, which only unpickling could read; that is never done. Save plain numbers.")
-    return shape, dtype
 
 
 def _torch(path: Path, tensor: str | None) -> Pixels:
@@ -138,7 +124,7 @@ def _torch(path: Path, tensor: str | None) -> Pixels:
     if not zipfile.is_zipfile(path):
         refuse(path, "not a file of torch.save since 1.6; save it again with a current release, or as .safetensors")
     with zipfile.ZipFile(path) as archive:
-        # torch stores, it never compresses: only an archive made to unfold does.
+        # Tensors are mapped where they lie: torch stores, it never compresses.
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             refuse(path, "compressed parts, which torch.save never writes")
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

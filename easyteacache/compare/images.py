@@ -20,10 +20,9 @@ SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ANIMATED_SUFFIXES = (".gif",)
 # Pillow decides by content; other formats it knows (PostScript, FITS …) are nothing to open unasked.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-# What each mode is read as; the others (CMYK, YCbCr, 32 bits …) have no range or no one meaning.
-_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB"}
+# The others (CMYK, YCbCr, 32 bits …) have no range or no one meaning.
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 _BITS_PER_SAMPLE = 258
-_PNG_GREY = 0
 
 
 def open_image(path: Path) -> Source:
@@ -97,29 +96,23 @@ def _frame(path: Path, image: Image, number: int) -> Frame:
         return Frame(grey[..., None], SIXTEEN_BITS)
     if image.mode not in _MODES:
         refuse(path, f"the colour mode {image.mode}; save it as grey or RGB with 8 or 16 bits, numbers as .npy")
-    mode = _MODES[image.mode]
-    if image.mode == "P" and "transparency" not in image.info and image.palette.mode != "RGBA":
-        mode = "RGB"
-    elif image.format == "PNG" and "transparency" in image.info:
-        mode = "RGBA"  # one colour of a picture without alpha stands for "nothing here"
+    # Also one colour of a picture without alpha may stand for "nothing here".
+    opaque = "L" if image.mode in ("1", "L") else "RGB"
+    mode = "LA" if image.mode == "LA" else "RGBA" if image.has_transparency_data else opaque
     pixels = np.asarray(image.convert(mode))
-    return Frame(pixels if pixels.ndim == 3 else pixels[..., None], EIGHT_BITS, alpha=mode in ("LA", "RGBA"))
+    return Frame(pixels if pixels.ndim == 3 else pixels[..., None], EIGHT_BITS, alpha=mode.endswith("A"))
 
 
 def _deep(path: Path, image: Image, number: int) -> Frame | None:
     """A colour picture of 16 bits a channel, which Pillow would give with 8."""
-    if image.format == "PNG" and number == 0:
-        # Bytes 24 and 25 of a PNG file: bits a channel and colour type.
-        with path.open("rb") as file:
-            head = file.read(26)
-        if head[24] == 16 and head[25] != _PNG_GREY:
-            from easyteacache.compare.video import read_deep_png
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return None
+    if image.format == "PNG" and number == 0 and "16B" in str(image.tile):
+        from easyteacache.compare.video import read_deep_png
 
-            return read_deep_png(path)
-    elif image.format == "TIFF" and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
-        if max(bits if isinstance(bits, tuple) else (bits,)) > 8:
-            return _deep_tiff(path, number)
+        return read_deep_png(path)
+    if image.format == "TIFF" and max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, 8))) > 8:  # type: ignore[attr-defined]
+        return _deep_tiff(path, number)
     return None
 
 
@@ -130,7 +123,6 @@ def _deep_tiff(path: Path, number: int) -> Frame:
         raise MissingPackage("tifffile", f"reading 16 bits from {path}", "pip install tifffile") from error
     with tifffile.TiffFile(path) as file:
         page = file.pages[number]
-        check_size(path, page.imagewidth, page.imagelength)
         axes, pixels = page.axes, page.asarray()
     if pixels.dtype != np.uint16 or axes not in ("YXS", "SYX") or pixels.shape[axes.index("S")] not in (3, 4):
         refuse(path, f"a TIFF of {pixels.dtype} with axes {axes}; grey, RGB and RGBA with 8 or 16 bits are read")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from easyteacache.compare import arrays, images, video
-from easyteacache.compare.source import MAX_FRAMES, Frame, Source, natural, refuse
+from easyteacache.compare.source import MAX_FRAMES, Frame, Source, check_regular, natural, refuse
 from easyteacache.errors import FramesMismatch
 
 RESULT_SUFFIXES = (*images.ANIMATED_SUFFIXES, *video.SUFFIXES, *arrays.SUFFIXES)
@@ -72,6 +72,7 @@ def open_source(path: Path, options: ArrayOptions) -> Source:
     suffix = path.suffix.lower()
     if path.is_dir():
         return _open_folder(path)
+    check_regular(path)
     if suffix in arrays.SUFFIXES:
         return arrays.open_array(path, tensor=options.tensor, layout=options.layout, data_range=options.data_range)
     if suffix in video.SUFFIXES:
@@ -90,6 +91,8 @@ def _open_folder(path: Path) -> Source:
         refuse(path, "no pictures in this folder")
     if len(files) > MAX_FRAMES:
         refuse(path, f"{len(files)} pictures; at most {MAX_FRAMES} are read")
+    for file in files:
+        check_regular(file)
 
     def frames() -> Iterator[Frame]:
         yield from map(images.read_still, files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,24 +9,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from easyteacache.compare import plot_style
 from easyteacache.compare.opening import ArrayOptions, open_source
 from easyteacache.compare.report import frame_pairs
 from easyteacache.compare.results import Comparison, FrameResult, Summary
 from easyteacache.compare.source import Frame, refuse
-from easyteacache.errors import FramesMismatch, MissingPackage
+from easyteacache.errors import FramesMismatch
 from easyteacache.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GAINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 WITHIN = 0.995
 NARROWEST_CURVE = 2.0  # decibels: less is not a difference anybody sees
 LONGEST_SIDE = 900
-DOTS_PER_INCH = 130
 WIDTH, LABEL, HEAD, CURVE, GAP = 9.0, 1.05, 0.95, 1.9, 0.06
-LINE, WORST = "#1f4e79", "#a4243b"
 
 Unit = npt.NDArray[np.float32]
 
@@ -48,15 +45,8 @@ def save(comparison: Comparison, path: Path, options: ArrayOptions, *, common_be
         UnreadableFrames: there are no frames to show, or they are neither grey nor RGB.
         MissingPackage: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError as error:
-        raise MissingPackage("matplotlib", "--picture", 'pip install "easyteacache[compare]"') from error
-
     figure = draw(comparison, _shown(comparison, options, common_beginning=common_beginning))
-    target = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(target)
-    atomic_write.write_bytes(path, target.getvalue())
+    atomic_write.write_bytes(path, plot_style.png(figure))
 
 
 def chosen(comparison: Comparison) -> dict[int, str]:
@@ -71,9 +61,8 @@ def chosen(comparison: Comparison) -> dict[int, str]:
 
 
 def gain(rows: Sequence[Shown]) -> int:
-    """The largest factor of ``GAINS`` with which at most one in 200 shown pixels is clipped to white; at least 1."""
-    largest = float(np.quantile(np.concatenate([_difference(row).ravel() for row in rows]), WITHIN))
-    return max((factor for factor in GAINS if factor * largest <= 1.0), default=1) if largest else 1
+    """The largest factor of ``plot_style.GAINS`` with which at most one in 200 shown pixels is clipped to white."""
+    return plot_style.gain(float(np.quantile(np.concatenate([_difference(row).ravel() for row in rows]), WITHIN)))
 
 
 def _difference(row: Shown) -> Unit:
@@ -117,15 +106,21 @@ def _unit(path: Path, frame: Frame) -> Unit:
 
 def draw(comparison: Comparison, rows: Sequence[Shown]) -> Figure:
     """The figure: one row a shown frame, three columns, and the curve where there are several frames."""
-    from matplotlib.figure import Figure
-
     height, width = rows[0].a.shape[:2]
     panel = (WIDTH - LABEL - 0.15 - 2 * GAP) / 3
     row = min(max(panel * height / width, 0.65), 2.6)  # four lines of text stand beside it
     curve = CURVE if len(comparison.frames) > 1 else 0.15
     total = HEAD + len(rows) * (row + GAP) + curve
-    figure = Figure(figsize=(WIDTH, total), dpi=DOTS_PER_INCH, facecolor="white")
-    figure.text(0.15 / WIDTH, 1 - 0.12 / total, _title(comparison), ha="left", va="top", fontsize=9, linespacing=1.4)
+    figure = plot_style.figure(WIDTH, total)
+    figure.text(
+        0.15 / WIDTH,
+        1 - 0.12 / total,
+        _title(comparison),
+        ha="left",
+        va="top",
+        fontsize=plot_style.NORMAL,
+        linespacing=1.4,
+    )
     factor = gain(rows)
     titles = ("A", "B", f"|A − B| × {factor}" if factor > 1 else "|A − B|")
     for line, shown in enumerate(rows):
@@ -134,13 +129,16 @@ def draw(comparison: Comparison, rows: Sequence[Shown]) -> Figure:
         for column, image in enumerate((shown.a, shown.b, difference)):
             left = LABEL + column * (panel + GAP)
             axes = figure.add_axes((left / WIDTH, bottom / total, panel / WIDTH, row / total))
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="auto", aspect="equal")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            plot_style.show_pixels(axes, image, interpolation="auto")
             if line == 0:
-                axes.set_title(titles[column], fontsize=9, pad=4)
+                axes.set_title(titles[column], fontsize=plot_style.NORMAL, pad=4)
         figure.text(
-            (LABEL - 0.1) / WIDTH, (bottom + row / 2) / total, _row_label(shown), ha="right", va="center", fontsize=8
+            (LABEL - 0.1) / WIDTH,
+            (bottom + row / 2) / total,
+            _row_label(shown),
+            ha="right",
+            va="center",
+            fontsize=plot_style.SMALL,
         )
     if len(comparison.frames) > 1:
         axes = figure.add_axes((LABEL / WIDTH, 0.45 / total, 1 - (LABEL + 0.15) / WIDTH, (curve - 0.75) / total))
@@ -193,17 +191,14 @@ def _draw_curve(axes: Axes, comparison: Comparison) -> None:
     values = np.array([np.nan if f.figures.identical else f.figures.psnr for f in frames], np.float64)
     same = [f.index for f in frames if f.figures.identical]
     few = len(frames) <= 60
-    axes.plot(places, values, color=LINE, linewidth=1.3, marker="o" if few else "", markersize=3)
+    axes.plot(places, values, color=plot_style.COMPUTED, linewidth=1.3, marker="o" if few else "", markersize=3)
     axes.set_xlim(-0.02 * len(frames) - 0.3, len(frames) * 1.02 - 0.7)
-    axes.set_ylabel("PSNR, dB", fontsize=8)
-    axes.set_xlabel("frame", fontsize=8, labelpad=2)
+    axes.set_ylabel("PSNR, dB", fontsize=plot_style.SMALL)
+    axes.set_xlabel("frame", fontsize=plot_style.SMALL, labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, length=2)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    plot_style.grid(axes, axis="y")
+    plot_style.tidy(axes, size=plot_style.SMALL)
     axes.margins(y=0.25)
     low, high = axes.get_ylim()
     if high - low < NARROWEST_CURVE:
@@ -214,7 +209,7 @@ def _draw_curve(axes: Axes, comparison: Comparison) -> None:
     if worst is None or summary.psnr_mean is None:
         return
     axes.axhline(summary.psnr_mean, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)))
-    label: dict[str, Any] = {"fontsize": 8, "xycoords": "axes fraction", "va": "bottom", "ha": "right"}
+    label: dict[str, Any] = {"fontsize": plot_style.SMALL, "xycoords": "axes fraction", "va": "bottom", "ha": "right"}
     axes.annotate(
         f"mean {summary.psnr_mean:.1f}",
         (1.0, summary.psnr_mean),
@@ -223,15 +218,15 @@ def _draw_curve(axes: Axes, comparison: Comparison) -> None:
         xytext=(0, 2),
         textcoords="offset points",
     )
-    axes.plot([worst], [values[worst]], marker="v", markersize=7, color=WORST)
+    axes.plot([worst], [values[worst]], marker="v", markersize=7, color=plot_style.ACCENT)
     right = worst > 0.85 * len(frames)
     axes.annotate(
         f"worst: frame {worst}, {values[worst]:.1f} dB",
         (worst, values[worst]),
         xytext=(-7 if right else 7, -3),
         textcoords="offset points",
-        fontsize=8,
-        color=WORST,
+        fontsize=plot_style.SMALL,
+        color=plot_style.ACCENT,
         ha="right" if right else "left",
         va="top",
     )
@@ -246,7 +241,7 @@ def _mark_identical(axes: Axes, places: Sequence[int]) -> None:
         places[0],
         1.02,
         "identical",
-        fontsize=8,
+        fontsize=plot_style.SMALL,
         color="0.3",
         ha="left",
         va="bottom",

@@ -79,6 +79,16 @@ def reading(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what may never end.
+
+    Raises:
+        UnreadableFrames: it is a pipe, a device or gone.
+    """
+    if not path.is_file():
+        refuse(path, "no regular file; a pipe or a device may never end")
+
+
 def check_size(path: Path, width: int, height: int) -> None:
     """Refuse a picture before its pixels are decoded.
 

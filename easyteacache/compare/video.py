@@ -6,6 +6,7 @@ that calls itself a video to other files and to the network.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,21 +15,19 @@ from typing import Any
 from easyteacache.compare.source import EIGHT_BITS, SIXTEEN_BITS, Frame, Source, bounded, check_size, reading, refuse
 from easyteacache.errors import MissingPackage
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
-_EBML = b"\x1a\x45\xdf\xa3"
-_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+# Suffix → FFmpeg's name of the container.
+CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska"}
+SUFFIXES = tuple(CONTAINERS)
 
 
 def open_video(path: Path) -> Source:
     """A source over the first video stream of an MP4, MOV, WebM or Matroska file.
 
     Raises:
-        UnreadableFrames: no such container, no video in it, too large.
+        UnreadableFrames: not the container that its suffix names, no video in it, too large.
         MissingPackage: PyAV is not installed.
     """
-    av = _av(f"reading {path}")
-    container = _container(path)
-    with reading(path, "a video"), path.open("rb") as file, av.open(file, format=container) as opened:
+    with _opened(path) as opened:
         _stream(path, opened)
     return Source(path, "video", lambda: bounded(path, _frames(path)))
 
@@ -56,14 +55,15 @@ def _av(purpose: str) -> ModuleType:
     return module
 
 
-def _container(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] == _EBML:
-        return "matroska"
-    if head[4:8] in _ATOMS:
-        return "mov"
-    return refuse(path, "not an MP4, MOV, WebM or Matroska file, whatever its name says")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    av, container = _av(f"reading {path}"), CONTAINERS[path.suffix.lower()]
+    with (
+        reading(path, f"a {path.suffix.lower()} video"),
+        path.open("rb") as file,
+        av.open(file, format=container) as opened,
+    ):
+        yield opened
 
 
 def _stream(path: Path, opened: Any) -> Any:
@@ -75,8 +75,7 @@ def _stream(path: Path, opened: Any) -> Any:
 
 
 def _frames(path: Path) -> Iterator[Frame]:
-    av = _av(f"reading {path}")
-    with reading(path, "a video"), path.open("rb") as file, av.open(file, format=_container(path)) as opened:
+    with _opened(path) as opened:
         stream = _stream(path, opened)
         stream.thread_type = "AUTO"
         for packet in opened.demux(stream):

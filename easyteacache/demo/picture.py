@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from easyteacache.compare import plot_style
 from easyteacache.demo.sampling import CACHED, UNCACHED, Sample
 from easyteacache.files import atomic_write
 
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.float32]
 
-GAINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 MOST_SAMPLES = 6
 MILLISECONDS_A_FRAME = 250
-DOTS_PER_INCH = 120
 PANEL_INCHES, LABEL_INCHES, STRIP_INCHES, HEAD_INCHES = 1.5, 1.1, 0.22, 0.75
-COMPUTED_COLOUR, REUSED_COLOUR = "#1f4e79", "#d9e6f2"
 
 
 def save(samples: Sequence[Sample], *, title: str, png: Path, gif: Path) -> None:
@@ -44,9 +42,8 @@ def save(samples: Sequence[Sample], *, title: str, png: Path, gif: Path) -> None
 
 
 def gain(samples: Sequence[Sample]) -> int:
-    """The largest factor of ``GAINS`` with which no shown difference exceeds white; at least 1."""
-    largest = max(float(_difference(sample).max()) for sample in samples)
-    return max((factor for factor in GAINS if factor * largest <= 1.0), default=1)
+    """The largest factor of ``plot_style.GAINS`` with which no shown difference exceeds white; at least 1."""
+    return plot_style.gain(max(float(_difference(sample).max()) for sample in samples))
 
 
 def _difference(sample: Sample) -> Pixels:
@@ -72,16 +69,14 @@ def _rendered(figure: Figure) -> Image:
 
 
 def _draw(samples: Sequence[Sample], frames: Sequence[int], title: str) -> Figure:
-    from matplotlib.figure import Figure
-
     strips = step_rows(samples)
     aspect = samples[0].runs[UNCACHED].frames.shape[1] / samples[0].runs[UNCACHED].frames.shape[2]
     panel = PANEL_INCHES * max(1.0, len(frames) ** 0.5)
     row = max(0.4, panel * aspect / len(frames))
     steps_inches = STRIP_INCHES * len(strips) + 0.75
     width, height = LABEL_INCHES + 3 * panel + 0.2, HEAD_INCHES + row * len(samples) + steps_inches
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
-    figure.suptitle(title, x=0.02, y=1 - 0.1 / height, ha="left", va="top", fontsize=9)
+    figure = plot_style.figure(width, height)
+    figure.suptitle(title, x=0.02, y=1 - 0.1 / height, ha="left", va="top", fontsize=plot_style.NORMAL)
     grid = figure.add_gridspec(
         len(samples),
         3,
@@ -105,13 +100,11 @@ def _draw_samples(axes: Sequence[Sequence[Axes]], samples: Sequence[Sample], fra
     for line, sample in zip(axes, samples, strict=True):
         strips = (sample.runs[UNCACHED].frames, sample.runs[CACHED].frames, factor * _difference(sample))
         for panel, strip in zip(line, strips, strict=True):
-            panel.imshow(_film(strip, frames), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
-            panel.set_xticks([])
-            panel.set_yticks([])
+            plot_style.show_pixels(panel, _film(strip, frames))
         label = f"“{sample.prompt}”\nseed {sample.seed}"
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=plot_style.SMALL, labelpad=6)
     for panel, name in zip(axes[0], ("uncached", "cached", f"|difference| × {factor}"), strict=True):
-        panel.set_title(name, fontsize=9)
+        panel.set_title(name, fontsize=plot_style.NORMAL)
 
 
 def _film(video: Pixels, frames: Sequence[int]) -> Pixels:
@@ -140,13 +133,13 @@ def _draw_steps(axes: Axes, rows: Sequence[tuple[str, str]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for place, (_, pattern) in enumerate(rows):
-        colours = [REUSED_COLOUR if step == "·" else COMPUTED_COLOUR for step in pattern]
+        colours = [plot_style.REUSED if step == "·" else plot_style.COMPUTED for step in pattern]
         axes.bar(range(len(pattern)), 0.8, width=0.9, bottom=place + 0.1, color=colours)
-    axes.set_yticks([place + 0.5 for place in range(len(rows))], [label for label, _ in rows], fontsize=8)
+    axes.set_yticks(
+        [place + 0.5 for place in range(len(rows))], [label for label, _ in rows], fontsize=plot_style.SMALL
+    )
     axes.set_ylim(len(rows), 0)
     axes.set_xlim(-0.6, max((len(pattern) for _, pattern in rows), default=1) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(length=0, labelsize=8)
-    axes.set_xlabel("step: dark computed, light reused", fontsize=8)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    plot_style.tidy(axes, hide=("top", "right", "left", "bottom"), size=plot_style.SMALL, ticks=0)
+    axes.set_xlabel("step: dark computed, light reused", fontsize=plot_style.SMALL)

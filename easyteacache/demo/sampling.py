@@ -104,13 +104,15 @@ def load(model_path: Path | None) -> MovingDigitsPipeline:
 
 def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Registry | Path | None) -> TeaCache:
     """The calibration of ``settings`` resolved for what will be sampled; raises as ``TeaCache.from_registry`` and ``from_file`` do."""
-    wishes = {
+    from easyteacache.integrations.diffusers.scheduler_facts import shift_of
+
+    wishes: dict[str, Any] = {
         "threshold": settings.threshold,
         "speedup": settings.speedup,
         "max_error": settings.max_error,
         "num_steps": settings.steps,
         "sequence_length": pipe.sequence_length(settings.frames, settings.height, settings.width),
-        "shift": pipe.scheduler.config.get("shift"),
+        "shift": shift_of(pipe.scheduler),
     }
     if names_file(settings.key):
         return TeaCache.from_file(settings.key, **wishes)

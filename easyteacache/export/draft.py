@@ -42,7 +42,7 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
         InvalidCalibration: the numbers break a rule of the format.
     """
     magcache = bool(parsed.ratios)
-    signal = parsed.signal or _signal_of(engine, model_key) if not magcache else "unknown"
+    signal = parsed.signal or _signal_of(engine, model_key) if not magcache else "none"
     missing = tuple(_missing(parsed, signal or "unknown", magcache))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -89,11 +89,12 @@ def _bucket(parsed: Parsed) -> dict[str, Any]:
         ]
         # An export for another step count holds that many ratios, whatever the run it is used for.
         bucket["num_steps"] = len(next(iter(parsed.ratios.values())))
-    point: dict[str, Any] = {"evidence": "reported", "forecaster": parsed.forecaster}
+    point: dict[str, Any] = {"evidence": [{"kind": "published", "how": "reported"}]}
     if parsed.schedule is not None:
-        bucket["operating_points"] = [point | {"schedule": list(parsed.schedule)}]
+        plan = {"computed": list(parsed.schedule), "predictor": parsed.forecaster}
+        bucket["operating_points"] = [point | {"plan": plan}]
     elif parsed.threshold is not None:
-        bucket["operating_points"] = [point | {"threshold": parsed.threshold}]
+        bucket["operating_points"] = [point | {"threshold": parsed.threshold, "predictor": parsed.forecaster}]
     return bucket
 
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Post = Literal["none", "abs"]
-Window = Literal["given", "retention", "first", "ends", "start", "user", "fraction", "mask"]
+Window = Literal["given", "shares", "retention", "first", "second", "ends", "user", "fraction", "mask"]
 Suffix = Literal["json", "py", "yaml"]
 
 # What each kind of window means, for messages and documentation.
 WINDOWS: dict[Window, str] = {
     "given": "both ends are parameters, in steps",
+    "shares": "both ends are inputs, as shares of the run",
     "retention": "5 first steps computed in retention mode; otherwise the first and the last step",
     "first": "only step 0 is always computed",
+    "second": "only steps 0 and 1 are always computed",
     "ends": "the first and the last step are always computed",
-    "start": "the number of first steps is a parameter; the last step is always computed",
     "user": "set by the user outside this file, as a share of the run",
     "fraction": "the share of first steps that are computed is a parameter",
     "mask": "every step is marked",
@@ -24,7 +25,7 @@ WINDOWS: dict[Window, str] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class Citation:
     """Where an engine's format and semantics were read: a commit, or ``release …`` of an installed package."""
 
     repository: str
@@ -41,13 +42,13 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Model:
+class CachedModels:
     """Models that an engine can run with a cache, and what it measures for them.
 
     Attributes:
         keys: pattern over model keys, ``*`` matches any number of names.
         signals: what the engine measures; where there are several, its format says which.
-        name: what the engine calls the model in the file, None when it does not name it there.
+        name: what the engine calls the model, in the file or as a class; None when it does not name it.
         post: what it does to p(x).
         methods: caching methods it runs for these models.
     """
@@ -91,9 +92,9 @@ class Engine:
     title: str
     module: str
     suffix: Suffix
-    sources: tuple[Source, ...]
+    sources: tuple[Citation, ...]
     summary: str
-    models: tuple[Model, ...] | None = None
+    models: tuple[CachedModels, ...] | None = None
     methods: tuple[str, ...] = ("teacache",)
     window: Window = "given"
     coefficients: int | None = None
@@ -105,6 +106,6 @@ class Engine:
     evaluates_as_recorded: bool = False
     reads: bool = True
 
-    def model_for(self, key: str, method: str = "teacache") -> Model | None:
+    def model_for(self, key: str, method: str = "teacache") -> CachedModels | None:
         """The engine's own entry for ``key``; None when it has none, or runs anything."""
         return next((model for model in self.models or () if model.matches(key) and method in model.methods), None)

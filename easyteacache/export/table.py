@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from easyteacache.export.engine import Engine, Model, Source
+from easyteacache.export.engine import CachedModels, Citation, Engine
 
 _EMBEDDING = frozenset({"timestep_embedding"})
 _EITHER = frozenset({"timestep_embedding", "timestep_projection"})
 _MODULATED = frozenset({"modulated_input"})
 _HIDDEN = frozenset({"hidden_states"})
 _BOTH = ("teacache", "magcache")
+_MAGCACHE = ("magcache",)
 
 _ENGINES = (
     Engine(
@@ -17,35 +18,24 @@ _ENGINES = (
         module="vllm_omni",
         suffix="json",
         sources=(
-            Source(
-                "vllm-project/vllm-omni",
-                "vllm_omni/diffusion/cache/teacache/config.py",
-                "011a7ac670f9dc31aa9ad033e7540a6a511e5fc9",
-            ),
-            Source(
-                "vllm-project/vllm-omni",
-                "vllm_omni/diffusion/cache/teacache/hook.py",
-                "03ab3893502eee3b0fe4692a3bde323c85656275",
-            ),
-            Source(
-                "vllm-project/vllm-omni",
-                "vllm_omni/diffusion/cache/teacache/backend.py",
-                "0131cb5560450800b800e889fb849ea2c851bd3f",
-            ),
+            Citation("vllm-project/vllm-omni", "vllm_omni/diffusion/cache/teacache/config.py", "release 0.30.0"),
+            Citation("vllm-project/vllm-omni", "vllm_omni/diffusion/cache/teacache/hook.py", "release 0.30.0"),
+            Citation("vllm-project/vllm-omni", "vllm_omni/diffusion/cache/magcache/backend.py", "release 0.30.0"),
         ),
         summary="Accumulates |p(x)| on its model's own signal; insists on five coefficients.",
         models=(
-            Model("flux.1/*", _MODULATED, post="abs", methods=_BOTH),
-            Model("flux.2/klein*", _MODULATED, post="abs"),
-            Model("qwen-image*", _MODULATED, post="abs"),
-            Model("z-image*", _MODULATED, post="abs"),
-            Model("longcat-image*", _MODULATED, post="abs"),
-            Model("minimax-h3/fl2va*", _MODULATED, post="abs"),
-            Model("bagel*", _HIDDEN, post="abs"),
-            Model("sensenova-u1*", _HIDDEN, post="abs"),
-            Model("stable-audio-open*", _HIDDEN, post="abs"),
-            Model("hunyuan-image/3.0*", _EMBEDDING, post="abs"),
-            Model("flux.2/dev*", frozenset(), methods=("magcache",)),
+            CachedModels("flux.1/dev*", _MODULATED, post="abs", methods=_BOTH),
+            CachedModels("flux.1/krea-dev*", _MODULATED, post="abs", methods=_BOTH),
+            CachedModels("flux.2/klein*", _MODULATED, post="abs"),
+            CachedModels("flux.2/dev*", _MODULATED, post="abs", methods=_BOTH),
+            CachedModels("qwen-image*", _MODULATED, post="abs"),
+            CachedModels("z-image*", _MODULATED, post="abs"),
+            CachedModels("longcat-image*", _MODULATED, post="abs"),
+            CachedModels("minimax-h3/fl2va*", _MODULATED, post="abs"),
+            CachedModels("bagel*", _HIDDEN, post="abs"),
+            CachedModels("sensenova-u1*", _MODULATED, post="abs"),
+            CachedModels("stable-audio-open*", _MODULATED, post="abs"),
+            CachedModels("hunyuan-image/3.0*", _EMBEDDING, post="abs"),
         ),
         methods=_BOTH,
         window="first",
@@ -58,25 +48,19 @@ _ENGINES = (
         module="sglang",
         suffix="py",
         sources=(
-            Source(
-                "sgl-project/sglang",
-                "python/sglang/multimodal_gen/configs/sample/teacache.py",
-                "18ae0170c8524af2576258a0c4170b55638ba985",
-            ),
-            Source(
-                "sgl-project/sglang",
-                "python/sglang/multimodal_gen/runtime/cache/teacache.py",
-                "1922d5f6251f9d40d5c9581ddb1d715d963ced54",
+            Citation("sgl-project/sglang", "python/sglang/multimodal_gen/configs/sample/teacache.py", "release 0.5.23"),
+            Citation("sgl-project/sglang", "python/sglang/multimodal_gen/runtime/cache/teacache.py", "release 0.5.23"),
+            Citation(
+                "sgl-project/sglang", "python/sglang/multimodal_gen/runtime/models/dits/wanvideo.py", "release 0.5.23"
             ),
         ),
-        summary="Accumulates p(x) as it is; for Wan, use_ret_steps chooses the signal.",
+        summary="Accumulates p(x) as it is; use_ret_steps chooses the signal. Only its Wan models ask: HunyuanVideo raises "
+        "NotImplementedError, and one set of numbers serves both experts of Wan2.2 A14B.",
         models=(
-            Model("wan2.1/*", _EITHER),
-            Model("wan2.2/*", _EITHER),
-            Model("hunyuanvideo/*", _MODULATED),
+            CachedModels("wan2.1/*", _EITHER),
+            CachedModels("wan2.2/ti2v-5b*", _EITHER),
         ),
         window="given",
-        together=("expert",),
     ),
     Engine(
         name="tensorrt-llm",
@@ -84,23 +68,23 @@ _ENGINES = (
         module="tensorrt_llm",
         suffix="yaml",
         sources=(
-            Source(
+            Citation(
                 "NVIDIA/TensorRT-LLM",
                 "tensorrt_llm/_torch/visual_gen/cache/teacache.py",
                 "aaedbf926586258a1d179660c2b4b50e9c1f85a7",
             ),
-            Source(
-                "NVIDIA/TensorRT-LLM", "tensorrt_llm/visual_gen/args.py", "bdc184220153709d545c16e75e0de35228efcc73"
+            Citation(
+                "NVIDIA/TensorRT-LLM", "tensorrt_llm/visual_gen/args.py", "01dc259f130c94e199a37ae0488722b9ac74a858"
             ),
         ),
         summary="Accumulates |p(x)|, capped at twice the threshold, on the timestep embedding whatever the model; "
         "for Wan, use_ret_steps chooses its projection instead.",
         models=(
-            Model("wan2.1/*", _EITHER, post="abs"),
-            Model("wan2.2/*", _EITHER, post="abs"),
-            Model("flux.1/*", _EMBEDDING, post="abs"),
-            Model("flux.2/*", _EMBEDDING, post="abs"),
-            Model("ltx-2/*", _EMBEDDING, post="abs"),
+            CachedModels("wan2.1/*", _EITHER, post="abs"),
+            CachedModels("wan2.2/*", _EITHER, post="abs"),
+            CachedModels("flux.1/*", _EMBEDDING, post="abs"),
+            CachedModels("flux.2/*", _EMBEDDING, post="abs"),
+            CachedModels("ltx-2/*", _EMBEDDING, post="abs"),
         ),
         window="retention",
         together=("expert",),
@@ -110,26 +94,23 @@ _ENGINES = (
         title="ComfyUI-TeaCache",
         module="comfyui",
         suffix="py",
-        sources=(
-            Source("welltop-cn/ComfyUI-TeaCache", "nodes.py", "91dff8e31684ca70a5fda309611484402d8fa192"),
-            Source("welltop-cn/ComfyUI-TeaCache", "nodes.py", "1a11412deac8f6fc9fa2a487bf952000c279ed39"),
-        ),
+        sources=(Citation("welltop-cn/ComfyUI-TeaCache", "nodes.py", "91dff8e31684ca70a5fda309611484402d8fa192"),),
         summary="Accumulates |p(x)| for FLUX and p(x) for everything else; a step that the window forces does not reset the sum.",
         models=(
-            Model("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs"),
-            Model("flux.1/dev*", _MODULATED, "flux", "abs"),
-            Model("ltx-video/*", _MODULATED, "ltxv"),
-            Model("lumina-image-2.0*", _EMBEDDING, "lumina_2"),
-            Model("hunyuanvideo/t2v*", _MODULATED, "hunyuan_video"),
-            Model("hidream-i1/full*", _EMBEDDING, "hidream_i1_full"),
-            Model("hidream-i1/dev*", _HIDDEN, "hidream_i1_dev"),
-            Model("hidream-i1/fast*", _HIDDEN, "hidream_i1_fast"),
-            Model("wan2.1/t2v-1.3b*", _EITHER, "wan2.1_t2v_1.3B"),
-            Model("wan2.1/t2v-14b*", _EITHER, "wan2.1_t2v_14B"),
-            Model("wan2.1/i2v-14b-480p*", _EITHER, "wan2.1_i2v_480p_14B"),
-            Model("wan2.1/i2v-14b-720p*", _EITHER, "wan2.1_i2v_720p_14B"),
+            CachedModels("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs"),
+            CachedModels("flux.1/dev*", _MODULATED, "flux", "abs"),
+            CachedModels("ltx-video/*", _MODULATED, "ltxv"),
+            CachedModels("lumina-image-2.0*", _EMBEDDING, "lumina_2"),
+            CachedModels("hunyuanvideo/t2v*", _MODULATED, "hunyuan_video"),
+            CachedModels("hidream-i1/full*", _EMBEDDING, "hidream_i1_full"),
+            CachedModels("hidream-i1/dev*", _HIDDEN, "hidream_i1_dev"),
+            CachedModels("hidream-i1/fast*", _HIDDEN, "hidream_i1_fast"),
+            CachedModels("wan2.1/t2v-1.3b*", _EITHER, "wan2.1_t2v_1.3B"),
+            CachedModels("wan2.1/t2v-14b*", _EITHER, "wan2.1_t2v_14B"),
+            CachedModels("wan2.1/i2v-14b-480p*", _EITHER, "wan2.1_i2v_480p_14B"),
+            CachedModels("wan2.1/i2v-14b-720p*", _EITHER, "wan2.1_i2v_720p_14B"),
         ),
-        window="user",
+        window="shares",
     ),
     Engine(
         name="lightx2v",
@@ -137,27 +118,32 @@ _ENGINES = (
         module="lightx2v",
         suffix="json",
         sources=(
-            Source(
+            Citation(
                 "ModelTC/LightX2V",
                 "configs/caching/teacache/wan_i2v_tea_480p.json",
                 "29c8504c1487d886673d415784bea7a4ffc95352",
             ),
-            Source(
+            Citation(
                 "ModelTC/LightX2V",
                 "configs/caching/magcache/wan_t2v_mag_1_3b.json",
                 "29c8504c1487d886673d415784bea7a4ffc95352",
             ),
-            Source(
+            Citation(
                 "ModelTC/LightX2V",
                 "lightx2v/models/networks/wan/infer/feature_caching/transformer_infer.py",
-                "07c557c60972735be8d8ae239261daa509afcecd",
+                "c001d0a9f7e51e60967f9f1919aca5a7ba367e15",
+            ),
+            Citation(
+                "ModelTC/LightX2V",
+                "lightx2v/models/networks/hunyuan_video/infer/feature_caching/transformer_infer.py",
+                "e91f97639b0eb04d9cbff6eba8b0b8bb81b06516",
             ),
         ),
         summary="Accumulates p(x) as it is; for Wan the file holds two lists and use_ret_steps chooses list, signal and window.",
         models=(
-            Model("wan2.1/*", _EITHER, methods=_BOTH),
-            Model("wan2.2/ti2v-5b*", _EITHER),
-            Model("hunyuanvideo-1.5/*", _MODULATED, methods=_BOTH),
+            CachedModels("wan2.1/*", _EITHER, methods=_BOTH),
+            CachedModels("wan2.2/ti2v-5b*", _EITHER),
+            CachedModels("hunyuanvideo-1.5/*", _MODULATED, methods=_BOTH),
         ),
         methods=_BOTH,
         window="retention",
@@ -169,11 +155,24 @@ _ENGINES = (
         module="diffusers_config",
         suffix="py",
         sources=(
-            Source("huggingface/diffusers", "src/diffusers/hooks/mag_cache.py", "release 0.42.1"),
-            Source("huggingface/diffusers", "src/diffusers/hooks/first_block_cache.py", "release 0.42.1"),
+            Citation("huggingface/diffusers", "src/diffusers/hooks/mag_cache.py", "release 0.42.1"),
+            Citation("huggingface/diffusers", "src/diffusers/hooks/first_block_cache.py", "release 0.42.1"),
+            Citation("huggingface/diffusers", "src/diffusers/hooks/_helpers.py", "release 0.42.1"),
         ),
-        summary="Has no TeaCache. MagCache takes one list of ratios for all branches and interpolates it; FirstBlockCache takes a "
-        "threshold on the first block's residual against the last computed step, and no polynomial.",
+        summary="Has no TeaCache. MagCache takes one list of ratios for all branches and interpolates it, on classes whose blocks "
+        "are registered; FirstBlockCache takes a threshold on the first block's residual against the last computed step, and no "
+        "polynomial.",
+        models=(
+            CachedModels("flux.1/*", frozenset(), "FluxTransformer2DModel", methods=_MAGCACHE),
+            CachedModels("flux.2/*", frozenset(), "Flux2Transformer2DModel", methods=_MAGCACHE),
+            CachedModels("framepack/*", frozenset(), "HunyuanVideoFramepackTransformer3DModel", methods=_MAGCACHE),
+            CachedModels("hunyuanvideo/*", frozenset(), "HunyuanVideoTransformer3DModel", methods=_MAGCACHE),
+            CachedModels("kandinsky-5/*", frozenset(), "Kandinsky5Transformer3DModel", methods=_MAGCACHE),
+            CachedModels("qwen-image/*", frozenset(), "QwenImageTransformer2DModel", methods=_MAGCACHE),
+            CachedModels("wan2.1/vace*", frozenset(), "WanVACETransformer3DModel", methods=_MAGCACHE),
+            CachedModels("wan2.1/*", frozenset(), "WanTransformer3DModel", methods=_MAGCACHE),
+            CachedModels("wan2.2/ti2v-5b/*", frozenset(), "WanTransformer3DModel", methods=_MAGCACHE),
+        ),
         methods=("magcache", "teacache"),
         window="fraction",
         takes_limit=True,
@@ -185,8 +184,8 @@ _ENGINES = (
         module="cache_dit",
         suffix="yaml",
         sources=(
-            Source("vipshop/cache-dit", "src/cache_dit/caching/load_configs.py", "release 1.5.3"),
-            Source("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
+            Citation("vipshop/cache-dit", "src/cache_dit/caching/load_configs.py", "release 1.5.3"),
+            Citation("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
         ),
         summary="Takes a mask of computed steps; with the static policy nothing else decides. Its first block is always computed.",
         window="mask",
@@ -198,14 +197,11 @@ _ENGINES = (
         title="xDiT",
         module="xdit",
         suffix="py",
-        sources=(
-            Source(
-                "xdit-project/xDiT", "xfuser/model_executor/cache/utils.py", "215cc75bc9fa7ed010c27b3ceba11eb486ff19ec"
-            ),
-        ),
-        summary="Accumulates p(x) as it is, in single precision, from a buffer of the cache context that the name selects.",
-        models=(Model("flux.1/*", _MODULATED, "flux"),),
-        window="ends",
+        sources=(Citation("xdit-project/xDiT", "xfuser/model_executor/cache/utils.py", "release 0.7.0"),),
+        summary="Accumulates p(x) as it is, in single precision, from a buffer of the cache context that the name selects. It "
+        "counts from the second call of a run on, so that steps 0 and 1 are computed and the last one need not be.",
+        models=(CachedModels("flux.1/*", _MODULATED, "flux"),),
+        window="second",
     ),
     Engine(
         name="nunchaku",
@@ -213,19 +209,18 @@ _ENGINES = (
         module="nunchaku",
         suffix="py",
         sources=(
-            Source(
+            Citation(
                 "nunchaku-tech/nunchaku", "nunchaku/caching/teacache.py", "3a3cc3d0649a7d5bc575dc899a03f2d4456df181"
             ),
-            Source(
-                "nunchaku-tech/nunchaku", "nunchaku/caching/teacache.py", "24d65c9f270c3013cd5b56b380fc55f06957c69d"
-            ),
         ),
-        summary="Accumulates |p(x)| with coefficients of its own for two models; only threshold and window are parameters.",
+        summary="Accumulates |p(x)| with coefficients of its own for two models; threshold and step count are parameters. It keeps "
+        'no residual of a step that skip_steps covers, so that only 0 works. The cited file opens with "This file is '
+        'deprecated."',
         models=(
-            Model("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs"),
-            Model("flux.1/dev*", _MODULATED, "flux", "abs"),
+            CachedModels("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs"),
+            CachedModels("flux.1/dev*", _MODULATED, "flux", "abs"),
         ),
-        window="start",
+        window="ends",
         reads=False,
     ),
     Engine(
@@ -234,13 +229,14 @@ _ENGINES = (
         module="wan2gp",
         suffix="json",
         sources=(
-            Source("deepbeepmeep/Wan2GP", "defaults/multitalk.json", "8681e9f777f9f847f74a0bdefd13d5b9a6efe12d"),
-            Source("deepbeepmeep/Wan2GP", "models/wan/wan_handler.py", "02422beb05527c17aa0171eb28bda92c2298f0e9"),
+            Citation("deepbeepmeep/Wan2GP", "defaults/multitalk.json", "8681e9f777f9f847f74a0bdefd13d5b9a6efe12d"),
+            Citation("deepbeepmeep/Wan2GP", "models/wan/wan_handler.py", "4d9972134a9fb815a1f1bdbe1ff180da6f10e94e"),
+            Citation("deepbeepmeep/Wan2GP", "models/wan/modules/model.py", "1a4ba715a8d4941d1e6db23d48cae1cb1034008c"),
         ),
         summary="Accumulates |p(x)| for Wan and p(x) for HunyuanVideo; searches the threshold itself for the speed-up asked for.",
         models=(
-            Model("wan2.1/*", _EMBEDDING, post="abs"),
-            Model("hunyuanvideo/*", _MODULATED),
+            CachedModels("wan2.1/*", _EMBEDDING, post="abs"),
+            CachedModels("hunyuanvideo/*", _MODULATED),
         ),
         window="user",
         takes_threshold=False,
@@ -251,16 +247,17 @@ _ENGINES = (
         module="seed",
         suffix="json",
         sources=(
-            Source(
+            Citation(
                 "oneflyingfish/EasyTeacache",
                 "EasyTeacache/teacache/tea_cache.py",
                 "eea6fb54d321bd4aa5b10808ab9e2c14693ba057",
             ),
         ),
         summary="Accumulates p(x) as it is on t_mod, the timestep projection; threshold and window are arguments of the constructor.",
-        models=(Model("*", frozenset({"timestep_projection"})),),
+        models=(CachedModels("*", frozenset({"timestep_projection"})),),
         window="user",
         takes_threshold=False,
+        takes_limit=True,
     ),
     Engine(
         name="json",

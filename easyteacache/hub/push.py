@@ -66,7 +66,7 @@ def published_at(remote: Remote, commit: str) -> Index:
     try:
         return read_index(remote, commit)[1]
     except MissingFile:
-        return Index(index_version=1, records={})
+        return Index(index_version=2, records={})
 
 
 def published_record(remote: Remote, commit: str, key: str) -> tuple[Calibration, bytes]:
@@ -115,8 +115,8 @@ def prepare(
         incumbent = published_record(remote, base, key)[0] if key is not None and entry is not None else None
         options = {"published": published, "incumbent": incumbent, "traces": files}
         judged.append(
-            check_submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options)
-        )  # type: ignore[arg-type]
+            check_submission.check(data, where, judge=judge, force_reason=force_reason, elsewhere=True, **options)  # type: ignore[arg-type]
+        )
     _require_good(remote, judged)
     return _proposal(remote, base, judged, known, force_reason)
 
@@ -224,7 +224,7 @@ def _commit(remote: Remote, proposal: Proposal, parent: str, branch: str | None)
     for one in proposal.submissions:
         assert one.record is not None
         entries[one.record.model_key] = index.entry_of(one.record, one.data)
-    listed = Index(index_version=1, records=entries).to_json().encode()
+    listed = Index(index_version=2, records=entries).to_json().encode()
     return remote.commit(
         {**proposal.files, index.FILE_NAME: listed},
         title=proposal.title,

@@ -70,7 +70,7 @@ class Store:
             InvalidCalibration: index or origins are damaged.
         """
         if not self.link.is_dir():
-            return Snapshot(None, Index(index_version=1, records={}), lock_file.empty())
+            return Snapshot(None, Index(index_version=2, records={}), lock_file.empty())
         folder = self.link.resolve()
         origins = folder / lock_file.FILE_NAME
         try:
@@ -123,7 +123,7 @@ class Store:
             files[entries[key].path] = arrival.data
         origins = before.origins.records | {key: arrival.origin for key, arrival in arrivals.items()}
         files[lock_file.FILE_NAME] = LockFile(lock_version=1, records=origins).to_json().encode()
-        files[index.FILE_NAME] = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
+        files[index.FILE_NAME] = Index(index_version=2, records=dict(sorted(entries.items()))).to_json().encode()
         atomic_write.fill_folder(target, files)
 
     def _switch(self, target: Path) -> None:
@@ -172,4 +172,4 @@ def _readable(folder: Path) -> Index:
             record = Calibration.from_json(data, where=os.fspath(path))
             if record.model_key == key:
                 entries[key] = index.entry_of(record, data)
-    return Index(index_version=1, records=entries)
+    return Index(index_version=2, records=entries)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from easyteacache.records.trace import GUIDED, Array
+from easyteacache.records.trace import CROSS, GUIDED, Array
 from easyteacache.runtime.tensor_math import Reduce
 
 # Elements of each row turned to float64 at once.
@@ -34,10 +35,10 @@ def inner_products(rows: Sequence[Tensor], *, reduce: Reduce | None = None) -> A
 
 
 def of_branches(products: Array, branches: Sequence[str], *, guidance_scale: float | None) -> dict[str, Array]:
-    """Cut the inner products of all branches' rows, one branch after the other, into one Gram per branch.
+    """Cut the inner products of all branches' rows, one branch after the other, into one Gram per branch and per pair of branches.
 
-    With branches ``cond`` and ``uncond`` and a guidance scale g also ``guided``, that of v_uncond + g (v_cond − v_uncond)
-    (arXiv 2207.12598).
+    Of two branches ``a*b`` holds the inner products of a's rows with b's, a the one that comes first. With branches ``cond`` and
+    ``uncond`` and a guidance scale g also ``guided``, that of v_uncond + g (v_cond − v_uncond) (arXiv 2207.12598).
 
     Args:
         products: (n · S, n · S) for n branches of S steps.
@@ -50,6 +51,7 @@ def of_branches(products: Array, branches: Sequence[str], *, guidance_scale: flo
         for second, block in zip(branches, np.split(row, len(branches), axis=1), strict=True)
     }
     grams = {branch: blocks[branch, branch] for branch in branches}
+    grams |= {CROSS.join(pair): blocks[pair] for pair in combinations(branches, 2)}
     if guidance_scale is not None and {"cond", "uncond"} <= set(branches):
         grams[GUIDED] = _combined(blocks, {"cond": guidance_scale, "uncond": 1.0 - guidance_scale})
     return grams

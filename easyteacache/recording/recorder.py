@@ -26,7 +26,9 @@ from easyteacache.errors import InvalidSignal, InvalidTrace, StepOrderError
 from easyteacache.recording.gram import inner_products, of_branches
 from easyteacache.recording.sketch import CountSketch, Sample, Shard, Sketch, TokenSketch
 from easyteacache.records.calibration import TIMESTEP_SIGNALS, Signal
-from easyteacache.records.trace import OUTPUT_PREFIX, Array, SketchInfo, Trace, TraceHeader
+from easyteacache.records.model_identity import ModelIdentity
+from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.trace import CROSS, FEATURE_PREFIX, OUTPUT_PREFIX, Array, SketchInfo, Trace, TraceHeader
 from easyteacache.runtime.tensor_math import Reduce, relative_l1
 
 SketchChoice = Literal["auto", "count", "tokens"] | None
@@ -58,6 +60,7 @@ class _Branch:
     output: _Series = field(default_factory=_Series)
     residual: _Series = field(default_factory=_Series)
     residual_rows: list[Tensor] = field(default_factory=list)
+    feature_rows: list[Tensor] = field(default_factory=list)
     output_rows: list[Tensor] = field(default_factory=list)
     pending: tuple[Tensor, Tensor] | None = None
 
@@ -67,6 +70,8 @@ class Recorder:
 
     Args:
         signals: names of the signals that will be handed in, each at every step.
+        features: keep the block stack's outputs, too, what enters the model's head: half as much memory again, for plans that
+            forecast them.
         sketch: None keeps every residual and is exact; ``count`` and ``tokens`` keep a sketch of each (see ``sketch``);
             ``auto`` keeps residuals of up to 262,144 numbers and sketches longer ones by ``count``.
         dimension: numbers kept of each residual and output by a sketch.
@@ -83,6 +88,7 @@ class Recorder:
         self,
         *,
         signals: Sequence[Signal] = (),
+        features: bool = False,
         sketch: SketchChoice = None,
         dimension: int = DIMENSION,
         sample: int = SAMPLE_SIZE,
@@ -95,6 +101,7 @@ class Recorder:
         if (reduce is None) != (shard is None):
             raise ValueError("recording over several processes needs both reduce and shard")
         self.signals = tuple(signals)
+        self._features = features
         self._dimension, self._size, self._seed = dimension, sample, seed
         self._choice: SketchChoice = sketch
         self._sketch: Sketch | None = None
@@ -111,7 +118,7 @@ class Recorder:
         """Bytes of tensors held at this moment."""
         held: dict[int, int] = {}
         for branch in self._branches.values():
-            tensors = [*branch.residual_rows, *branch.output_rows, *(branch.pending or ())]
+            tensors = [*branch.residual_rows, *branch.feature_rows, *branch.output_rows, *(branch.pending or ())]
             series = (*branch.signals.values(), branch.output, branch.residual)
             tensors += [one.last for one in series if one.last is not None]
             held |= {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
@@ -191,6 +198,8 @@ class Recorder:
         state.output.add(sample, self._reduce)
         residual = row - row_before
         state.residual_rows.append(residual)
+        if self._features:
+            state.feature_rows.append(row)
         state.residual.add(residual if sample is row else sample - sample_before, self._reduce)
         state.pending = None
 
@@ -229,6 +238,9 @@ class Recorder:
         guidance_scale: float | None = None,
         prompt: str | None = None,
         publish_prompt: bool = True,
+        model: ModelIdentity | None = None,
+        sampler: SamplerRecord | None = None,
+        sampler_map: Array | None = None,
         **fields: Any,
     ) -> Trace:
         """The trace of everything observed.
@@ -239,6 +251,9 @@ class Recorder:
             guidance_scale: g of v_uncond + g (v_cond − v_uncond); with both branches it adds the guided Grams.
             prompt: text of the run; its hash is always stored.
             publish_prompt: store the text, too.
+            model: which model ran; its number type is added where it is not said.
+            sampler: the sampler of the run.
+            sampler_map: ``(S + 1, S + 1)`` what that sampler does; None where nobody measured it.
             **fields: any other field of ``TraceHeader`` that the recorder cannot know itself.
 
         Raises:
@@ -247,14 +262,20 @@ class Recorder:
             InvalidTrace: the numbers or the header break a rule, for example a residual with NaN.
         """
         steps = self._check_complete()
-        rows, output_rows = self._rows()
-        exact = self._sketch is None
-        products = inner_products(rows, reduce=self._reduce if exact else None)
-        grams = of_branches(products, tuple(self._branches), guidance_scale=guidance_scale)
-        if output_rows:
-            products = inner_products(output_rows)
-            of_output = of_branches(products, tuple(self._branches), guidance_scale=guidance_scale)
-            grams |= {OUTPUT_PREFIX + name: gram for name, gram in of_output.items()}
+        rows = self._complete([row for branch in self._branches.values() for row in branch.residual_rows])
+        # Outputs are whole on every process, what the blocks see is not.
+        reduce = self._reduce if self._sketch is None else None
+        grams = self._grams(rows, guidance_scale, reduce)
+        if self._features:
+            features = self._complete([row for branch in self._branches.values() for row in branch.feature_rows])
+            of_feature = self._grams(features, guidance_scale, reduce)
+            grams |= {_prefixed(FEATURE_PREFIX, name): gram for name, gram in of_feature.items()}
+        if all(branch.output_rows for branch in self._branches.values()):
+            outputs = [row for branch in self._branches.values() for row in branch.output_rows]
+            of_output = self._grams(outputs, guidance_scale, None)
+            grams |= {_prefixed(OUTPUT_PREFIX, name): gram for name, gram in of_output.items()}
+        dtype = str(self._dtype).removeprefix("torch.")
+        model = ModelIdentity(dtype=dtype) if model is None else model
         known = {
             "model_key": model_key,
             "signals": self.signals,
@@ -263,14 +284,19 @@ class Recorder:
             "batch_size": self._shape[0],
             "sequence_length": self._sequence_length,
             "guidance_scale": guidance_scale,
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "model": model if model.dtype else model.model_copy(update={"dtype": dtype}),
+            "sampler": sampler,
             "prompt": prompt if publish_prompt else None,
             "prompt_sha256": None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest(),
             "sketch": self._sketch_info(torch.stack(rows[:steps])),
             "tool_version": __version__,
             "recorded_at": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         }
-        return self._trace(_header({**known, **fields}), sigmas, grams)
+        return self._trace(_header({**known, **fields}), sigmas, grams, sampler_map)
+
+    def _grams(self, rows: Sequence[Tensor], guidance_scale: float | None, reduce: Reduce | None) -> dict[str, Array]:
+        products = inner_products(rows, reduce=reduce)
+        return of_branches(products, tuple(self._branches), guidance_scale=guidance_scale)
 
     def _prepare(self, block_input: Tensor) -> None:
         batch, self._local_length, channels = block_input.shape
@@ -312,12 +338,11 @@ class Recorder:
                     raise InvalidSignal(signal, f"was observed at {seen} of {steps} steps of branch {name!r}")
         return steps
 
-    def _rows(self) -> tuple[list[Tensor], list[Tensor]]:
-        residuals = [row for branch in self._branches.values() for row in branch.residual_rows]
+    def _complete(self, rows: list[Tensor]) -> list[Tensor]:
+        """Sketches of what the blocks see, added up over the processes; whole rows stay apart."""
         if self._sketch is not None and self._reduce is not None:
-            residuals = list(self._reduce(torch.stack(residuals)))
-        complete = all(branch.output_rows for branch in self._branches.values())
-        return residuals, [row for branch in self._branches.values() for row in branch.output_rows] if complete else []
+            return list(self._reduce(torch.stack(rows)))
+        return rows
 
     def _sketch_info(self, rows: Tensor) -> SketchInfo | None:
         if self._sketch is None or self._choice not in ("count", "tokens"):
@@ -325,7 +350,9 @@ class Recorder:
         error = self._sketch.relative_error(rows, shape=self._shape)
         return SketchInfo(kind=self._choice, dimension=self._dimension, seed=self._seed, relative_error=error)
 
-    def _trace(self, header: TraceHeader, sigmas: Sequence[float], grams: dict[str, Array]) -> Trace:
+    def _trace(
+        self, header: TraceHeader, sigmas: Sequence[float], grams: dict[str, Array], sampler_map: Array | None
+    ) -> Trace:
         branches = self._branches
         return Trace(
             header=header,
@@ -338,7 +365,13 @@ class Recorder:
             output_distances={name: np.array(branch.output.distances) for name, branch in branches.items()},
             residual_distances={name: np.array(branch.residual.distances) for name, branch in branches.items()},
             grams=grams,
+            sampler_map=sampler_map,
         )
+
+
+def _prefixed(prefix: str, name: str) -> str:
+    """``cond*uncond`` → ``output:cond*output:uncond``: both names of a pair are of the same kind."""
+    return CROSS.join(prefix + one for one in name.split(CROSS))
 
 
 def _header(fields: dict[str, Any]) -> TraceHeader:

@@ -4,121 +4,48 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from easyteacache.records.provenance import Count, LongText, Record, ReportedFit, ShortText
+from easyteacache.records.evidence import ErrorStatistics
+from easyteacache.records.fields import (
+    MAX_STEPS,
+    Branch,
+    BrokenRule,
+    Count,
+    LongText,
+    NotNegative,
+    Positive,
+    Record,
+    StepCount,
+    StepIndex,
+    given,
+    told_by_schema,
+)
+from easyteacache.records.operating_point import OperatingPoint
+from easyteacache.records.plan import FITTED
+from easyteacache.records.provenance import ReportedFit
+from easyteacache.records.sampler import SamplerRecord
 
-MAX_STEPS = 100_000
-# The forecaster whose weights are numbers of the record instead of following from the steps computed.
-FITTED = "fitted"
+__all__ = [
+    "FITTED",
+    "MAX_STEPS",
+    "BranchRatios",
+    "Bucket",
+    "BucketFields",
+    "ErrorStatistics",
+    "FitQuality",
+    "OperatingPoint",
+    "SigmaProfileRecord",
+]
 
-ForecasterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-Branch = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
-StepIndex = Annotated[int, Field(ge=0, lt=MAX_STEPS)]
-StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+#: Two lists of noise levels are one, where they differ by no more than this share of the largest.
+SAME_LEVELS = 1e-3
+
 Coefficients = Annotated[tuple[float, ...], Field(min_length=1, max_length=33)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-WeightRow = Annotated[tuple[Annotated[float, Field(ge=-1000, le=1000)], ...], Field(min_length=1, max_length=16)]
-WeightTable = Annotated[tuple[WeightRow, ...], Field(min_length=1, max_length=MAX_STEPS)]
+_NOT_ZERO = {"not": {"const": 0}}
 SigmaSeries = Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2000)]
-
-
-class ErrorStatistics(Record):
-    """Error of the final sample over runs, relative L2 (dimensionless, 0 = identical)."""
-
-    mean: NotNegative = Field(description="Mean over runs, relative L2, dimensionless, 0 or more.")
-    p90: NotNegative | None = Field(
-        default=None, description="90th percentile over runs, relative L2, dimensionless, 0 or more."
-    )
-    runs: Count | None = Field(default=None, description="Runs it was measured on, at least 1.")
-
-
-class OperatingPoint(Record):
-    """One setting that may be chosen, a threshold or a schedule, and what it gave."""
-
-    threshold: Positive | None = Field(
-        default=None,
-        description="Accumulated predicted distance at which a step must be computed, dimensionless, above 0.",
-    )
-    schedule: Annotated[tuple[StepIndex, ...], Field(min_length=1, max_length=MAX_STEPS)] | None = Field(
-        default=None,
-        description="Instead of a threshold: the computed steps, zero-based indices, ascending, beginning with 0.",
-    )
-    forecaster: ForecasterName = Field(
-        default="hold",
-        description="What fills a reused step: `hold`, `linear`, `quadratic`, `taylor-N`, `foca`, `fitted` …",
-    )
-    coordinate: Literal["step", "timestep", "sigma"] = Field(
-        default="step", description="The axis the forecaster extrapolates along."
-    )
-    applied_to: Literal["residual", "output"] = Field(
-        default="residual", description="What is forecast: the block-stack residual or the model's output."
-    )
-    weights: WeightTable | None = Field(
-        default=None,
-        description="Per step the weights of the model outputs at the last computed steps up to and including this one, "
-        "oldest first; their weighted sum is what would move the sample to where it should be. A computed step corrects "
-        "an Euler sampler's sample by them, and the forecaster `fitted` fills reused steps with them. "
-        "One row a step, 1 to 16 weights a row, dimensionless, −1000 to 1000; the row of step 0 is [1].",
-    )
-    computed_steps: StepCount | None = Field(
-        default=None, description="Steps computed in one run (rounded mean over runs for a threshold), at least 1."
-    )
-    speedup: Annotated[float, Field(ge=1)] | None = Field(
-        default=None,
-        description="Steps divided by computed steps where evidence is replayed or measured; the source's own "
-        "wall-clock figure where it is reported. A factor, 1 or more.",
-    )
-    error: ErrorStatistics | None = Field(default=None, description="Error on held-out runs.")
-    evidence: Literal["replayed", "measured", "reported"] = Field(
-        description="`replayed` on recorded traces, `measured` end to end, or `reported` by the source without traces."
-    )
-    latency_seconds: Positive | None = Field(
-        default=None, description="Wall time the source reports, seconds, above 0."
-    )
-    hardware: ShortText | None = Field(default=None, description="Device the source reports it for.")
-    note: LongText | None = Field(default=None, description="What else the source says.")
-
-    @model_validator(mode="after")
-    def _one_kind_of_gate(self) -> OperatingPoint:
-        if (self.threshold is None) == (self.schedule is None):
-            raise ValueError("an operating point has either a threshold or a schedule, exactly one of them")
-        if self.schedule is not None:
-            if any(b <= a for a, b in pairwise(self.schedule)):
-                raise ValueError("schedule must be strictly ascending")
-            if self.schedule[0] != 0:
-                raise ValueError("a schedule begins with step 0, because nothing can be reused before it")
-            if self.computed_steps not in (None, len(self.schedule)):
-                raise ValueError(f"computed_steps is {self.computed_steps}, the schedule lists {len(self.schedule)}")
-        return self
-
-    @model_validator(mode="after")
-    def _weights_of_what_was_computed(self) -> OperatingPoint:
-        if self.forecaster == FITTED and self.weights is None:
-            raise ValueError(f"forecaster is {FITTED!r}: weights must be given, they are what was fitted")
-        if self.weights is None:
-            return self
-        if self.schedule is None:
-            raise ValueError("weights without a schedule: they hold for the steps that one schedule computes")
-        if self.coordinate != "step":
-            raise ValueError(f"coordinate is {self.coordinate!r}; weights are given per step, expected 'step'")
-        if self.forecaster == FITTED and self.applied_to != "output":
-            raise ValueError(f"applied_to is {self.applied_to!r}; weights are of model outputs, expected 'output'")
-        if self.weights[0] != (1.0,):
-            raise ValueError(
-                f"the weights of step 0 are {list(self.weights[0])}; expected [1], nothing is forecast there"
-            )
-        computed, done = set(self.schedule), 0
-        for step, row in enumerate(self.weights):
-            done += step in computed
-            if len(row) > done:
-                raise ValueError(
-                    f"step {step} has {len(row)} weights; up to it the schedule computes {done} of the steps"
-                )
-        return self
 
 
 class FitQuality(Record):
@@ -152,6 +79,8 @@ class FitQuality(Record):
 
 class SigmaProfileRecord(Record):
     """D(σ): accumulated output distance as a monotone function of sigma."""
+
+    model_config = told_by_schema({"properties": {"distances": {"prefixItems": [{"const": 0}]}}})
 
     sigmas: SigmaSeries = Field(
         description="Noise levels, strictly descending, 0 or more; in flow matching 1 is pure noise."
@@ -189,12 +118,13 @@ class BranchRatios(Record):
     )
 
 
-class Bucket(Record):
-    """Fitted parameters at one sequence length and sampler setting."""
+class BucketFields(Record):
+    """What buckets of every version of the format have: where they hold, the window, the curve."""
 
     sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         default=None,
         description="Tokens of the generated stream entering the blocks, at least 1; absent where the source does not say.",
+        examples=[32760],
     )
     sequence_length_source: LongText | None = Field(
         default=None,
@@ -206,10 +136,12 @@ class Bucket(Record):
     num_steps: StepCount | None = Field(
         default=None,
         description="Sampler steps the numbers hold for, at least 1; absent where the source does not say.",
+        examples=[50],
     )
     shift: Positive | None = Field(
         default=None,
         description="Flow-matching time shift they hold for, dimensionless, above 0; absent where the source does not say.",
+        examples=[3.0],
     )
     min_skip_step: StepIndex = Field(
         default=1, description="First step that may be reused, zero-based index, 0 or more."
@@ -232,11 +164,13 @@ class Bucket(Record):
         default=None,
         description="Rescale polynomial from signal distance to output distance (both relative L1, dimensionless), "
         "highest degree first; any finite numbers, any order from 0 up.",
+        examples=[[-4.2, 2.1, 0.008]],
     )
     domain: tuple[float, float] | None = Field(
         default=None,
         description="[x_min, x_max] of the signal distances (relative L1, dimensionless) the fit saw, 0 ≤ x_min < x_max; "
         "absent for published numbers without one.",
+        examples=[[0.004, 0.21]],
     )
     magnitude_ratios: Annotated[tuple[BranchRatios, ...], Field(max_length=16)] = Field(
         default=(), description="MagCache only: one list of ratios per branch."
@@ -245,27 +179,12 @@ class Bucket(Record):
     reported_fit: ReportedFit | None = Field(
         default=None, description="Published numbers only: what their source says about the fit, unchecked."
     )
-    operating_points: Annotated[tuple[OperatingPoint, ...], Field(max_length=1000)] = Field(
-        default=(), description="Settings to choose from, the most cautious first."
-    )
-    sigma_profile: SigmaProfileRecord | None = Field(
-        default=None,
-        description="Accumulated output distance over sigma; carries over to other step counts and shifts.",
-    )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Bucket:
+    def check_fields(self) -> None:
+        """Refuse a curve, window or ratios that contradict themselves or each other; raises ``ValueError``."""
         self._check_curve()
         self._check_window()
         self._check_ratios()
-        for point in self.operating_points:
-            if point.schedule is not None:
-                self._check_schedule(point.schedule)
-            if point.weights is not None:
-                self._check_weights(len(point.weights))
-            if point.computed_steps and self.num_steps is not None and point.computed_steps > self.num_steps:
-                raise ValueError(f"computed_steps is {point.computed_steps}, more than num_steps = {self.num_steps}")
-        return self
 
     def _check_curve(self) -> None:
         if self.domain is not None and not 0 <= self.domain[0] < self.domain[1]:
@@ -311,7 +230,8 @@ class Bucket(Record):
                     f"{len(entry.ratios)} ratios for {entry.branch!r}; expected num_steps = {self.num_steps}"
                 )
 
-    def _check_schedule(self, computed: tuple[int, ...]) -> None:
+    def check_schedule(self, computed: tuple[int, ...]) -> None:
+        """Refuse computed steps that the window or the step count does not allow; raises ``ValueError``."""
         end = computed[-1] + 1 if self.num_steps is None else self.num_steps
         if computed[-1] >= end:
             raise ValueError(f"schedule computes step {computed[-1]}; the last of {end} steps is {end - 1}")
@@ -330,15 +250,78 @@ class Bucket(Record):
                     f"max_consecutive_skips is {self.max_consecutive_skips}"
                 )
 
-    def _check_weights(self, rows: int) -> None:
+    def check_rows(self, rows: int, *, of: str = "rows") -> None:
+        """Refuse a number of rows that is not one a step; raises ``ValueError``."""
         if self.num_steps is None:
             raise ValueError(
-                "weights in a bucket without num_steps: they hold for one number of steps, which it must say"
+                f"{of} in a bucket without num_steps: they hold for one number of steps, which it must say"
             )
         if rows != self.num_steps:
-            raise ValueError(f"{rows} rows of weights; expected one a step, num_steps = {self.num_steps}")
+            raise ValueError(
+                f"{rows} {of if of == 'rows' else f'rows of {of}'}; expected one a step, num_steps = {self.num_steps}"
+            )
 
     @property
     def setting(self) -> tuple[int, int, float]:
         """Sort key: sequence length, step count, shift; unknown values first."""
         return (self.sequence_length or 0, self.num_steps or 0, self.shift or 0.0)
+
+
+class Bucket(BucketFields):
+    """Fitted parameters at one sequence length and sampler setting."""
+
+    model_config = told_by_schema(
+        {"if": given("domain"), "then": given("coefficients")},
+        {"if": given("coefficients"), "then": {"properties": {"coefficients": {"contains": _NOT_ZERO}}}},
+        {"properties": {"domain": {"items": {"minimum": 0}}}},
+        {"properties": {"skip_window_fraction": {"items": {"minimum": 0, "maximum": 1}}}},
+    )
+
+    sampler: SamplerRecord | None = Field(
+        default=None, description="The sampler they hold for; absent where the source does not say which."
+    )
+    operating_points: Annotated[tuple[OperatingPoint, ...], Field(max_length=1000)] = Field(
+        default=(), description="Settings to choose from, the most cautious first."
+    )
+    sigma_profile: SigmaProfileRecord | None = Field(
+        default=None,
+        description="Accumulated output distance over sigma; carries over to other step counts and shifts.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Bucket:
+        self.check_fields()
+        self._check_sampler()
+        for position, point in enumerate(self.operating_points):
+            if point.computed_steps and self.num_steps is not None and point.computed_steps > self.num_steps:
+                raise ValueError(f"computed_steps is {point.computed_steps}, more than num_steps = {self.num_steps}")
+            if point.plan is not None:
+                self._check_plan(position, point)
+        return self
+
+    def _check_sampler(self) -> None:
+        if self.sampler is not None and self.num_steps is not None and self.sampler.calls < self.num_steps:
+            raise ValueError(
+                f"the sampler calls the model {self.sampler.calls} times; expected at least num_steps = {self.num_steps}"
+            )
+
+    def _check_plan(self, position: int, point: OperatingPoint) -> None:
+        plan = point.plan
+        assert plan is not None
+        steps = self.num_steps or (None if plan.rows is None else len(plan.rows))
+        if plan.computed == (0,) and steps != 1:
+            raise BrokenRule(
+                "plan-never-computes",
+                ("operating_points", position, "plan", "computed"),
+                f"computed is [0]; expected more than the first of {steps or 'many'} steps, or every other one repeats it",
+            )
+        self.check_schedule(plan.computed)
+        if plan.rows is not None:
+            self.check_rows(len(plan.rows))
+        levels = None if self.sampler is None else self.sampler.levels
+        if plan.levels is not None and levels is not None and not _same_levels(plan.levels, levels):
+            raise ValueError("levels of a plan are not those of the bucket's sampler; its rows hold for them alone")
+
+
+def _same_levels(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b, strict=True)) <= SAME_LEVELS * max(a)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from easyteacache.errors import InvalidCalibration, InvalidModelKey
+from easyteacache.errors import InvalidCalibration
 from easyteacache.files import atomic_write, strict_json
-from easyteacache.records import model_key as model_keys
-from easyteacache.records import parsing
+from easyteacache.records import parsing, version_2
 from easyteacache.records.bucket import (
-    Branch,
     BranchRatios,
     Bucket,
     ErrorStatistics,
@@ -26,16 +24,31 @@ from easyteacache.records.bucket import (
     OperatingPoint,
     SigmaProfileRecord,
 )
-from easyteacache.records.provenance import (
-    Alias,
-    Conditions,
+from easyteacache.records.evidence import Evidence
+from easyteacache.records.fields import (
+    Branch,
     Count,
     LongText,
     ModelKey,
-    Provenance,
     Record,
-    Retirement,
     ShortText,
+    Status,
+    absent,
+    given,
+    told_by_schema,
+)
+from easyteacache.records.model_identity import ModelIdentity
+from easyteacache.records.plan import Plan
+from easyteacache.records.preset import Preset
+from easyteacache.records.provenance import Alias, Conditions, Provenance, Retirement
+from easyteacache.records.reach import check_reach
+from easyteacache.records.whole_record import (
+    check_aliases,
+    check_branches,
+    check_key,
+    check_order,
+    check_status,
+    spelled,
 )
 
 __all__ = [
@@ -47,8 +60,13 @@ __all__ = [
     "Bucket",
     "Calibration",
     "ErrorStatistics",
+    "Evidence",
     "FitQuality",
+    "Method",
+    "ModelIdentity",
     "OperatingPoint",
+    "Plan",
+    "Preset",
     "SigmaProfileRecord",
     "Signal",
     "Status",
@@ -57,12 +75,18 @@ __all__ = [
     "upgraded",
 ]
 
-SCHEMA_VERSION = 2
-SUPPORTED_VERSIONS = (1, 2)
+SCHEMA_VERSION: Final = 3
+SUPPORTED_VERSIONS = (1, 2, 3)
 # First part of every rule identifier about this kind of file.
 RULES = "record"
 # About the most values a record holds; each costs several hundred bytes when every one of them is wrong.
-MAX_ITEMS = 200_000
+MAX_ITEMS = 300_000
+# Of them, the most weights of plans.
+MAX_WEIGHTS = 200_000
+# An editor finds the format's description by it; it says nothing about the record.
+SCHEMA_FIELD = "$schema"
+MAX_SCHEMA_FIELD = 300
+FIRST_WITH_SCHEMA = 3
 
 Signal = Literal[
     "timestep_embedding",
@@ -70,33 +94,86 @@ Signal = Literal[
     "modulated_input",
     "hidden_states",
     "first_block_residual",
+    "none",
     "unknown",
 ]
 TIMESTEP_SIGNALS: frozenset[str] = frozenset({"timestep_embedding", "timestep_projection"})
-Status = Literal["draft", "validated", "published", "deprecated", "yanked"]
+Method = Literal["teacache", "magcache", "plan", "preset"]
+
+# What every bucket of a method has, and what none has.
+_NUMBERS: Mapping[str, str | None] = {
+    "teacache": "coefficients",
+    "magcache": "magnitude_ratios",
+    "plan": None,
+    "preset": None,
+}
+_RETIRED = {"properties": {"status": {"enum": ["deprecated", "yanked"]}}}
+
+
+def _of_method(method: str, *bucket: Mapping[str, Any]) -> dict[str, Any]:
+    items = {"properties": {"buckets": {"items": {"allOf": list(bucket)}}}}
+    return {"if": {"properties": {"method": {"const": method}}}, "then": items}
+
+
+def _points_of(kind: str) -> dict[str, Any]:
+    points = {"minItems": 1, "items": given(kind), "type": "array"}
+    return {"properties": {"operating_points": points}, "required": ["operating_points"]}
+
+
+_NO_PRESET = {"properties": {"operating_points": {"items": {"properties": {"preset": {"type": "null"}}}}}}
+_CONDITIONAL: tuple[dict[str, Any], ...] = (
+    {"properties": {"branches": {"uniqueItems": True}}},
+    _of_method("teacache", given("coefficients"), absent("magnitude_ratios"), _NO_PRESET),
+    _of_method("magcache", given("magnitude_ratios", several=True), absent("coefficients"), _NO_PRESET),
+    _of_method("plan", absent("coefficients"), absent("magnitude_ratios"), _points_of("plan")),
+    _of_method("preset", absent("coefficients"), absent("magnitude_ratios"), _points_of("preset")),
+    {
+        "if": {"properties": {"method": {"const": "teacache"}}},
+        "then": {"properties": {"signal": {"not": {"const": "none"}}}},
+    },
+    {"if": _RETIRED, "then": given("retirement"), "else": absent("retirement")},
+    {
+        "if": {"properties": {"status": {"const": "validated"}}},
+        "then": {"properties": {"provenance": given("traces", several=True)}},
+    },
+    {
+        "if": {"properties": {"status": {"const": "published"}}},
+        "then": {"properties": {"provenance": given("sources", several=True)}},
+    },
+)
 
 
 class Calibration(Record):
     """All buckets of one model key for one signal, with its provenance: one file of the registry."""
 
-    schema_version: Literal[2] = Field(description="Version of this format.")
+    model_config = told_by_schema(*_CONDITIONAL)
+
+    schema_version: Literal[3] = Field(description="Version of this format.")
     model_key: ModelKey = Field(
-        description="Hierarchical name of what was calibrated; equals the file's path without `.json`."
+        description="Hierarchical name of what was calibrated; equals the file's path without `.json`.",
+        examples=["wan2.1/t2v-14b"],
     )
     revision: Count = Field(description="Raised by one with every change of the file, from 1.")
     status: Status = Field(
         description="`draft` (not judged), `validated` (passed on held-out traces), `published` (taken from public "
         "sources without traces), `deprecated` (use the replacement) or `yanked` (must not be used)."
     )
-    title: ShortText = Field(description="The model's name as people write it.")
+    title: ShortText = Field(description="The model's name as people write it.", examples=["Wan2.1 T2V 14B"])
     modality: Literal["image", "video", "audio", "video-audio", "multimodal"] = Field(
         description="What the model generates."
     )
-    method: Literal["teacache", "magcache"] = Field(description="The caching method these numbers belong to.")
+    model: ModelIdentity | None = Field(
+        default=None, description="The model that the numbers were made with; absent where the source does not say."
+    )
+    method: Method = Field(
+        description="What the numbers are: `teacache`, a rescale polynomial; `magcache`, magnitude ratios; `plan`, computed "
+        "steps alone; `preset`, settings of another engine's method, which this project never applies."
+    )
     signal: Signal = Field(
         description="The tensor whose change the polynomial takes: timestep embedding before or after its projection, "
         "block 0's modulated input, the bare block input, or the first block's residual. "
-        "`unknown` where the source does not say: such a record can be read but not applied."
+        "`unknown` where the source does not say: such a polynomial can be read but not applied; `none` where no tensor decides.",
+        examples=["timestep_projection"],
     )
     signal_source: LongText | None = Field(default=None, description="What exactly the source measures.")
     fitted_output: Literal["block_output", "block_residual", "model_output", "none", "unknown"] = Field(
@@ -126,54 +203,59 @@ class Calibration(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Calibration:
-        try:
-            model_keys.parse(self.model_key)
-        except InvalidModelKey as error:
-            raise ValueError(str(error)) from error
+        check_key(self)
+        check_order(self)
         self._check_buckets()
         self._check_method()
-        self._check_names()
-        self._check_status()
+        self._check_size()
+        check_branches(self)
+        check_aliases(self)
+        check_status(self)
+        check_reach(self)
         return self
 
     def _check_buckets(self) -> None:
-        settings = [bucket.setting for bucket in self.buckets]
-        if settings != sorted(settings):
-            raise ValueError("buckets must ascend by sequence length, then step count, then shift")
-        if len(set(settings)) < len(settings):
-            raise ValueError("two buckets hold for the same sequence length, step count and shift")
+        last: dict[tuple[int, int, float], list[Bucket]] = {}
+        for bucket in self.buckets:
+            others = last.setdefault(bucket.setting, [])
+            if any(not _told_apart(bucket, other) for other in others):
+                raise ValueError(
+                    "two buckets hold for the same sequence length, step count and shift, and for no two samplers "
+                    "that their signatures tell apart"
+                )
+            others.append(bucket)
 
     def _check_method(self) -> None:
-        needed, foreign = "coefficients", "magnitude_ratios"
-        if self.method == "magcache":
-            needed, foreign = foreign, needed
+        if self.method == "teacache" and self.signal == "none":
+            raise ValueError("signal is 'none'; a polynomial takes one, 'unknown' where the source does not say which")
+        needed = _NUMBERS[self.method]
         for position, bucket in enumerate(self.buckets):
-            if not getattr(bucket, needed):
+            if needed is not None and not getattr(bucket, needed):
                 raise ValueError(f"buckets[{position}] has no {needed}; method {self.method} needs them")
-            if getattr(bucket, foreign):
-                raise ValueError(f"buckets[{position}] has {foreign}; method {self.method} has no use for them")
+            for foreign in filter(None, _NUMBERS.values()):
+                if foreign != needed and getattr(bucket, foreign):
+                    raise ValueError(f"buckets[{position}] has {foreign}; method {self.method} has no use for them")
+            self._check_points(position, bucket)
 
-    def _check_names(self) -> None:
-        if len(set(self.branches)) < len(self.branches):
-            raise ValueError("branches lists a name twice")
-        ratios = {entry.branch for bucket in self.buckets for entry in bucket.magnitude_ratios}
-        if not ratios <= set(self.branches):
-            raise ValueError(f"magnitude_ratios of {sorted(ratios - set(self.branches))}, which branches does not list")
-        if len({(alias.kind, alias.value) for alias in self.aliases}) < len(self.aliases):
-            raise ValueError("the same alias is listed twice")
-        if self.model_key in {alias.value for alias in self.aliases}:
-            raise ValueError("an alias repeats the record's own model_key")
+    def _check_points(self, position: int, bucket: Bucket) -> None:
+        kind = self.method if self.method in ("plan", "preset") else None
+        if kind is not None and not bucket.operating_points:
+            raise ValueError(f"buckets[{position}] has no operating_points; a record of method {kind} consists of them")
+        for place, point in enumerate(bucket.operating_points):
+            where = f"buckets[{position}].operating_points[{place}]"
+            if kind is not None and getattr(point, kind) is None:
+                raise ValueError(f"{where} is no {kind}; method {kind} has nothing else")
+            if kind != "preset" and point.preset is not None:
+                raise ValueError(
+                    f"{where} is a preset; expected it in a record of method 'preset', found {self.method!r}"
+                )
 
-    def _check_status(self) -> None:
-        retired = self.status in ("deprecated", "yanked")
-        if retired != (self.retirement is not None):
-            raise ValueError(f"status is {self.status!r}: retirement must {'say why' if retired else 'be absent'}")
-        if self.retirement is not None and self.retirement.replacement == self.model_key:
-            raise ValueError("retirement names the record itself as its replacement")
-        if self.status == "validated" and not self.provenance.traces:
-            raise ValueError("status is 'validated': provenance.traces must name the traces it was judged on")
-        if self.status == "published" and not self.provenance.sources:
-            raise ValueError("status is 'published': provenance.sources must name where the numbers are printed")
+    def _check_size(self) -> None:
+        weights = sum(
+            point.plan.num_weights for bucket in self.buckets for point in bucket.operating_points if point.plan
+        )
+        if weights > MAX_WEIGHTS:
+            raise ValueError(f"{weights} weights of plans; a record holds at most {MAX_WEIGHTS}")
 
     @classmethod
     def from_json(cls, data: bytes | str, *, where: str = "calibration") -> Calibration:
@@ -203,42 +285,47 @@ class Calibration(Record):
 
     def to_json(self) -> str:
         """The canonical spelling: fields in the format's order, absent and empty values left out, final newline."""
-        return strict_json.spell(_without_empty(self.model_dump(mode="json")))
+        return spelled(self)
 
 
-def _from_1(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """Version 2 adds the optional ``weights`` of an operating point and changes nothing else."""
-    for i, bucket in enumerate(_objects(content.get("buckets"))):
-        for j, point in enumerate(_objects(bucket.get("operating_points"))):
-            if "weights" in point:
-                field = f"buckets[{i}].operating_points[{j}].weights"
-                raise InvalidCalibration(
-                    where, f"{field}: not a field of version 1 of this format", rule=f"{RULES}.schema"
-                )
-    return content
+def _told_apart(a: Bucket, b: Bucket) -> bool:
+    return a.sampler is not None and b.sampler is not None and a.sampler.agrees(b.sampler) is False
 
 
 # By the version they read, each to the next one. What they are given is unchecked; what they leave wrong, the record
 # refuses, so a step only has to refuse what its own version does not know and the next one does.
-UPGRADES: Mapping[int, Callable[[dict[str, Any], str], dict[str, Any]]] = MappingProxyType({1: _from_1})
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    # Places are kept, so that an error names the right one.
-    return [item if isinstance(item, dict) else {} for item in value] if isinstance(value, list) else []
+UPGRADES: Mapping[int, Callable[[dict[str, Any], str], dict[str, Any]]] = MappingProxyType(
+    {1: version_2.from_1, 2: version_2.from_2}
+)
 
 
 def upgraded(content: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The parsed JSON of any supported version as the newest version spells it; ``content`` itself is not changed.
 
+    The address of a schema, which an editor may keep in the file, is left out.
+
     Raises:
         UnsupportedSchemaVersion: ``schema_version`` is missing or not one that this release reads.
-        InvalidCalibration: rule ``record.schema``, for a field that the file's own version does not have.
+        InvalidCalibration: the file breaks a rule of its own, older version.
     """
     parsing.require_version(content, "schema_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
+    if content["schema_version"] >= FIRST_WITH_SCHEMA:
+        content = _without_schema(content, where)
     for version in range(content["schema_version"], SCHEMA_VERSION):
         content = UPGRADES[version](content, where) | {"schema_version": version + 1}
     return content
+
+
+def _without_schema(content: dict[str, Any], where: str) -> dict[str, Any]:
+    if SCHEMA_FIELD not in content:
+        return content
+    found = content[SCHEMA_FIELD]
+    if not isinstance(found, str) or len(found) > MAX_SCHEMA_FIELD:
+        reason = (
+            f"{SCHEMA_FIELD}: expected text of at most {MAX_SCHEMA_FIELD} characters, found {strict_json.shown(found)}"
+        )
+        raise InvalidCalibration(where, reason, rule=f"{RULES}.schema")
+    return {name: value for name, value in content.items() if name != SCHEMA_FIELD}
 
 
 def load(path: str | os.PathLike[str]) -> Calibration:
@@ -265,11 +352,3 @@ def save(record: Calibration, path: str | os.PathLike[str]) -> None:
         raise InvalidCalibration(where, f"cannot be written: {error}", rule=f"{RULES}.json") from error
     Calibration.from_json(text, where=where)
     atomic_write.write_text(path, text)
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {key: _without_empty(item) for key, item in value.items()}
-        # An empty provenance is still a required field; every other empty value means the same as its absence.
-        return {key: item for key, item in kept.items() if key == "provenance" or item not in (None, [], {})}
-    return [_without_empty(item) for item in value] if isinstance(value, list) else value

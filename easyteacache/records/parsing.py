@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -15,8 +14,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from easyteacache.errors import InvalidCalibration, UnsupportedSchemaVersion
-from easyteacache.files import strict_json
-from easyteacache.records.provenance import PATTERN_MEANINGS
+from easyteacache.files import regular_files, strict_json
+from easyteacache.records.fields import PATTERN_MEANINGS, BrokenRule
 
 # Beyond this many problems, a list of them costs more than it tells.
 MAX_LISTED = 1000
@@ -33,11 +32,13 @@ class Problem:
         path: the field, as names and zero-based positions from the record down.
         message: which rule, and what was found instead.
         kind: ``schema`` when the field alone is wrong, ``invariant`` when fields contradict each other.
+        rule: last part of the rule's identifier: the kind, or the name of an invariant that has one.
     """
 
     path: tuple[str | int, ...]
     message: str
     kind: Literal["schema", "invariant"]
+    rule: str
 
     @property
     def field(self) -> str:
@@ -64,24 +65,17 @@ def read_file(path: str | os.PathLike[str], *, rules: str, max_bytes: int) -> by
     """
     where = os.fspath(path)
     try:
-        # Opening a pipe or a device would wait, or read without end.
-        data = _first_bytes(where, max_bytes + 1) if stat.S_ISREG(os.stat(where).st_mode) else None
+        return regular_files.read_bytes(where, max_bytes=max_bytes)
+    except regular_files.NotRegular as error:
+        raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable") from error
+    except regular_files.TooLarge as error:
+        raise InvalidCalibration(where, str(error.strerror), rule=f"{rules}.size") from error
     except OSError as error:
         raise InvalidCalibration(where, f"cannot be read: {error.strerror}", rule=f"{rules}.unreadable") from error
     except ValueError as error:
         raise InvalidCalibration(
             strict_json.shown(where), f"cannot be a file name: {error}", rule=f"{rules}.unreadable"
         ) from error
-    if data is None:
-        raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable")
-    if len(data) > max_bytes:
-        raise InvalidCalibration(where, f"more than the {max_bytes} bytes that are read", rule=f"{rules}.size")
-    return data
-
-
-def _first_bytes(path: str, count: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(count)
 
 
 def read_object(data: bytes | str, *, where: str, rules: str, max_bytes: int, max_items: int) -> dict[str, Any]:
@@ -124,7 +118,8 @@ def validate(kind: type[AnyRecord], content: Any, *, where: str, rules: str) -> 
     """Make a record of parsed JSON.
 
     Raises:
-        InvalidCalibration: rule ``….schema`` or ``….invariant``, with the first problem and the number of the others.
+        InvalidCalibration: rule ``….schema``, ``….invariant`` or an invariant's own, with the first problem and the number of
+            the others.
     """
     with explained(where=where, rules=rules):
         # Spelled again, so that one parser alone decides what the text says; tuples are arrays in this mode only.
@@ -140,7 +135,7 @@ def explained(*, where: str, rules: str) -> Iterator[None]:
         found = problems(error)
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise InvalidCalibration(
-            where, f"{found[0].field}: {found[0].message}{more}", rule=f"{rules}.{found[0].kind}"
+            where, f"{found[0].field}: {found[0].message}{more}", rule=f"{rules}.{found[0].rule}"
         ) from error
 
 
@@ -148,7 +143,7 @@ def problems(error: ValidationError) -> tuple[Problem, ...]:
     """What pydantic found, wrong fields before contradictions between fields; never empty."""
     count = error.error_count()
     if count > MAX_LISTED:
-        return (Problem((), f"{count} fields are wrong: this is no such file", "schema"),)
+        return (Problem((), f"{count} fields are wrong: this is no such file", "schema", "schema"),)
     items = error.errors(include_url=False)
     inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
     # An array whose items are wrong counts as too short as well; only its items are what is wrong.
@@ -164,7 +159,10 @@ def _problem(item: Any) -> Problem:
     found = item.get("input")
     if item["type"] not in _WORDING and not isinstance(found, (dict, list)) and found is not None:
         message += f" (found {strict_json.shown(found)})"
-    return Problem(tuple(item["loc"]), message, kind)
+    broken = item.get("ctx", {}).get("error")
+    if isinstance(broken, BrokenRule):
+        return Problem((*item["loc"], *broken.path), message, kind, broken.rule)
+    return Problem(tuple(item["loc"]), message, kind, kind)
 
 
 def _printable(text: str) -> str:

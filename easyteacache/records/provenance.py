@@ -2,68 +2,41 @@
 
 from __future__ import annotations
 
-import datetime
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.errors import InvalidModelKey
 from easyteacache.records import model_key
-
-
-def _on_the_calendar(text: str) -> str:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"no such date: {error}") from error
-    return text
-
-
-# A record's texts are printed on terminals and web pages: no control characters, nothing that reverses the direction
-# of what follows. Classes are spelled for ECMAScript, Python and Rust alike, `\d` and `\s` are not the same in them.
-_CONTROL = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-_SHORT = rf"^[^\t\n {_CONTROL}](?:[^\t\n{_CONTROL}]*[^\t\n {_CONTROL}])?$"
-_LONG = rf"^[^{_CONTROL}]*$"
-
-_SHA256 = r"^[0-9a-f]{64}$"
-_DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
-_FILE = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$"
-
-# What each pattern wants, for messages: the patterns themselves explain little.
-PATTERN_MEANINGS = {
-    _SHORT: "one line without control characters, not beginning or ending with a space",
-    _LONG: "text without control characters",
-    _SHA256: "64 lower-case hexadecimal digits",
-    _DATE: "a date YYYY-MM-DD",
-    _FILE: "a file name of letters, digits, '.', '_' and '-', without folders",
-    model_key.PATTERN: "a model key such as 'wan2.1/t2v-14b'",
-}
-
-Sha256 = Annotated[str, Field(pattern=_SHA256)]
-IsoDate = Annotated[str, Field(pattern=_DATE), AfterValidator(_on_the_calendar)]
-ShortText = Annotated[str, Field(min_length=1, max_length=300, pattern=_SHORT)]
-LongText = Annotated[str, Field(min_length=1, max_length=4000, pattern=_LONG)]
-ModelKey = Annotated[str, Field(pattern=model_key.PATTERN, max_length=model_key.MAX_LENGTH)]
-FileName = Annotated[str, Field(max_length=200, pattern=_FILE)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
-class Record(BaseModel):
-    """Base of every record: frozen, no unknown fields, no coercion, finite numbers only."""
-
-    # Before pydantic 2.10, every field beginning with "model_" (such as model_key) warns unless no name is protected.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
+from easyteacache.records.fields import (
+    Count,
+    FileName,
+    IsoDate,
+    LongText,
+    Record,
+    Sha256,
+    ShortText,
+    anything_of,
+    told_by_schema,
+)
 
 _ALIAS_FORMS = {
-    "hub_repository": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "'owner/name'"),
-    "transformer_class": (re.compile(r"[A-Za-z_][A-Za-z0-9_]*@[0-9a-f]{64}"), "'Class@' and 64 hexadecimal digits"),
+    "hub_repository": (r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", "'owner/name'"),
+    "transformer_class": (r"[A-Za-z_][A-Za-z0-9_]*@[0-9a-f]{64}", "'Class@' and 64 hexadecimal digits"),
 }
+_FIT = ("runs", "points", "r2", "heldout_r2", "correlation", "rmse")
+
+
+def _alias_form(kind: str) -> dict[str, Any]:
+    pattern = {"pattern": rf"^{_ALIAS_FORMS[kind][0]}$", "not": {"pattern": r"\.\."}}
+    return {"if": {"properties": {"kind": {"const": kind}}}, "then": {"properties": {"value": pattern}}}
 
 
 class Alias(Record):
     """Another exact name that leads to this record; typed, never guessed from a part of a name."""
+
+    model_config = told_by_schema(*(_alias_form(kind) for kind in _ALIAS_FORMS))
 
     kind: Literal["hub_repository", "transformer_class", "explicit_key", "former_key"] = Field(
         description="What the value is: a Hub repository id (`owner/name`); a transformer class with the hash of its "
@@ -71,7 +44,8 @@ class Alias(Record):
         "or a key this record had before it was renamed."
     )
     value: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[A-Za-z0-9_][A-Za-z0-9@._/-]*$")] = Field(
-        description="The name itself, matched exactly and case-sensitively; ASCII."
+        description="The name itself, matched exactly and case-sensitively; ASCII.",
+        examples=["Wan-AI/Wan2.1-T2V-14B-Diffusers"],
     )
     borrowed: bool = Field(
         default=False,
@@ -82,7 +56,7 @@ class Alias(Record):
     def _spelled_as_its_kind(self) -> Alias:
         if self.kind in _ALIAS_FORMS:
             form, expected = _ALIAS_FORMS[self.kind]
-            if not form.fullmatch(self.value) or ".." in self.value:
+            if not re.fullmatch(form, self.value) or ".." in self.value:
                 raise ValueError(f"{self.value!r} is no {self.kind}; expected {expected}")
         else:
             _require_key(self.value, self.kind)
@@ -91,6 +65,8 @@ class Alias(Record):
 
 class Source(Record):
     """One public place where these numbers are printed."""
+
+    model_config = told_by_schema(anything_of("repository", "note"))
 
     repository: ShortText | None = Field(
         default=None,
@@ -130,13 +106,13 @@ class Conditions(Record):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Guidance scale, dimensionless, 0 or more."
     )
-    dtype: ShortText | None = Field(default=None, description="Number type of the transformer, for example `bfloat16`.")
-    quantization: ShortText | None = Field(default=None, description="Quantisation of the weights, if any.")
     note: LongText | None = Field(default=None, description="Anything else that the numbers depend on.")
 
 
 class ReportedFit(Record):
     """What a published source says about its own fit; a bucket's `quality` is what this project measured."""
+
+    model_config = told_by_schema(anything_of(*_FIT))
 
     runs: Count | None = Field(default=None, description="Runs (prompts) the source fitted on, at least 1.")
     points: Count | None = Field(default=None, description="Pairs of distances it fitted on, at least 1.")
@@ -164,7 +140,9 @@ class ReportedFit(Record):
 class Provenance(Record):
     """Who made the calibration, from what, with what, under which licence."""
 
-    license: ShortText | None = Field(default=None, description="Licence of these numbers, SPDX id where it has one.")
+    license: ShortText | None = Field(
+        default=None, description="Licence of these numbers, SPDX id where it has one.", examples=["Apache-2.0"]
+    )
     author: ShortText | None = Field(default=None, description="Who fitted them.")
     date: IsoDate | None = Field(default=None, description="Date of the fit, YYYY-MM-DD.")
     tool: ShortText | None = Field(default=None, description="Program that fitted them.")
@@ -172,8 +150,6 @@ class Provenance(Record):
     tool_options: ShortText | None = Field(
         default=None, description="Options the numbers depend on, as its command line takes them; absent: its defaults."
     )
-    checkpoint: ShortText | None = Field(default=None, description="Checkpoint, as Hub repository id.")
-    checkpoint_commit: ShortText | None = Field(default=None, description="Commit or hash of the checkpoint.")
     prompt_set: LongText | None = Field(default=None, description="Prompts the runs were recorded on.")
     prompt_set_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the list of prompts.")
     traces: Annotated[tuple[TraceReference, ...], Field(max_length=10_000)] = Field(
@@ -185,11 +161,16 @@ class Provenance(Record):
     )
 
     @model_validator(mode="after")
-    def _traces_are_distinct(self) -> Provenance:
-        for name in ("file", "sha256"):
-            if len({getattr(trace, name) for trace in self.traces}) < len(self.traces):
-                raise ValueError(f"two traces have the same {name}")
+    def _consistent(self) -> Provenance:
+        check_traces(self.traces)
         return self
+
+
+def check_traces(traces: tuple[TraceReference, ...]) -> None:
+    """Refuse one trace file named twice; raises ``ValueError``."""
+    for name in ("file", "sha256"):
+        if len({getattr(trace, name) for trace in traces}) < len(traces):
+            raise ValueError(f"two traces have the same {name}")
 
 
 class Retirement(Record):

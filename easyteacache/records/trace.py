@@ -8,111 +8,47 @@ any schedule filled by any linear forecaster follows without the model:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from types import MappingProxyType
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ValidationError
 
-from easyteacache.errors import InvalidModelKey, InvalidTrace
-from easyteacache.records import model_key as model_keys
-from easyteacache.records.calibration import Branch, Signal
-from easyteacache.records.provenance import Count, IsoDate, LongText, ModelKey, Record, Sha256, ShortText
+from easyteacache.errors import InvalidTrace
+from easyteacache.records import trace_version_1
+from easyteacache.records.sampler import EULER, agree, euler_map, signature_of
+from easyteacache.records.trace_header import GUIDED, MAX_STEPS, TRACE_VERSION, SketchInfo, TraceHeader
+from easyteacache.records.trace_version_1 import TraceHeader1
 
-TRACE_VERSION = 1
-MAX_STEPS = 1000
-GUIDED = "guided"
+__all__ = [
+    "CROSS",
+    "FEATURE_PREFIX",
+    "GUIDED",
+    "MAX_STEPS",
+    "OUTPUT_PREFIX",
+    "TRACE_VERSION",
+    "Array",
+    "SketchInfo",
+    "Trace",
+    "TraceHeader",
+]
+
 OUTPUT_PREFIX = "output:"
+FEATURE_PREFIX = "feature:"
+PREFIXES = ("", OUTPUT_PREFIX, FEATURE_PREFIX)
+# Between the names of two branches: the inner products of one's rows with the other's.
+CROSS = "*"
+SAMPLER_MAP = "sampler_map"
+# Noise levels of the header are those of the run, up to this share of the largest: samplers keep them in single precision.
+SAME_LEVELS = 1e-5
 # Relative to the largest entry; wide enough for products that an accelerator summed in single precision.
 NEGATIVE_TOLERANCE = 1e-6
 
 Array = NDArray[np.float64]
-
-
-class SketchInfo(Record):
-    """How residuals too large to keep were reduced before their inner products were taken."""
-
-    kind: Literal["count", "tokens"] = Field(
-        description="`count`: seeded linear count-sketch; `tokens`: a seeded sample of the tokens."
-    )
-    dimension: Count = Field(description="Numbers kept of each residual, at least 1.")
-    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the random signs and positions, 0 or more.")
-    relative_error: Annotated[float, Field(ge=0)] | None = Field(
-        default=None,
-        description="Expected relative error (one standard deviation) of an error norm, 0 or more; 0.01 = 1 %.",
-    )
-
-
-class TraceHeader(Record):
-    """What produced one run; together with the numbers it is what the run's hash is taken over."""
-
-    trace_version: Literal[1] = Field(default=1, description="Version of the trace format.")
-    model_key: ModelKey = Field(description="Hierarchical name of the model, `family/variant[/part]`.")
-    checkpoint: ShortText | None = Field(default=None, description="Checkpoint that ran, as Hub repository id or hash.")
-    signals: tuple[Signal, ...] = Field(description="Signals whose distances were recorded.")
-    branches: Annotated[tuple[Branch, ...], Field(min_length=1, max_length=8)] = Field(
-        description="Streams of forwards recorded separately, for example `cond` and `uncond`."
-    )
-    part: Branch | None = Field(default=None, description="Expert that ran these steps, for example `high-noise`.")
-    num_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = Field(description="Steps S of the run, 2 to 1000.")
-    total_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] | None = Field(
-        default=None, description="Steps of the whole run where `part` ran some of them, 2 to 1000; null: `num_steps`."
-    )
-    sequence_length: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
-        description="Tokens of the generated stream entering the blocks, at least 1."
-    )
-    frames: Count | None = Field(default=None, description="Generated frames, at least 1; 1 for images.")
-    height: Count | None = Field(default=None, description="Generated height, pixels, at least 1.")
-    width: Count | None = Field(default=None, description="Generated width, pixels, at least 1.")
-    batch_size: Count = Field(default=1, description="Samples that ran together, at least 1.")
-    sampler: ShortText | None = Field(default=None, description="Sampler or scheduler class.")
-    shift: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Flow-matching time shift, dimensionless, above 0; null where the sampler has none."
-    )
-    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        default=None,
-        description="Guidance the run was sampled with, dimensionless, 0 or more: g of v_uncond + g (v_cond − v_uncond) "
-        "where both branches ran, else what the model itself was told; null without guidance.",
-    )
-    prediction: Literal["velocity", "epsilon", "x0", "unknown"] = Field(
-        default="unknown", description="What the model's output is."
-    )
-    dtype: ShortText = Field(default="float32", description="Number type the model ran in, for example `bfloat16`.")
-    prompt: LongText | None = Field(default=None, description="Prompt of the run, where it may be published.")
-    prompt_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the prompt's UTF-8 text.")
-    seed: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Seed of the initial noise, 0 or more.")
-    sketch: SketchInfo | None = Field(default=None, description="Null where the inner products are exact.")
-    tool_version: ShortText | None = Field(default=None, description="Release of this package that recorded the run.")
-    recorded_at: IsoDate | None = Field(default=None, description="Date of the recording, YYYY-MM-DD.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TraceHeader:
-        try:
-            model_keys.parse(self.model_key)
-        except InvalidModelKey as error:
-            raise ValueError(str(error)) from error
-        for name in ("signals", "branches"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name} lists a name twice")
-        if GUIDED in self.branches:
-            raise ValueError(f"a branch may not be called {GUIDED!r}: that is the combination of the branches")
-        return self
-
-    @property
-    def moves(self) -> bool:
-        """Whether it sampled a video, and not an image."""
-        return (self.frames or 1) > 1
-
-    def identity(self) -> str:
-        """What the run's hash covers, as JSON: every field but the release and the date that recorded it."""
-        # Absent fields are left out, so that a field added to the format later does not change old runs' ids.
-        content = self.model_dump(mode="json", exclude={"tool_version", "recorded_at"}, exclude_none=True)
-        return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +64,11 @@ class Trace:
         output_distances: [branch] → (S − 1,), the same of the block-stack output.
         residual_distances: [branch] → (S − 1,), the same of the residual (block-stack output − input).
         grams: name → (S, S) symmetric positive semi-definite inner products. A branch's name: its residuals;
-            ``guided``: the guidance-combined residual; ``output:`` before either: the model's final output instead.
+            ``guided``: the guidance-combined residual; ``output:`` before either: the model's final output instead,
+            ``feature:`` the block stack's output before the head. Two branches' names with ``*`` between: G[i, j] = ⟨a_i, b_j⟩ of
+            the first one's rows with the second one's, not symmetric.
+        sampler_map: (S + 1, S + 1) what the sampler did (see ``records.sampler``); None where nobody measured it.
+        version_1: the header as version 1 wrote it, for a run that was recorded in that version.
 
     Grams are kept in double precision, in the file too, because a squared error norm is a small difference of large
     numbers. Measured on residuals that follow a cubic over 50 steps, one step ahead: a Gram in single precision is wrong by
@@ -147,6 +87,8 @@ class Trace:
     output_distances: Mapping[str, Array]
     residual_distances: Mapping[str, Array]
     grams: Mapping[str, Array]
+    sampler_map: Array | None = None
+    version_1: TraceHeader1 | None = None
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "sigmas"):
@@ -155,8 +97,20 @@ class Trace:
         self._set("signal_distances", MappingProxyType(signals))
         for name in ("output_distances", "residual_distances", "grams"):
             self._set(name, _frozen_mapping(getattr(self, name)))
+        if self.sampler_map is not None:
+            self._set(SAMPLER_MAP, _frozen(self.sampler_map))
         self._check_names()
         self._check_arrays()
+        if self.version_1 is not None and not self._says_no_more(self.version_1):
+            # Changed since: a run of its own, of this version.
+            self._set("version_1", None)
+
+    def _says_no_more(self, recorded: TraceHeader1) -> bool:
+        """Whether everything here follows from what version 1 stores."""
+        plain = all(not name.startswith(FEATURE_PREFIX) and CROSS not in name for name in self.grams)
+        derived = _derived_map(self.header, self.sigmas)
+        same_map = self.sampler_map is None if derived is None else np.array_equal(derived, self.sampler_map)  # type: ignore[arg-type]
+        return plain and same_map and trace_version_1.upgraded(recorded, tuple(self.sigmas.tolist())) == self.header
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -189,29 +143,42 @@ class Trace:
     @cached_property
     def run_id(self) -> str:
         """SHA-256 of the header's identity and the numbers, in hexadecimal: equal content, equal id."""
-        return hashlib.sha256(f"{self.header.identity()}\0{self.content_id}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.recorded.identity()}\0{self.content_id}".encode()).hexdigest()
+
+    @property
+    def recorded(self) -> TraceHeader | TraceHeader1:
+        """The header in the version that the run was recorded in: what is hashed and stored."""
+        return self.header if self.version_1 is None else self.version_1
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
-        """(name, values) of everything recorded, as a file stores it: of a Gram the (S(S + 1) / 2,) upper triangle."""
+        """(name, values) of everything recorded, as a file stores it: flat, of symmetric Grams the (S(S + 1) / 2,) upper triangle.
+
+        Of the sampler map, which uses no later output than there is, the lower triangle.
+        """
         yield "timesteps", self.timesteps
         yield "sigmas", self.sigmas
+        if self.sampler_map is not None and self.version_1 is None:
+            yield SAMPLER_MAP, self.sampler_map[np.tril_indices(self.num_steps + 1)]
         for signal, by_branch in self.signal_distances.items():
             yield from ((f"signal/{signal}/{branch}", values) for branch, values in by_branch.items())
         yield from ((f"output_distance/{branch}", values) for branch, values in self.output_distances.items())
         yield from ((f"residual_distance/{branch}", values) for branch, values in self.residual_distances.items())
         upper = np.triu_indices(self.num_steps)
-        yield from ((f"gram/{name}", gram[upper]) for name, gram in self.grams.items())
+        yield from (
+            (f"gram/{name}", gram.reshape(-1) if CROSS in name else gram[upper]) for name, gram in self.grams.items()
+        )
 
     @classmethod
-    def from_arrays(cls, header: TraceHeader, arrays: Mapping[str, Array]) -> Trace:
-        """The inverse of ``arrays``.
+    def from_arrays(cls, header: TraceHeader | TraceHeader1, arrays: Mapping[str, Array]) -> Trace:
+        """The inverse of ``arrays``; a header of version 1 is read as version 2 says the same.
 
         Raises:
             InvalidTrace: a missing, unknown or wrongly shaped array, or one that breaks a rule of ``Trace``.
         """
-        rest = dict(arrays)
-        flat = {name: rest.pop(name) for name in ("timesteps", "sigmas") if name in rest}
-        if len(flat) < 2:
+        rest, version_1 = dict(arrays), header if isinstance(header, TraceHeader1) else None
+        known = ("timesteps", "sigmas") if version_1 else ("timesteps", "sigmas", SAMPLER_MAP)
+        flat = {name: rest.pop(name) for name in known if name in rest}
+        if not {"timesteps", "sigmas"} <= set(flat):
             raise InvalidTrace(header.model_key, "timesteps or sigmas are missing", rule="trace.shape")
         groups: dict[str, dict[str, Array]] = {"signal": {}, "output_distance": {}, "residual_distance": {}, "gram": {}}
         for name, values in sorted(rest.items()):
@@ -223,9 +190,22 @@ class Trace:
         for name, values in groups["signal"].items():
             signal, _, branch = name.partition("/")
             signals.setdefault(signal, {})[branch] = values
-        grams = {name: _unpack(values, header.num_steps) for name, values in groups["gram"].items()}
+        steps = header.num_steps
+        grams = {
+            name: _square(values, steps) if CROSS in name else _unpack(values, steps)
+            for name, values in groups["gram"].items()
+        }
+        if isinstance(header, TraceHeader1):
+            if flat["sigmas"].shape != (steps + 1,):
+                shape = flat["sigmas"].shape
+                raise InvalidTrace(
+                    header.model_key, f"sigmas has shape {shape}; expected {(steps + 1,)}", rule="trace.shape"
+                )
+            header = _newest(header, flat["sigmas"])
+        stored = flat.get(SAMPLER_MAP)
+        sampler_map = _derived_map(header, flat["sigmas"]) if version_1 else _lower(stored, steps + 1)
         return cls(header, flat["timesteps"], flat["sigmas"], signals, groups["output_distance"],
-                   groups["residual_distance"], grams)  # fmt: skip
+                   groups["residual_distance"], grams, sampler_map, version_1)  # fmt: skip
 
     def _check_names(self) -> None:
         branches = set(self.header.branches)
@@ -238,17 +218,27 @@ class Trace:
         for name, by_branch in named.items():
             if set(by_branch) != branches:
                 self._refuse(f"{name} of branches {sorted(by_branch)}; the header names {sorted(branches)}")
-        allowed = branches | {GUIDED}
-        allowed |= {OUTPUT_PREFIX + name for name in allowed}
+        allowed = {prefix + name for prefix in PREFIXES for name in (*branches, GUIDED)}
+        allowed |= {CROSS.join(pair) for pair in self._pairs()}
         if not branches <= set(self.grams) <= allowed:
             self._refuse(f"Gram matrices {sorted(self.grams)}; expected {sorted(branches)}, at most {sorted(allowed)}")
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Names whose rows may have inner products with each other, each pair in the header's order."""
+        pairs = combinations(self.header.branches, 2)
+        return [(prefix + a, prefix + b) for a, b in pairs for prefix in PREFIXES]
 
     def _check_arrays(self) -> None:
         steps = self.num_steps
         self._check_array("timesteps", self.timesteps, (steps,))
         self._check_array("sigmas", self.sigmas, (steps + 1,))
         for name, gram in self.grams.items():
-            self._check_gram(name, gram)
+            if CROSS not in name:
+                self._check_gram(name, gram)
+        for a, b in self._pairs():
+            if CROSS.join((a, b)) in self.grams:
+                self._check_cross(a, b)
+        self._check_sampler()
         if np.any(np.diff(self.timesteps) > 0):
             self._refuse("timesteps rise; expected noise to image", rule="trace.timesteps")
         if np.any(np.diff(self.sigmas) >= 0) or self.sigmas[-1] < 0:
@@ -268,6 +258,38 @@ class Trace:
             self._refuse(
                 f"gram/{name} is not positive semi-definite: no residuals have these products", rule="trace.gram"
             )
+
+    def _check_cross(self, a: str, b: str) -> None:
+        name = CROSS.join((a, b))
+        self._check_array(f"gram/{name}", self.grams[name], (self.num_steps, self.num_steps))
+        if a not in self.grams or b not in self.grams:
+            self._refuse(f"gram/{name} without gram/{a} and gram/{b}; it says nothing alone", rule="trace.gram")
+        cross = self.grams[name]
+        joint = np.block([[self.grams[a], cross], [cross.T, self.grams[b]]])
+        scale = float(np.max(np.abs(joint)))
+        if scale and not _is_positive(joint + NEGATIVE_TOLERANCE * scale * np.eye(len(joint))):
+            self._refuse(
+                f"gram/{name} is not positive semi-definite with gram/{a} and gram/{b}: no rows have these products",
+                rule="trace.gram",
+            )
+
+    def _check_sampler(self) -> None:
+        sampler = self.header.sampler
+        whole = sampler is not None and sampler.calls == self.num_steps
+        if sampler is not None and whole and sampler.levels is not None:
+            apart = float(np.max(np.abs(np.array(sampler.levels) - self.sigmas)))
+            if apart > SAME_LEVELS * float(np.max(self.sigmas)):
+                self._refuse(f"the sampler's levels differ from sigmas by up to {apart:.3g}", rule="trace.sampler")
+        if self.sampler_map is None:
+            return
+        if sampler is None or not whole:
+            self._refuse("a sampler map without the sampler of these steps in the header", rule="trace.sampler")
+            return
+        self._check_array(SAMPLER_MAP, self.sampler_map, (self.num_steps + 1, self.num_steps + 1))
+        if np.any(np.triu(self.sampler_map, 1)):
+            self._refuse("the sampler map uses outputs before they are computed", rule="trace.sampler")
+        if sampler.signature is not None and not agree(sampler.signature, signature_of(self.sampler_map)):
+            self._refuse("the sampler map has another signature than the header's sampler", rule="trace.sampler")
 
     def _check_array(self, name: str, values: Array, shape: tuple[int, ...]) -> None:
         if values.shape != shape:
@@ -297,6 +319,35 @@ def _unpack(upper: Array, size: int) -> Array:
     gram[np.triu_indices(size)] = upper
     gram += np.triu(gram, 1).T
     return gram
+
+
+def _square(flat: Array, size: int) -> Array:
+    return flat.reshape(size, size) if flat.shape == (size * size,) else flat
+
+
+def _lower(flat: Array | None, size: int) -> Array | None:
+    if flat is None or flat.shape != (size * (size + 1) // 2,):
+        return flat
+    rows = np.zeros((size, size))
+    rows[np.tril_indices(size)] = flat
+    return rows
+
+
+def _newest(header: TraceHeader1, sigmas: Array) -> TraceHeader:
+    try:
+        return trace_version_1.upgraded(header, tuple(sigmas.tolist()))
+    except ValidationError as error:
+        # Noise levels that no sampler has: the checks of arrays say the same of them.
+        reason = f"sigmas: {error.errors(include_url=False)[0]['msg']}"
+        raise InvalidTrace(header.model_key, reason, rule="trace.timesteps") from error
+
+
+def _derived_map(header: TraceHeader, sigmas: Array) -> Array | None:
+    """Euler's map over these levels, where that is the sampler; None where nobody knows."""
+    sampler = header.sampler
+    if sampler is None or sampler.name != EULER or sampler.calls != header.num_steps:
+        return None
+    return euler_map(sigmas)
 
 
 def _is_positive(matrix: Array) -> bool:

@@ -3,6 +3,9 @@
 The arrays of a run are keyed ``<first 16 characters of its run id>/<name>``; all headers stand as one JSON text in the
 file's metadata, under ``easyteacache``. Nothing is unpickled, sizes are bounded before anything is allocated, and every
 run is hashed again, so that a number edited after the recording is found. The same runs always give the same bytes.
+
+Every run is stored in the version it was recorded in; the file has the newest of its runs' versions, so that one of old runs
+alone stays what it was.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.files import atomic_write, strict_json
+from easyteacache.files import atomic_write, regular_files, strict_json
 from easyteacache.records.provenance import TraceReference
 from easyteacache.records.trace import MAX_STEPS, TRACE_VERSION, Array, Trace, TraceHeader
+from easyteacache.records.trace_version_1 import TraceHeader1
 
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_RUNS = 5000
-MAX_ARRAY_ITEMS = MAX_STEPS * (MAX_STEPS + 1) // 2
+MAX_ARRAY_ITEMS = MAX_STEPS * MAX_STEPS
+HEADERS: Mapping[int, type[TraceHeader | TraceHeader1]] = {1: TraceHeader1, TRACE_VERSION: TraceHeader}
 METADATA_KEY = "easyteacache"
 SUFFIX = ".safetensors"
 _KEY_LENGTH = 16
@@ -34,8 +39,9 @@ _KEY_LENGTH = 16
 
 def encode(runs: Sequence[Trace]) -> bytes:
     """The file that holds ``runs``, in this order."""
-    headers = {run.run_id: run.header.model_dump(mode="json", exclude_none=True) for run in runs}
-    metadata = json.dumps({"trace_version": TRACE_VERSION, "runs": headers}, ensure_ascii=False, allow_nan=False)
+    headers = {run.run_id: run.recorded.model_dump(mode="json", exclude_none=True) for run in runs}
+    version = max((run.recorded.trace_version for run in runs), default=TRACE_VERSION)
+    metadata = json.dumps({"trace_version": version, "runs": headers}, ensure_ascii=False, allow_nan=False)
     arrays = {
         f"{run.run_id[:_KEY_LENGTH]}/{name}": values.astype("<f8") for run in runs for name, values in run.arrays()
     }
@@ -53,7 +59,7 @@ def decode(data: bytes, *, where: str) -> tuple[Trace, ...]:
         InvalidTrace: the file is damaged, was edited, or breaks a rule of the format; ``rule`` says which.
     """
     layout = _layout(data, where)
-    headers = _headers(layout.pop("__metadata__", None), where)
+    version, headers = _headers(layout.pop("__metadata__", None), where)
     for name, entry in layout.items():
         _check_entry(name, entry, where)
     try:
@@ -68,7 +74,9 @@ def decode(data: bytes, *, where: str) -> tuple[Trace, ...]:
         if run not in by_run:
             _refuse(where, f"the array {name[:80]!r} belongs to no run of the file", "trace.shape")
         by_run[run][rest] = values
-    return tuple(_run(run_id, header, by_run[run_id[:_KEY_LENGTH]], where) for run_id, header in headers.items())
+    return tuple(
+        _run(run_id, header, by_run[run_id[:_KEY_LENGTH]], version, where) for run_id, header in headers.items()
+    )
 
 
 def read(path: str | os.PathLike[str]) -> tuple[tuple[Trace, ...], TraceReference]:
@@ -79,12 +87,15 @@ def read(path: str | os.PathLike[str]) -> tuple[tuple[Trace, ...], TraceReferenc
     """
     where = os.fspath(path)
     try:
-        size = os.path.getsize(where)
-        if size > MAX_FILE_BYTES:
-            _refuse(where, f"{size} bytes, at most {MAX_FILE_BYTES} are read", "trace.size")
-        data = Path(where).read_bytes()
+        data = regular_files.read_bytes(where, max_bytes=MAX_FILE_BYTES)
+    except regular_files.TooLarge as error:
+        raise InvalidTrace(where, str(error.strerror), rule="trace.size") from error
     except OSError as error:
         raise InvalidTrace(where, f"cannot be read: {error.strerror or error}", rule="trace.unreadable") from error
+    except ValueError as error:
+        raise InvalidTrace(
+            strict_json.shown(where), f"cannot be a file name: {error}", rule="trace.unreadable"
+        ) from error
     runs = decode(data, where=where)
     return runs, TraceReference(file=Path(where).name, sha256=hashlib.sha256(data).hexdigest(), runs=len(runs))
 
@@ -110,24 +121,24 @@ def _layout(data: bytes, where: str) -> dict[str, Any]:
     return layout
 
 
-def _headers(metadata: Any, where: str) -> Mapping[str, Any]:
+def _headers(metadata: Any, where: str) -> tuple[int, Mapping[str, Any]]:
+    """The file's version, and the header of every run by its id."""
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         _refuse(where, f"no {METADATA_KEY!r} metadata: not a trace file (or its metadata was lost)", "trace.format")
     content = _json(text, where)
     version = content.get("trace_version") if isinstance(content, dict) else None
-    if isinstance(version, bool) or version != TRACE_VERSION:
+    if type(version) is not int or version not in HEADERS:
+        known = ", ".join(map(str, HEADERS))
         _refuse(
-            where,
-            f"trace_version is {version!r}, this release reads {TRACE_VERSION}; upgrade easyteacache",
-            "trace.version",
+            where, f"trace_version is {version!r}, this release reads {known}; upgrade easyteacache", "trace.version"
         )
     headers = content.get("runs")
     if not isinstance(headers, dict) or not headers:
         _refuse(where, "holds no runs", "trace.empty")
     if len(headers) > MAX_RUNS:
         _refuse(where, f"{len(headers)} runs, at most {MAX_RUNS} are read from one file", "trace.size")
-    return headers
+    return version, headers
 
 
 def _check_entry(name: str, entry: Any, where: str) -> None:
@@ -143,9 +154,12 @@ def _check_entry(name: str, entry: Any, where: str) -> None:
         _refuse(where, f"{name[:80]!r} has dtype {entry.get('dtype')!r}; expected F64", "trace.dtype")
 
 
-def _run(run_id: str, header: Any, arrays: Mapping[str, Array], where: str) -> Trace:
+def _run(run_id: str, header: Any, arrays: Mapping[str, Array], newest: int, where: str) -> Trace:
+    version = header.get("trace_version") if isinstance(header, dict) else None
+    # A file of version 1 holds runs of version 1; what is no version at all, the newest header refuses.
+    kind = HEADERS[version] if type(version) is int and version in HEADERS and version <= newest else HEADERS[newest]
     try:
-        parsed = TraceHeader.model_validate_json(json.dumps(header))
+        parsed = kind.model_validate_json(json.dumps(header))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "header"

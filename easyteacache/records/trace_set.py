@@ -16,10 +16,22 @@ import numpy as np
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
 from easyteacache.records import trace_file
+from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.provenance import TraceReference
-from easyteacache.records.trace import GUIDED, OUTPUT_PREFIX, SketchInfo, Trace, TraceHeader
+from easyteacache.records.trace import CROSS, FEATURE_PREFIX, GUIDED, OUTPUT_PREFIX, SketchInfo, Trace, TraceHeader
 
-__all__ = ["GUIDED", "OUTPUT_PREFIX", "SketchInfo", "Trace", "TraceHeader", "TraceSet"]
+__all__ = [
+    "CROSS",
+    "FEATURE_PREFIX",
+    "GUIDED",
+    "OUTPUT_PREFIX",
+    "SketchInfo",
+    "Trace",
+    "TraceHeader",
+    "TraceSet",
+    "common_model",
+    "one_model",
+]
 
 Setting = tuple[int, int, float]
 
@@ -146,6 +158,69 @@ class TraceSet(Sequence[Trace]):
 
     def __repr__(self) -> str:
         return f"TraceSet({len(self)} runs, settings={list(self.settings())})"
+
+
+def one_model(traces: TraceSet) -> None:
+    """Refuse runs of several models, experts or samplers.
+
+    Raises:
+        InvalidTrace: rule ``traces.model-key``, ``traces.model``, ``traces.part`` or ``traces.sampler``.
+    """
+    keys = sorted({trace.header.model_key for trace in traces})
+    if len(keys) > 1:
+        reason = f"runs of several models ({', '.join(keys)}); a calibration holds for one: solve them apart"
+        raise InvalidTrace("traces", reason, rule="traces.model-key")
+    for name in ("class_name", "configuration_sha256", "adapters"):
+        found = {value for value in (getattr(head.header.model, name, None) for head in traces) if value is not None}
+        if len(found) > 1:
+            listed = ", ".join(sorted(map(_shown, found)))
+            reason = f"runs of models that differ in {name} ({listed}); a calibration holds for one: solve them apart"
+            raise InvalidTrace("traces", reason, rule="traces.model")
+    parts = sorted({trace.header.part or "none" for trace in traces})
+    if len(parts) > 1:
+        reason = f"runs of several experts ({', '.join(parts)}); each has its own calibration: choose one with --part"
+        raise InvalidTrace("traces", reason, rule="traces.part")
+    for setting in traces.settings():
+        first, *others = traces.group(*setting)
+        for other in others:
+            if not _same_sampler(first, other):
+                names = " and ".join(_sampler_name(run) for run in (first, other))
+                reason = (
+                    f"runs of {setting[0]} tokens and {setting[1]} steps were sampled differently, by {names}; a bucket holds "
+                    "for one sampler: solve them apart"
+                )
+                raise InvalidTrace("traces", reason, rule="traces.sampler")
+
+
+def common_model(traces: TraceSet) -> ModelIdentity | None:
+    """The model that ran, as far as all runs say the same of it; None where they say nothing."""
+    models = [trace.header.model or ModelIdentity.model_construct() for trace in traces]
+    found = {}
+    for name in ModelIdentity.model_fields:
+        values = {getattr(model, name) for model in models}
+        if len(values) == 1:
+            found[name] = values.pop()
+    parts = {trace.header.part for trace in traces}
+    if found.get("part") is None and len(parts) == 1:
+        found["part"] = parts.pop()
+    said = {name: value for name, value in found.items() if value not in (None, ())}
+    return ModelIdentity(**said) if said else None
+
+
+def _same_sampler(a: Trace, b: Trace) -> bool:
+    one, other = a.header.sampler, b.header.sampler
+    if one is None or other is None:
+        return one is other
+    agrees = one.agrees(other)
+    return one.name == other.name if agrees is None else agrees
+
+
+def _sampler_name(run: Trace) -> str:
+    return "an unknown sampler" if run.header.sampler is None else run.header.sampler.name
+
+
+def _shown(value: object) -> str:
+    return ", ".join(adapter.name for adapter in value) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _order(run: Trace) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from easyteacache.errors import ReferenceModelError
+from easyteacache.records.sampler import SHIFT_NAMES
 from easyteacache.reference import prompts
 from easyteacache.reference.architectures import PATCH, Transformer, architecture_of, predict_velocity
 
@@ -124,7 +125,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Refuse shapes the transformer cannot draw and tensors a callback cannot have.
 
         Raises:
-            ReferenceModelError: too many frames, a height or width that is odd or below 16, or an unknown tensor name.
+            ReferenceModelError: too many frames, a height or width that is odd, below 16 or beyond the positions it knows, or an unknown tensor name.
         """
         unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
         if unknown:
@@ -133,9 +134,13 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         most = architecture_of(self.transformer).max_frames
         if not 1 <= num_frames <= most:
             raise ReferenceModelError(f"expected num_frames in 1..{most}, found {num_frames}")
+        # Wan's class has a table of positions of this length for each axis.
+        longest = self.transformer.config.get("rope_max_seq_len")
         for name, pixels in (("height", height), ("width", width)):
             if pixels < SMALLEST_SIZE or pixels % PATCH:
                 raise ReferenceModelError(f"expected {name} even and at least {SMALLEST_SIZE}, found {pixels}")
+            if longest is not None and pixels > PATCH * longest:
+                raise ReferenceModelError(f"expected {name} of at most {PATCH * longest}, found {pixels}")
 
     def encode_prompt(self, prompt: PromptInput) -> tuple[Tensor, Tensor]:
         """Embed prompts and as many empty ones, (B, 4, 64) each.
@@ -276,7 +281,9 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         context = self.transformer.cache_context
         if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(context).parameters.values()):
             return cast(contextlib.AbstractContextManager[None], context(branch))
-        sigma = float(self.scheduler.sigmas[step])
+        # Not every scheduler keeps noise levels by this name.
+        sigmas = getattr(self.scheduler, "sigmas", ())
+        sigma = float(sigmas[step]) if step < len(sigmas) else None
         where = {"step_index": step, "sigma": sigma, "num_inference_steps": self._num_timesteps}
         return cast(contextlib.AbstractContextManager[None], context(branch, **where))
 
@@ -287,7 +294,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
             yield
             return
         original = self.scheduler
-        names = [name for name in ("shift", "flow_shift") if name in original.config]
+        names = [name for name in SHIFT_NAMES if name in original.config]
         if not names:
             raise ReferenceModelError(f"{type(original).__name__} has no shift; configure the scheduler itself")
         self.scheduler = type(original).from_config(original.config, **{names[0]: shift})

@@ -1,1 +1,5 @@
 """Find a record: layers, index and lock."""
+
+from easyteacache.registry.registry import Found, Registry
+
+__all__ = ["Found", "Registry"]

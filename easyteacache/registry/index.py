@@ -1,6 +1,6 @@
 """``index.json``: what a registry folder holds, so that one key never costs a scan of every file.
 
-The index is generated (`tools/index_registry.py`, pull, solve) and checked; the records stay the truth.
+The index is generated (`easyteacache-hub index`, pull, solve) and checked; the records stay the truth.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from easyteacache.files import (atomic_write, strict_json)
-from easyteacache.records import (model_key, parsing)
-from easyteacache.records.calibration import (Calibration, Signal, Status)
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
-from easyteacache.records.provenance import (Alias, Count, ModelKey, Record, Sha256, ShortText)
+from easyteacache.files import atomic_write, strict_json
+from easyteacache.records import model_key, parsing
+from easyteacache.records.calibration import Calibration, Method, Signal
+from easyteacache.records.evidence import EvidenceKind, strongest
+from easyteacache.records.fields import ClassName, Count, ModelKey, Positive, Record, Sha256, ShortText, Status
+from easyteacache.records.provenance import Alias
 
 FILE_NAME = "index.json"
 # 10,000 records at about 1 KB each, with room.
@@ -25,6 +27,10 @@ MAX_INDEX_BYTES = 64 * 1024 * 1024
 MAX_INDEX_ITEMS = 1_000_000
 # First part of every rule identifier about this kind of file.
 RULES = "index"
+INDEX_VERSION: Final = 2
+SUPPORTED_VERSIONS = (1, 2)
+# What an entry of version 2 has and one of version 1 has not.
+_NEW_IN_2 = ("class_name", "speedup", "evidence")
 
 
 class IndexEntry(Record):
@@ -35,7 +41,7 @@ class IndexEntry(Record):
     revision: Count = Field(description="The record's revision, from 1.")
     status: Status = Field(description="The record's status.")
     title: ShortText = Field(description="The model's name as people write it.")
-    method: Literal["teacache", "magcache"] = Field(description="The record's caching method.")
+    method: Method = Field(description="The record's caching method.")
     signal: Signal = Field(description="The record's signal.")
     num_steps: tuple[Count, ...] = Field(
         default=(), description="Step counts it has buckets for, each at least 1, ascending."
@@ -44,12 +50,21 @@ class IndexEntry(Record):
         default=(), description="Sequence lengths it has buckets for, tokens, each at least 1, ascending."
     )
     aliases: tuple[Alias, ...] = Field(default=(), description="The record's other exact names.")
+    class_name: ClassName | None = Field(
+        default=None, description="Class of the transformer that the numbers were made with."
+    )
+    speedup: Positive | None = Field(
+        default=None, description="Largest speed-up of its operating points, a factor above 0; null where none is stated."
+    )
+    evidence: EvidenceKind | None = Field(
+        default=None, description="Strongest evidence of its operating points; null where there is none."
+    )
 
 
 class Index(Record):
     """The table of contents of one registry folder."""
 
-    index_version: Literal[1] = Field(description="Version of this format.")
+    index_version: Literal[2] = Field(description="Version of this format.")
     records: dict[ModelKey, IndexEntry] = Field(description="Model key → entry, sorted by key.")
 
     @model_validator(mode="after")
@@ -72,6 +87,7 @@ class Index(Record):
 
 def entry_of(record: Calibration, data: bytes) -> IndexEntry:
     """The index entry of ``record`` whose file content is ``data``."""
+    points = [point for bucket in record.buckets for point in bucket.operating_points]
     return IndexEntry(
         path=model_key.path_of(record.model_key).as_posix(),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -83,6 +99,9 @@ def entry_of(record: Calibration, data: bytes) -> IndexEntry:
         num_steps=tuple(sorted({b.num_steps for b in record.buckets if b.num_steps})),
         sequence_lengths=tuple(sorted({b.sequence_length for b in record.buckets if b.sequence_length})),
         aliases=record.aliases,
+        class_name=None if record.model is None else record.model.class_name,
+        speedup=max((point.speedup for point in points if point.speedup is not None), default=None),
+        evidence=strongest([one for point in points for one in point.evidence]),
     )
 
 
@@ -116,7 +135,7 @@ def build(folder: Path) -> Index:
                 os.fspath(path), f"model_key is {record.model_key!r}, its path says {key!r}", rule="record.path"
             )
         entries[key] = entry_of(record, data)
-    return Index(index_version=1, records=entries)
+    return Index(index_version=INDEX_VERSION, records=entries)
 
 
 def read(folder: Path) -> Index | None:
@@ -135,8 +154,21 @@ def read(folder: Path) -> Index | None:
 def from_json(data: bytes | str, *, where: str = FILE_NAME) -> Index:
     """Read an index from JSON text; raises as ``read`` does."""
     content = parsing.read_object(data, where=where, rules=RULES, max_bytes=MAX_INDEX_BYTES, max_items=MAX_INDEX_ITEMS)
-    parsing.require_version(content, "index_version", supported=(1,), where=where, rules=RULES)
+    parsing.require_version(content, "index_version", supported=SUPPORTED_VERSIONS, where=where, rules=RULES)
+    if content["index_version"] == 1:
+        content = _from_1(content, where)
     return parsing.validate(Index, content, where=where, rules=RULES)
+
+
+def _from_1(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Version 2 adds what is known of an entry's evidence and class, and changes nothing else."""
+    records = content.get("records")
+    for key, entry in records.items() if isinstance(records, dict) else ():
+        found = [name for name in _NEW_IN_2 if isinstance(entry, dict) and name in entry]
+        if found:
+            reason = f"records.{strict_json.shown(key)}.{found[0]}: not a field of version 1 of this format"
+            raise InvalidCalibration(where, reason, rule=f"{RULES}.schema")
+    return content | {"index_version": INDEX_VERSION}
 
 
 def write(folder: Path, index: Index) -> None:

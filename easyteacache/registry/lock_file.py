@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from easyteacache.files import (atomic_write, strict_json)
 from easyteacache.records import (model_key, parsing)
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
-from easyteacache.records.provenance import (Count, ModelKey, Record, Sha256, ShortText)
+from easyteacache.records.fields import Count, ModelKey, Record, Sha256, ShortText
 
 FILE_NAME = "easyteacache.lock"
 ENVIRONMENT_LOCK = "EASYTEACACHE_LOCK"

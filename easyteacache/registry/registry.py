@@ -8,6 +8,7 @@ in force (``lock_file``), the first layer that holds the locked content wins.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -22,6 +23,7 @@ from easyteacache.records import (calibration, model_key, parsing)
 from easyteacache.files import strict_json
 from easyteacache.records.calibration import Calibration
 from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
+from easyteacache.registry.family import model_of
 from easyteacache.registry.index import (Index, IndexEntry)
 from easyteacache.registry.lock_file import LockFile
 
@@ -188,10 +190,6 @@ class Registry(Mapping[str, Calibration]):
         """The layers, first searched first."""
         return self._layers
 
-    def with_layer(self, layer: Layer) -> Registry:
-        """A new registry that searches ``layer`` before all others."""
-        return Registry([layer, *self._layers], lock=self.lock_path)
-
     def __getitem__(self, key: str) -> Calibration:
         return self.find(key).calibration
 
@@ -261,6 +259,50 @@ class Registry(Mapping[str, Calibration]):
         if not suggestions:
             model_key.parse(key)
         raise UnknownModelKey(key, suggestions=suggestions, layers=[layer.name for layer in self._layers])
+
+    def of_model(self, key: str) -> tuple[Found, ...]:
+        """Every record of one model: that of its bare key, where there is one, and then those of its methods, sorted by key.
+
+        Args:
+            key: the model's key, a key of one of its methods, or an exact alias of either.
+
+        Raises:
+            UnknownModelKey, AmbiguousModelKey, InvalidModelKey, InvalidCalibration: as ``find``; a damaged record beside one that
+                can be read is left out, and a note of the first one names it.
+        """
+        model = self._model_named(key)
+        members = [name for name in self._keys() if model_of(name) == model and self._reached(name) is not None]
+        if not members:
+            return (self.find(key),)
+        found: list[Found] = []
+        damaged: list[InvalidCalibration] = []
+        for name in sorted(members, key=lambda name: (name != model, name)):
+            try:
+                one = self.find(name)
+            except InvalidCalibration as error:
+                damaged.append(error)
+                continue
+            found.append(dataclasses.replace(one, asked=key))
+        if not found:
+            raise damaged[0]
+        notes = [f"A record of {model!r} was left out because it is damaged: {error}" for error in damaged]
+        if key != model and key not in members:
+            notes.insert(0, f"{key!r} is a name of {model!r}.")
+        found[0] = dataclasses.replace(found[0], notes=(*notes, *found[0].notes))
+        return tuple(found)
+
+    def _model_named(self, key: str) -> str | None:
+        """The model that a key or an alias means; None for an alias that is borrowed or of several models, and what is no text."""
+        if not isinstance(key, str):
+            return None
+        holding = next((layer for layer in self._layers if key in layer.aliases), None)
+        if self._holder(key) is not None or holding is None:
+            return model_of(key)
+        keys = holding.aliases[key]
+        if any(alias.borrowed for name in keys for alias in holding.index.records[name].aliases if alias.value == key):
+            return None
+        models = {model_of(name) for name in keys}
+        return models.pop() if len(models) == 1 else None
 
     def _holder(self, key: str) -> Layer | None:
         """The first layer that holds ``key``."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from easyteacache.files.plain_marks import printable
 
 if TYPE_CHECKING:
     from easyteacache.policy.policy import Policy
@@ -48,18 +50,30 @@ class RunStatistics:
         return "".join("·" if record.reused else "█" for record in self.steps)
 
 
+def speedup(branches: Iterable[RunStatistics]) -> float:
+    """Steps divided by computed steps over all branches; 1 before the first step."""
+    runs = list(branches)
+    total, computed = sum(len(run.steps) for run in runs), sum(run.computed for run in runs)
+    return total / computed if computed else 1.0
+
+
+def gate_of(policy: Policy) -> str:
+    """What decides, in a few words."""
+    if policy.decided_by == "schedule":
+        return f"a schedule of {len(policy.schedule or ())} computed steps"
+    return f"threshold {policy.threshold:g}"
+
+
 def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
-    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit."""
+    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit.
+
+    What standard output cannot show stands in plain marks: nobody should lose a sample to its summary.
+    """
     if policy is None:
         return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
-    gate = (
-        f"threshold {policy.threshold:g}"
-        if policy.schedule is None
-        else f"a schedule of {len(policy.schedule)} computed steps"
-    )
     lines = [
         f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
-        f"{gate}, forecaster {policy.forecaster}",
+        f"{gate_of(policy)}, predictor {policy.forecaster}",
     ]
     if not branches:
         lines.append("no step seen yet")
@@ -71,4 +85,4 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
     if branches:
         lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused)")
     lines.extend(f"note: {note}" for note in policy.notes)
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -75,11 +75,6 @@ def tokens(block_input: torch.Tensor) -> int:
     return int(block_input.shape[1])
 
 
-def optional_signal(policy: Policy, sigma: float | None) -> bool:
-    """True when ``policy`` decides without the signal's tensor."""
-    return policy.schedule is not None or policy.threshold <= 0 or (policy.profile is not None and sigma is not None)
-
-
 def require_residual(policy: Policy) -> None:
     """Refuse operating points that the verbs cannot apply.
 
@@ -90,25 +85,25 @@ def require_residual(policy: Policy) -> None:
         raise InvalidCalibration(
             policy.model_key,
             f"this operating point forecasts the model's {policy.applied_to}, but update() and store_truth() see the "
-            "block stack: use attach(), or choose another operating point (threshold=, forecaster=)",
+            "block stack: use attach(), or choose another operating point (threshold=, predictor=)",
             rule="policy.applied-to",
         )
 
 
 def coordinate(state: BranchState, timestep: float | None) -> float | None:
-    """Where the forecaster finds this step on the policy's axis; None where that is the step itself.
+    """Where the predictor finds this step on the policy's axis; None where that is the step itself.
 
     Raises:
         InvalidSignal: the axis is another one, and the step's place on it was not given.
     """
-    axis = state.policy.coordinate
+    axis = state.axis
     if axis == "step":
         return None
     place = state.sigma if axis == "sigma" else timestep
     if place is None or not math.isfinite(float(place)):
         how = "sigma= to check()" if axis == "sigma" else "timestep= to update() and store_truth()"
         raise InvalidSignal(
-            axis, f"is {place!r}; the forecaster {state.policy.forecaster!r} extrapolates along it: pass {how}"
+            axis, f"is {place!r}; the predictor {state.policy.forecaster!r} extrapolates along it: pass {how}"
         )
     return float(place)
 

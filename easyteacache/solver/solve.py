@@ -9,12 +9,14 @@ from typing import TypeVar
 import numpy as np
 
 from easyteacache._version import __version__
-from easyteacache.errors import InvalidTrace
+from easyteacache.records import plan as plans_of_record
 from easyteacache.records.bucket import Bucket, ErrorStatistics, OperatingPoint
-from easyteacache.records.calibration import Calibration, Signal
+from easyteacache.records.calibration import SCHEMA_VERSION, Calibration, Signal
+from easyteacache.records.evidence import RELATIVE_L2, Evidence
 from easyteacache.records.parsing import explained
+from easyteacache.records.plan import FITTED
 from easyteacache.records.provenance import Conditions, Provenance
-from easyteacache.records.trace_set import Trace, TraceSet
+from easyteacache.records.trace_set import Trace, TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit
 from easyteacache.solver.fit.options import FitOptions
@@ -120,22 +122,6 @@ def solve(
     return Solution(_record(traces, _signal(chosen), buckets, options, labels, notes), fits, chosen)
 
 
-def one_model(traces: TraceSet) -> None:
-    """Refuse runs of several models or experts.
-
-    Raises:
-        InvalidTrace: rule ``traces.model-key`` or ``traces.part``.
-    """
-    keys = sorted({trace.header.model_key for trace in traces})
-    if len(keys) > 1:
-        reason = f"runs of several models ({', '.join(keys)}); a calibration holds for one: solve them apart"
-        raise InvalidTrace("traces", reason, rule="traces.model-key")
-    parts = sorted({trace.header.part or "none" for trace in traces})
-    if len(parts) > 1:
-        reason = f"runs of several experts ({', '.join(parts)}); each has its own calibration: choose one with --part"
-        raise InvalidTrace("traces", reason, rule="traces.part")
-
-
 def _check(traces: TraceSet, options: FitOptions, labels: Labels) -> None:
     """Refuse now what a record cannot say; the search may take hours."""
     with explained(where="labels", rules="record"):
@@ -159,26 +145,48 @@ def fit_buckets(
 
 
 def _point(plan: Plan, replay: Replay) -> OperatingPoint:
-    errors = baselines.fixed(replay, plan.computed, plan.filling)
-    return OperatingPoint(
-        threshold=plan.threshold,
-        schedule=plan.computed if plan.threshold is None else None,
-        forecaster=plan.filling.forecaster,
-        coordinate=plan.filling.coordinate,
-        applied_to=plan.filling.applied_to,
-        weights=plan.filling.weights,
-        computed_steps=len(plan.computed),
+    error = statistics(baselines.fixed(replay, plan.computed, plan.filling))
+    evidence = Evidence(
+        kind="submitted",
+        how="replayed",
+        metric=RELATIVE_L2,
+        value=error.mean,
+        p50=error.p50,
+        p90=error.p90,
+        worst=error.worst,
+        runs=error.runs,
         speedup=_short(replay.runs.num_steps / len(plan.computed)),
-        error=statistics(errors),
-        evidence="replayed",
     )
+    filling = plan.filling
+    if plan.threshold is not None:
+        return OperatingPoint(
+            threshold=plan.threshold,
+            predictor=filling.forecaster,
+            coordinate=filling.coordinate,
+            applied_to=filling.applied_to,
+            computed_steps=len(plan.computed),
+            evidence=(evidence,),
+        )
+    stored = plans_of_record.Plan(
+        computed=plan.computed,
+        predictor=None if filling.forecaster == FITTED else filling.forecaster,
+        coordinate=filling.coordinate,
+        applied_to=filling.applied_to,
+        corrected=filling.weights is not None,
+        rows=filling.weights,
+    )
+    return OperatingPoint(plan=stored, computed_steps=len(plan.computed), evidence=(evidence,))
 
 
 def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> ErrorStatistics:
-    """Mean and 90th percentile of errors over runs, as a record holds them."""
+    """Mean, median, 90th percentile and largest of errors over runs, as a record holds them."""
     values = np.asarray(errors)
     return ErrorStatistics(
-        mean=_short(float(values.mean())), p90=_short(float(np.percentile(values, 90))), runs=len(values)
+        mean=_short(float(values.mean())),
+        p50=_short(float(np.percentile(values, 50))),
+        p90=_short(float(np.percentile(values, 90))),
+        worst=_short(float(values.max())),
+        runs=len(values),
     )
 
 
@@ -196,6 +204,7 @@ def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: R
         coefficients=fitted.chosen.coefficients,
         domain=fitted.chosen.domain,
         quality=fitted.quality,
+        sampler=head.sampler,
         operating_points=tuple(_point(plan, replay) for plan in plans),
         sigma_profile=fitted.profile.record(),
     )
@@ -218,12 +227,13 @@ def _record(
     modality = labels.modality or ("video" if any(trace.header.moves for trace in traces) else "image")
     recorded = [trace.header.recorded_at for trace in traces if trace.header.recorded_at]
     return Calibration(
-        schema_version=2,
+        schema_version=SCHEMA_VERSION,
         model_key=key,
         revision=labels.revision,
         status="draft",
         title=labels.title or key,
         modality=modality,  # type: ignore[arg-type]
+        model=common_model(traces),
         method="teacache",
         signal=signal,
         fitted_output="block_output",
@@ -237,7 +247,6 @@ def _record(
             tool=TOOL,
             tool_version=__version__,
             tool_options=options.spell(),
-            checkpoint=_only({trace.header.checkpoint for trace in traces}),
             traces=traces.files,
         ),
         notes=(*labels.notes, *notes),
@@ -247,9 +256,8 @@ def _record(
 def _conditions(traces: TraceSet) -> Conditions:
     heads = [trace.header for trace in traces]
     return Conditions(
-        sampler=_only({head.sampler for head in heads}),
+        sampler=_only({None if head.sampler is None else head.sampler.name for head in heads}),
         guidance_scale=_only({head.guidance_scale for head in heads}),
-        dtype=_only({head.dtype for head in heads}),
     )
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,24 +15,8 @@ from easyteacache.bench.trial import Uncached
 from easyteacache.reference import MovingDigitsPipeline
 from easyteacache.reference.architectures import FLUX, build_transformer
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 CASE = Case(1, 16, 16, 8)
 TARGETS = (1.5, 2.0)
-
-
-@pytest.fixture(scope="session")
-def load_tool() -> Callable[[str], ModuleType]:
-    """``load_tool("bench/oracle.py")``: a program of the tools folder as a module."""
-
-    def load(path: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(Path(path).stem, TOOLS / path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture(autouse=True, scope="session")

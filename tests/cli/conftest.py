@@ -17,6 +17,11 @@ from easyteacache.cli.hub import main as hub
 from easyteacache.cli.main import main as program
 from easyteacache.records.calibration import Calibration, save
 
+from ..smooth_runs import _make_set
+from ..smooth_traces import make_trace
+
+__all__ = ["_make_set", "make_trace"]
+
 KEY = "tiny/video"
 
 Program = Callable[..., Result]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from easyteacache.solver.replay.segment_objective import typical
 from easyteacache.solver.search.planner import Plan
 
 RUNS, STEPS = 8, 8
+Shared = Callable[[str, Callable[[Path], None]], Path]
 SMALL = ("--size", "16x16", "--frames", "1", "--steps", STEPS, "--num-prompts", RUNS)
 
 
@@ -47,11 +49,25 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recorded") / "traces"
-    result = invoke("record", "reference", "--out", folder, *SMALL)
-    assert result.exit_code == 0, result.output
-    return folder
+def traces(shared: Shared) -> Path:
+    def record(folder: Path) -> None:
+        result = invoke("record", "reference", "--out", folder / "traces", *SMALL)
+        assert result.exit_code == 0, result.output
+
+    return shared("measured-traces", record) / "traces"
+
+
+@pytest.fixture
+def measured(shared: Shared, traces: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The record that ``solved(traces, …)`` writes and what it keeps of its samples; each test has its own copy."""
+
+    def solve(folder: Path) -> None:
+        result = solved(traces, folder / "c.json")
+        assert result.exit_code == 0, result.output
+
+    for file in shared("measured-record", solve).glob("c.json*"):
+        shutil.copy(file, tmp_path)
+    return tmp_path / "c.json", tmp_path / "c.json.measured.json"
 
 
 @pytest.fixture
@@ -80,10 +96,8 @@ def solved(traces: Path, out: Path, *more: object) -> Result:
     return invoke("solve", traces, "--out", out, "--measure", "reference", "--measure-runs", 2, *more)
 
 
-def test_a_measured_record_has_fitted_points_and_passes_validation(traces: Path, tmp_path: Path) -> None:
-    out = tmp_path / "c.json"
-    result = solved(traces, out)
-    assert result.exit_code == 0, result.output
+def test_a_measured_record_has_fitted_points_and_passes_validation(traces: Path, measured: tuple[Path, Path]) -> None:
+    out, _ = measured
     [bucket] = calibration.load(out).buckets
     fitted = [point for point in bucket.operating_points if point.weights is not None]
     assert fitted
@@ -105,16 +119,14 @@ def test_what_was_measured_is_kept_and_not_measured_again(traces: Path, tmp_path
     assert (out.read_bytes(), kept.read_bytes()) == before
 
 
-def test_a_search_that_was_stopped_goes_on(traces: Path, tmp_path: Path, calls: list[Any]) -> None:
-    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
-    assert solved(traces, out).exit_code == 0
-    whole, errors = len(calls), json.loads(kept.read_text())
-    record = out.read_bytes()
+def test_a_search_that_was_stopped_goes_on(traces: Path, measured: tuple[Path, Path], calls: list[Any]) -> None:
+    out, kept = measured
+    errors, record = json.loads(kept.read_text()), out.read_bytes()
     out.unlink()
     kept.write_text(json.dumps(dict(list(errors.items())[:-3])))
-    calls.clear()
     assert solved(traces, out).exit_code == 0
-    assert len(calls) < whole
+    # The runs in full, together, and once for every plan that is lacking.
+    assert len(calls) == 1 + 3
     assert json.loads(kept.read_text()) == errors
     assert out.read_bytes() == record
 
@@ -141,9 +153,8 @@ def test_an_interrupted_search_says_where_its_results_are(
     assert not out.exists()
 
 
-def test_the_model_is_loaded_as_asked_and_its_results_kept_apart(traces: Path, tmp_path: Path) -> None:
-    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
-    assert solved(traces, out).exit_code == 0
+def test_the_model_is_loaded_as_asked_and_its_results_kept_apart(traces: Path, measured: tuple[Path, Path]) -> None:
+    out, kept = measured
     plain = set(json.loads(kept.read_text()))
     assert solved(traces, out, "--dtype", "bfloat16", "--device", "cpu").exit_code == 0
     both = json.loads(kept.read_text())
@@ -351,9 +362,8 @@ def test_of_more_batches_only_those_are_sampled_that_are_not_known(pipe: Any, ru
 
 
 @pytest.mark.parametrize("part", ["errors", "weights"])
-def test_kept_results_of_other_runs_or_steps_are_refused(traces: Path, tmp_path: Path, part: str) -> None:
-    out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
-    assert solved(traces, out).exit_code == 0
+def test_kept_results_of_other_runs_or_steps_are_refused(traces: Path, measured: tuple[Path, Path], part: str) -> None:
+    out, kept = measured
     known = json.loads(kept.read_text())
     next(iter(known.values()))[part].pop()
     kept.write_text(json.dumps(known))

@@ -149,16 +149,38 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     (tmp_path / "a.npy").write_bytes(header(shape))
-    refused(tmp_path / "a.npy", "at most 1073741824 values")
+    refused(tmp_path / "a.npy", r"cannot be read as a \.npy file.*damaged, cut short")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", header(shape))
-    refused(tmp_path / "a.npz", "at most 1073741824 values")
+    refused(tmp_path / "a.npz", r"cannot be read as a \.npz file.*damaged, cut short")
+
+
+def test_a_member_that_unfolds_to_too_much_is_refused_before_it_is_unfolded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "MAX_BYTES", 1000)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1000))
+    refused(tmp_path / "a.npz", "x.npy unfolds to 8128 bytes; at most 1000")
+
+
+def test_more_values_than_are_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "MAX_ITEMS", 100)
+    np.save(tmp_path / "a.npy", np.zeros((11, 10)))
+    np.savez(tmp_path / "a.npz", x=np.zeros((11, 10)))
+    for name in ("a.npy", "a.npz"):
+        refused(tmp_path / name, r"an array of shape \(11, 10\); at most 100 values")
+
+
+def test_an_archive_that_calls_itself_one_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    refused(tmp_path / "a.npy", r"cannot be read as a \.npy file")
 
 
 def test_a_member_that_holds_less_than_it_promises_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", header((1000,)) + b"\0" * 40)
-    refused(tmp_path / "a.npz", "promises 4000 bytes and holds 40")
+    refused(tmp_path / "a.npz", "expected 4000 bytes got 40")
 
 
 def test_a_compressed_tensor_file_is_refused(tmp_path: Path) -> None:
@@ -175,6 +197,21 @@ def test_a_small_file_with_a_tensor_spread_out_by_strides_is_refused(
     monkeypatch.setattr(arrays, "MAX_ITEMS", 100)
     torch.save(torch.zeros(1).expand(101), tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "at most 100 values")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4", ".npy", ".npz", ".pt", ".safetensors", ".gif"])
+def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "frames").mkdir()
+    for path in (tmp_path / f"pipe{suffix}", tmp_path / "frames" / f"pipe{suffix}"):
+        os.mkfifo(path)
+    refused(tmp_path / f"pipe{suffix}", "no regular file")
+    with pytest.raises(UnreadableFrames, match="no regular file"):
+        compare(tmp_path / "frames", tmp_path / "frames")
+
+
+def test_a_device_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "zeros.npy").symlink_to("/dev/zero")
+    refused(tmp_path / "zeros.npy", "no regular file")
 
 
 def test_kinds_that_are_not_read_say_what_is(tmp_path: Path) -> None:

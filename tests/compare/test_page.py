@@ -38,6 +38,7 @@ def write_everything(folder: Path) -> None:
         np.save(folder / f"{name}.npy", np.stack(frames) / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 def test_its_commands_work(tmp_path: Path) -> None:
     write_everything(tmp_path)

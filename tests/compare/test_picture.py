@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from easyteacache.compare import Comparison, compare, picture
+from easyteacache.compare import Comparison, compare, picture, plot_style
 from easyteacache.compare.opening import ArrayOptions
 from easyteacache.errors import UnreadableFrames
 
@@ -39,7 +39,7 @@ def test_the_difference_is_amplified_until_white(tmp_path: Path) -> None:
 def test_every_kind_of_result_can_be_drawn(tmp_path: Path, amounts: list[int], channels: int) -> None:
     picture.save(compared(tmp_path, amounts, channels=channels), tmp_path / "out.png", ArrayOptions())
     image = np.asarray(Image.open(tmp_path / "out.png").convert("L"))
-    assert image.shape[1] == int(picture.WIDTH * picture.DOTS_PER_INCH)
+    assert image.shape[1] == int(picture.WIDTH * plot_style.DOTS_PER_INCH)
     assert (image < 250).mean() > 0.1
 
 

@@ -39,7 +39,7 @@ def test_videos_need_not_be_square(size: tuple[int, int], make_samples: MakeSamp
     assert min(png.size) > 100
 
 
-@pytest.mark.parametrize(("change", "factor"), [(0.04, 20), (0.3, 2), (1.5, 1), (0.0, 1000)])
+@pytest.mark.parametrize(("change", "factor"), [(0.04, 20), (0.3, 2), (1.5, 1), (0.0, 1)])
 def test_differences_are_amplified_as_far_as_none_is_clipped(
     change: float, factor: int, make_samples: MakeSamples
 ) -> None:

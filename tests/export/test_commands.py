@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -17,6 +14,8 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.records import calibration
 from easyteacache.records.calibration import Calibration
 
+from ..smooth_runs import build_set
+
 Run = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,15 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of eight runs of ``test/smooth`` at 20 steps, made as the solver's tests make theirs."""
-    spec = importlib.util.spec_from_file_location("solver_runs", ROOT / "tests/solver/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while it is being made.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
     path = tmp_path_factory.mktemp("traces") / "runs.safetensors"
-    module.build_set(8).save(path)
+    build_set(8).save(path)
     return path
 
 

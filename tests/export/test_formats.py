@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from easyteacache.errors import ExportRefused
-from easyteacache.export import ENGINES, export
+from easyteacache.export import ENGINES, export, read
 from easyteacache.original import cache_json
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -35,7 +35,7 @@ def keywords(text: str, name: str) -> dict[str, Any]:
 
 def test_diffusers_makes_the_magcache_config_and_interpolates_it(bundled: Registry) -> None:
     hooks = pytest.importorskip("diffusers.hooks.mag_cache")
-    exported = export(bundled, "flux.1/dev/magcache", "diffusers", Setting(num_steps=50))
+    exported = export(bundled, "flux.1/dev/magcache", "diffusers", *request_and_run(num_steps=50))
     scope: dict[str, Any] = {}
     exec(exported.text, scope)
     config = scope["config"]
@@ -55,7 +55,7 @@ def test_this_projects_interpolation_is_that_of_diffusers(bundled: Registry) -> 
     hooks = pytest.importorskip("diffusers.hooks.mag_cache")
     own = bundled["wan2.1/t2v-14b/magcache"].buckets[0].magnitude_ratios[0].ratios
     for steps in (1, 2, 7, 25, 49, 50, 51, 100):
-        exported = export(bundled, "wan2.1/t2v-14b/magcache", "json", Setting(num_steps=steps))
+        exported = export(bundled, "wan2.1/t2v-14b/magcache", "json", *request_and_run(num_steps=steps))
         written = json.loads(exported.text)["magnitude_ratios"]["cond"]
         assert written == hooks.nearest_interp(torch.tensor(own, dtype=torch.float64), steps).tolist()
 
@@ -66,7 +66,10 @@ def test_diffusers_first_block_cache_takes_a_threshold_without_a_polynomial(
     hooks = pytest.importorskip("diffusers.hooks.first_block_cache")
     bucket = {"coefficients": [1.0, 0.0], "domain": None}
     exported = export(
-        make_registry(record("any/model", signal="first_block_residual", bucket=bucket)), "any/model", "diffusers"
+        make_registry(record("any/model", signal="first_block_residual", bucket=bucket)),
+        "any/model",
+        "diffusers",
+        allow={"signal", "window"},
     )
     scope: dict[str, Any] = {}
     exec(exported.text, scope)
@@ -105,11 +108,13 @@ def test_vllm_omni_gets_exactly_five_coefficients_and_an_exact_polynomial(make_r
 
 def test_vllm_omni_takes_magcache_under_its_own_keys(bundled: Registry) -> None:
     content = json.loads(export(bundled, "flux.1/dev/magcache", "vllm-omni").text)
-    assert set(content) == {"_easyteacache", "mag_threshold", "mag_max_skip_steps", "mag_retention_ratio", "mag_ratios"}
+    keys = {"mag_threshold", "mag_max_skip_steps", "mag_retention_ratio", "mag_ratios", "num_inference_steps"}
+    assert set(content) == {"_easyteacache", *keys}
+    assert content["num_inference_steps"] == len(content["mag_ratios"]) == 28
 
 
 def test_sglang_gets_the_window_and_the_signal_of_wan(bundled: Registry) -> None:
-    """``get_skip_boundaries`` of configs/sample/teacache.py at 18ae0170c852: a negative end counts from the step count."""
+    """``get_skip_step_range`` of configs/sample/teacache.py in release 0.5.23: a negative end counts from the step count."""
     retention = keywords(export(bundled, "wan2.1/t2v-14b", "sglang").text, "TeaCacheParams")
     assert retention["coefficients"] == WAN_RETENTION
     assert (retention["use_ret_steps"], retention["start_skipping"], retention["end_skipping"]) == (True, 5, 1.0)
@@ -127,25 +132,38 @@ def test_two_experts_go_into_one_file(make_registry: Make, record: Record) -> No
         )
     )
     for key in (f"wan2.2/t2v-a14b/{name}" for name in names):
-        experts = keywords(export(registry, key, "sglang").text, "TeaCacheParams")["expert_coefficients"]
-        assert experts == {"high": [0.4, 0.01], "low": [1.4, 0.01]}
-        section = yaml.safe_load(export(registry, key, "tensorrt-llm").text)["cache"]
+        section = yaml.safe_load(export(registry, key, "tensorrt-llm").text)["cache_config"]
         assert (section["coefficients"], section["coefficients_2"]) == ([0.4, 0.01], [1.4, 0.01])
 
 
 def test_one_expert_alone_is_refused(make_registry: Make, record: Record) -> None:
     registry = make_registry(record("wan2.2/t2v-a14b/high-noise", signal="timestep_embedding"))
-    for engine in ("sglang", "tensorrt-llm"):
-        with pytest.raises(ExportRefused, match="one of two experts"):
-            export(registry, "wan2.2/t2v-a14b/high-noise", engine)
+    with pytest.raises(ExportRefused, match="one of two experts"):
+        export(registry, "wan2.2/t2v-a14b/high-noise", "tensorrt-llm")
+
+
+def test_an_engine_with_one_set_for_both_experts_gets_none(make_registry: Make, record: Record) -> None:
+    """``TeaCacheParams`` of SGLang 0.5.23 has no field for an expert's own numbers."""
+    registry = make_registry(record("wan2.2/t2v-a14b/high-noise", signal="timestep_embedding"))
+    with pytest.raises(ExportRefused, match=r"\[model\]"):
+        export(registry, "wan2.2/t2v-a14b/high-noise", "sglang")
 
 
 def test_tensorrt_llm_gets_only_the_fields_of_its_strict_model(bundled: Registry) -> None:
-    """``TeaCacheConfig`` of tensorrt_llm/visual_gen/args.py at bdc184220153 forbids every other key."""
+    """``VisualGenArgs`` and ``TeaCacheConfig`` of tensorrt_llm/visual_gen/args.py at 01dc259f130c forbid every other key."""
     document = yaml.safe_load(export(bundled, "wan2.1/t2v-14b", "tensorrt-llm", allow={"abs"}).text)
-    assert set(document["cache"]) == {"cache_backend", "teacache_thresh", "use_ret_steps", "coefficients"}
-    assert document["cache"]["coefficients"] == WAN_RETENTION
-    assert document["cache"]["use_ret_steps"] is True
+    assert set(document) == {"cache_config"}
+    section = document["cache_config"]
+    assert set(section) == {"cache_backend", "teacache_thresh", "use_ret_steps", "coefficients"}
+    assert section["coefficients"] == WAN_RETENTION
+    assert section["use_ret_steps"] is True
+
+
+@pytest.mark.parametrize("name", ["cache_config", "cache"])
+def test_tensorrt_llms_section_is_read_under_its_name_and_under_the_one_written_before(name: str) -> None:
+    text = f"{name}:\n  cache_backend: teacache\n  teacache_thresh: 0.2\n  coefficients: [1.5, 0.25]\n"
+    (draft,) = read(text, "tensorrt-llm", file="f.yaml", model_key="flux.1/own", title=None, modality="image")
+    assert draft.record.buckets[0].coefficients == (1.5, 0.25)
 
 
 def test_lightx2v_gets_both_sets_in_its_order_whichever_is_asked_for(bundled: Registry) -> None:
@@ -179,28 +197,29 @@ def test_lightx2v_gets_one_list_of_ratios_a_branch(bundled: Registry) -> None:
     ],
 )
 def test_comfyui_gets_an_entry_under_its_own_name(key: str, name: str, bundled: Registry) -> None:
-    tree = ast.parse(export(bundled, key, "comfyui-teacache", Setting(num_steps=50)).text)
+    tree = ast.parse(export(bundled, key, "comfyui-teacache", *request_and_run(num_steps=50), allow={"window"}).text)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}  # type: ignore[attr-defined]
     assert values["SUPPORTED_MODELS_COEFFICIENTS"] == {name: list(bundled[key].buckets[0].coefficients or ())}
     assert values["TEACACHE_NODE"]["model_type"] == name
 
 
 def test_xdit_gets_the_buffer_that_its_name_selects(bundled: Registry) -> None:
-    tree = ast.parse(export(bundled, "flux.1/dev", "xdit", Setting(num_steps=28)).text)
+    tree = ast.parse(export(bundled, "flux.1/dev", "xdit", *request_and_run(num_steps=28)).text)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}  # type: ignore[attr-defined]
     assert values["flux_coef"] == FLUX
     assert values["TEACACHED_BLOCKS"] == {"name": "flux", "rel_l1_thresh": 0.25, "num_steps": 28}
 
 
 def test_nunchaku_gets_only_what_it_takes(bundled: Registry) -> None:
-    text = export(bundled, "flux.1/kontext-dev", "nunchaku", Setting(num_steps=28), allow={"window"}).text
+    """``skip_steps`` above 0 makes it add None: nunchaku/caching/teacache.py at 3a3cc3d0649a, lines 225 to 240."""
+    text = export(bundled, "flux.1/kontext-dev", "nunchaku", *request_and_run(num_steps=28), allow={"window"}).text
     (node,) = ast.parse(text).body
     arguments = ast.literal_eval(node.value)  # type: ignore[attr-defined]
     assert arguments == {
         "model_name": "flux-kontext",
         "num_steps": 28,
         "rel_l1_thresh": 0.22,
-        "skip_steps": 6,
+        "skip_steps": 0,
         "enabled": True,
     }
 
@@ -250,5 +269,5 @@ def _suitable(engine: str) -> tuple[str, dict[str, Any]]:
 def test_small_numbers_survive_yaml_1_1(make_registry: Make, record: Record) -> None:
     bucket = {"coefficients": [1e-05, 2e22, 0.5], "domain": None}
     registry = make_registry(record("wan2.1/t2v-14b", signal="timestep_embedding", bucket=bucket))
-    section = yaml.safe_load(export(registry, "wan2.1/t2v-14b", "tensorrt-llm").text)["cache"]
+    section = yaml.safe_load(export(registry, "wan2.1/t2v-14b", "tensorrt-llm").text)["cache_config"]
     assert section["coefficients"] == [1e-05, 2e22, 0.5]

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-# The client reads these when it is first imported, the command line imports it late.
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="easyteacache-tests-")
-os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 from click.testing import CliRunner, Result
@@ -141,9 +134,9 @@ def pull(run_hub: Program, hub_process: HubProcess, repository: str, monkeypatch
 
 
 @pytest.fixture(scope="session")
-def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
+def solved(shared: Callable[[str, Callable[[Path], None]], Path]) -> Solved:
     """A validated calibration with its traces."""
-    return solve_small(tmp_path_factory.mktemp("solved"))
+    return Solved.in_folder(shared("validated", solve_small))
 
 
 @pytest.fixture

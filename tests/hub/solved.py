@@ -1,4 +1,4 @@
-"""A small solved and validated calibration with its traces, made once a session."""
+"""A small solved and validated calibration with its traces, made once for all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from easyteacache.records.calibration import Calibration, save
+from easyteacache.records.calibration import Calibration, load, save
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 
 KEY = "test/smooth"
@@ -55,6 +55,11 @@ class Solved:
     record: Calibration
     path: Path
     traces: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Solved:
+        """What ``solve_small`` wrote there."""
+        return cls(load(folder / "record.json"), folder / "record.json", folder / "traces")
 
     def changed(self, **changes: Any) -> Calibration:
         """The record with top-level fields replaced; not saved."""

@@ -33,6 +33,9 @@ from .fault_proxy import FaultProxy
 from .hub_process import TOKENS, HubProcess
 from .solved import KEY, Solved
 
+# Writers are killed.
+pytestmark = pytest.mark.slow
+
 LONG = bool(os.environ.get("EASYTEACACHE_LONG"))
 KILLS = 200 if LONG else 12
 NETWORK_KILLS = 60 if LONG else 8
@@ -264,7 +267,7 @@ def test_two_locks_at_once_list_what_both_added(tmp_path: Path) -> None:
 SAVE = """
 import sys
 from pathlib import Path
-from easyteacache import calibration
+from easyteacache.records import calibration
 side, place, path, count = sys.argv[1:]
 sys.path.insert(0, place)
 import killed
@@ -304,8 +307,8 @@ def test_two_retirements_at_once_are_both_in_the_index(tmp_path: Path, solved: S
 MERGE = """
 import sys
 from pathlib import Path
-from easyteacache.hub.discussions import Discussions
-from easyteacache.hub.git_repository import GitRepository
+from easyteacache.hub.server.pull_requests import Discussions
+from easyteacache.hub.server.git import GitRepository
 side, _, folder, count = sys.argv[1:]
 git = GitRepository(Path(folder))
 requests = Discussions(git, "team/x")

@@ -17,6 +17,9 @@ from .conftest import build_folder, build_record
 from .hub_process import TOKENS, HubProcess
 from .solved import Solved
 
+# Every command of two pages, in processes of their own.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HUB, CONTRIBUTING = ROOT / "docs" / "hub.md", ROOT / "docs" / "contributing-a-calibration.md"
 

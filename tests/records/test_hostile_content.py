@@ -147,7 +147,7 @@ def test_keys_that_become_equal_in_json_are_refused():
 
 
 def test_a_file_of_more_values_than_any_record_holds_is_refused_before_it_is_judged():
-    content = json.loads(VALID[0].read_bytes()) | {"notes": [1] * 250_000}
+    content = json.loads(VALID[0].read_bytes()) | {"notes": [1] * 350_000}
     with pytest.raises(InvalidCalibration) as refused:
         Calibration.from_json(json.dumps(content))
     assert refused.value.rule == "record.size"

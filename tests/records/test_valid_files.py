@@ -55,7 +55,64 @@ def test_the_corpus_covers_every_published_order_and_every_status():
     orders = {len(b.coefficients) - 1 for record in records for b in record.buckets if b.coefficients}
     assert orders >= {0, 1, 2, 4, 5, 6}
     assert {record.status for record in records} == {"draft", "validated", "published", "deprecated", "yanked"}
-    assert {record.method for record in records} == {"teacache", "magcache"}
+    assert {record.method for record in records} == {"teacache", "magcache", "plan", "preset"}
+    evidence = [one for r in records for b in r.buckets for p in b.operating_points for one in p.evidence]
+    assert {one.kind for one in evidence} == {"published", "reported", "submitted", "verified"}
+    assert {one.how for one in evidence} == {"replayed", "measured", "reported"}
+
+
+def test_a_file_may_name_its_schema_for_editors(path, tmp_path):
+    text = path.read_text(encoding="utf-8")
+    named = text.replace("{\n", '{\n  "$schema": "https://easyteacache.github.io/schemas/calibration-3.json",\n', 1)
+    assert check_record(named) == []
+    assert Calibration.from_json(named) == load(path)
+    (tmp_path / "named.json").write_text(named, encoding="utf-8")
+    save(load(tmp_path / "named.json"), tmp_path / "named.json")
+    assert (tmp_path / "named.json").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("found", [3, None, ["x"], "x" * 301])
+def test_the_name_of_a_schema_is_a_short_text(found):
+    content = {"$schema": found, **json.loads(FILES[0].read_bytes())}
+    with pytest.raises(InvalidCalibration, match=r"\$schema") as refused:
+        Calibration.from_mapping(content)
+    assert refused.value.rule == "record.schema"
+    (finding,) = check_record(content)
+    assert (finding.rule, finding.pointer) == ("record.schema", "/$schema")
+
+
+def test_older_versions_have_no_place_for_the_name_of_a_schema():
+    content = json.loads((FILES[0].parent.with_name("valid-v2") / "order-6.json").read_bytes()) | {"$schema": "x"}
+    with pytest.raises(InvalidCalibration, match=r"\$schema"):
+        Calibration.from_mapping(content)
+
+
+def test_a_plan_is_read_like_a_threshold():
+    points = load(FILES[0].with_name("plans.json")).buckets[0].operating_points
+    assert [point.schedule for point in points] == [(0, 1, 2, 3, 4), (0, 2, 3), (0, 2), (0, 2)]
+    assert [point.forecaster for point in points] == ["hold", "fitted", "linear", "quadratic"]
+    assert [point.applied_to for point in points] == ["residual", "feature", "output", "residual"]
+    assert [point.coordinate for point in points] == ["step", "step", "sigma", "sigma"]
+    assert [point.weights is not None for point in points] == [False, True, False, True]
+    assert [point.strongest for point in points] == ["published", "reported", "verified", None]
+    assert [point.speedup for point in points] == [1.0, 1.6, 2.5, None]
+    # What was verified goes before what was submitted; another metric is no error.
+    assert [None if point.error is None else point.error.mean for point in points] == [None, None, 0.045, None]
+    assert (points[2].error.p50, points[2].error.worst, points[2].error.runs) == (0.04, 0.12, 16)
+
+
+def test_a_record_of_too_many_weights_is_refused():
+    content = json.loads(FILES[0].with_name("plans.json").read_bytes())
+    bucket = content["buckets"][0]
+    bucket["num_steps"] = 2000
+    del bucket["sampler"]
+    rows = [[1.0], *[[0.5] * min(step, 60) for step in range(1, 2000)]]
+    plan = {"computed": list(range(1000)), "applied_to": "output", "corrected": True, "rows": rows}
+    bucket["operating_points"] = [{"plan": plan}]
+    Calibration.from_mapping(content)
+    bucket["operating_points"] = [{"plan": plan}, {"plan": plan}]
+    with pytest.raises(InvalidCalibration, match=r"\d+ weights of plans; a record holds at most 200000"):
+        Calibration.from_mapping(content)
 
 
 def test_a_record_cannot_be_changed():

@@ -30,6 +30,7 @@ def test_classifier_averages_over_frames() -> None:
     torch.testing.assert_close(classifier(videos), single.mean(0), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_classifier_training_learns_and_repeats() -> None:
     steps: list[int] = []
     first = train_classifier(steps=60, progress=lambda items: (steps.append(i) or i for i in items))

@@ -37,6 +37,7 @@ def checkpoint_path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "wan.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["wan", "flux"])
 def test_interrupted_run_resumes_bit_for_bit(architecture, checkpoint_path: Path) -> None:
     tool, settings = load_tool(), dataclasses.replace(SMALL, architecture=architecture)
@@ -51,12 +52,14 @@ def test_interrupted_run_resumes_bit_for_bit(architecture, checkpoint_path: Path
     assert not same_weights(rest.ema, first.ema)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_settings_is_refused() -> None:
     state = Training(SMALL).state_dict()
     with pytest.raises(ReferenceModelError, match="written with"):
         Training(dataclasses.replace(SMALL, seed=1)).load_state_dict(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["wan", "flux"])
 def test_a_few_steps_lower_the_loss(architecture) -> None:
     settings = TrainingSettings(architecture=architecture, steps=24, tokens_per_step=256, warm_up_steps=5)
@@ -95,6 +98,7 @@ def test_shapes_cover_what_the_model_is_for() -> None:
     assert {draw_shape(generator, max_frames=1)[0] for _ in range(50)} == {1}
 
 
+@pytest.mark.slow
 def test_command_trains_resumes_and_exports(checkpoint_path: Path, tmp_path: Path, monkeypatch) -> None:
     tool = load_tool()
     monkeypatch.setattr(tool.evaluation, "PICTURE_SHAPES", ((1, 16, 16),))
@@ -129,6 +133,7 @@ def test_command_without_checkpoint_says_what_is_missing() -> None:
     assert "--checkpoint FILE is needed" in result.output
 
 
+@pytest.mark.slow
 def test_command_evaluates_the_packaged_model_at_chosen_shapes(monkeypatch) -> None:
     tool = load_tool()
     monkeypatch.setattr(tool.evaluation, "held_out_loss", functools.partial(tool.evaluation.held_out_loss, batches=1))

@@ -180,16 +180,6 @@ def test_an_alias_leads_to_the_same_record_as_its_key(layered: Path) -> None:
     )
 
 
-def test_a_layer_may_be_put_before_all_others(
-    layered: Path, tmp_path: Path, make_record: Make, file_record: Make
-) -> None:
-    file_record(tmp_path / "mine", make_record(key="wan2.1/t2v-14b", revision=7))
-    before = Registry.default()
-    after = before.with_layer(Layer("mine", tmp_path / "mine"))
-    assert after.find("wan2.1/t2v-14b").layer == "mine"
-    assert before.find("wan2.1/t2v-14b").layer != "mine"
-
-
 def test_entries_list_what_a_lookup_reaches_and_read_no_record(registry: Registry, registry_folder: Path) -> None:
     for path in registry_folder.rglob("*.json"):
         if path.name != index.FILE_NAME:

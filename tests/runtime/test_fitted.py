@@ -12,7 +12,7 @@ import torch
 from easyteacache import TeaCache
 from easyteacache.errors import InvalidCalibration
 from easyteacache.runtime.branch_state import BranchState
-from easyteacache.runtime.predictors import Fitted, UnknownForecaster, forecaster
+from easyteacache.runtime.predictors import PlannedRows, UnknownPredictor, predictor
 
 SCHEDULE = (0, 1, 4, 6)
 # A row per step: the last outputs computed up to and including it, oldest first.
@@ -26,7 +26,7 @@ ROWS = (
     (-0.25, 0.5, 0.75),
     (0.125, -1.125, 2.0),
 )
-FITTED = Fitted(ROWS, SCHEDULE)
+FITTED = PlannedRows(ROWS, SCHEDULE)
 
 
 def state_of(make_policy: Any, **changes: Any) -> BranchState:
@@ -82,7 +82,7 @@ def test_a_reused_step_has_its_own_row(anchors: list[float], at: float, weights:
 
 def test_a_row_shorter_than_the_history_counts_for_the_last_anchors() -> None:
     rows = (*ROWS[:5], (-2.0, 3.0), *ROWS[6:])
-    assert Fitted(rows, SCHEDULE).weights([0.0, 1.0, 4.0], 5.0) == (0.0, -2.0, 3.0)
+    assert PlannedRows(rows, SCHEDULE).weights([0.0, 1.0, 4.0], 5.0) == (0.0, -2.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -122,17 +122,17 @@ def test_a_row_that_changes_nothing_hands_on_the_output_itself(make_policy: Any)
 
 def test_the_history_is_the_longest_row() -> None:
     assert FITTED.history == 3
-    assert Fitted(((1.0,), (1.0,)), (0,)).history == 1
+    assert PlannedRows(((1.0,), (1.0,)), (0,)).history == 1
 
 
 def test_weights_come_with_a_record_and_not_by_name() -> None:
-    with pytest.raises(UnknownForecaster, match="comes with the operating point of a record") as caught:
-        forecaster("fitted")
+    with pytest.raises(UnknownPredictor, match="comes with the operating point of a record") as caught:
+        predictor("fitted")
     assert caught.value.name == "fitted"
-    with pytest.raises(UnknownForecaster, match="comes with the operating point"):
+    with pytest.raises(UnknownPredictor, match="comes with the operating point"):
         TeaCache.from_registry("reference/moving-digits", forecaster="fitted")
-    with pytest.raises(UnknownForecaster) as other:
-        forecaster("magic")
+    with pytest.raises(UnknownPredictor) as other:
+        predictor("magic")
     assert "comes with" not in str(other.value)
 
 
@@ -263,7 +263,7 @@ def test_a_copy_of_a_cache_has_the_weights(make_cache: Any) -> None:
     cache = make_cache(schedule=SCHEDULE, weights=ROWS, forecaster="fitted", applied_to="output")
     for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert other.policy == cache.policy
-        assert isinstance(other.branch_state("b", 0).forecaster, Fitted)
+        assert isinstance(other.session.branch("b", 0).predictor, PlannedRows)
 
 
 # The three verbs ----------------------------------------------------------------------------------------------------------

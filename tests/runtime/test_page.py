@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from easyteacache import TeaCache, errors
 from easyteacache.policy.policy import RetiredCalibration
 from easyteacache.runtime import predictors
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "runtime.md").read_text("utf-8")
 
 
 def test_its_code_runs_and_reuses(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = next(code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "store_truth" in code)
     names: dict[str, object] = {}
     exec(compile(code, "docs/runtime.md", "exec"), names)
     cache = names["cache"]
@@ -24,7 +27,7 @@ def test_its_code_runs_and_reuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "of 50 steps" in capsys.readouterr().out
 
 
-def test_its_errors_and_forecasters_exist() -> None:
+def test_its_errors_exist() -> None:
     named = set(re.findall(r"`([A-Z][A-Za-z]+)`[,;| ]", PAGE.split("## What is refused")[1])) - {"ValueError"}
     assert named == {
         "UnknownModelKey",
@@ -38,5 +41,19 @@ def test_its_errors_and_forecasters_exist() -> None:
     }
     for name in named:
         assert issubclass(getattr(errors, name, RetiredCalibration), errors.EasyTeaCacheError)
-    for name in set(predictors.names()) - {"mean", "taylor-2", "taylor-3"}:
-        assert f"`{name}`" in PAGE
+
+
+def test_its_table_lists_every_registered_predictor() -> None:
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "docs" / "predictors_table.py"), "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_its_own_predictor_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easyteacache.runtime.predictors.registry._families", list(predictors.families()))
+    code = next(code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "register_predictor" in code)
+    exec(compile(code, "docs/runtime.md", "exec"), {"__name__": "__main__"})
+    assert predictors.predictor("cautious").weights([4.0], 5.0) == (0.9,)

@@ -34,7 +34,7 @@ def test_the_summary_names_record_gate_and_every_note(make_policy: Callable[...,
     policy = make_policy(notes=("First.", "Second."), schedule=(0, 3), status="draft")
     text = describe(policy, {"cond": run_of("crr" * 40)}, 3.0)
     assert text.splitlines()[0] == "toy revision 1 (draft, layer given)"
-    assert "a schedule of 2 computed steps, forecaster hold" in text
+    assert "a schedule of 2 computed steps, predictor hold" in text
     assert "cond: 40 computed, 80 reused of 120 steps (3.00x)" in text
     assert text.endswith("note: First.\nnote: Second.")
     assert max(map(len, text.splitlines())) <= 80

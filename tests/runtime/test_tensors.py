@@ -208,7 +208,7 @@ def test_a_distance_that_is_known_without_the_signal_is_taken_where_the_curve_ho
 def test_a_forecast_along_another_axis_needs_it(make_cache: Make, axis: str) -> None:
     cache = make_cache(schedule=(0, 1), coordinate=axis, forecaster="linear")
     cache.check(0, None)
-    with pytest.raises(InvalidSignal, match=f"{axis}: is None; the forecaster 'linear' extrapolates along it: pass"):
+    with pytest.raises(InvalidSignal, match=f"{axis}: is None; the predictor 'linear' extrapolates along it: pass"):
         cache.store_truth(0, None, LATENT, LATENT)
     for step, place in enumerate([10.0, 8.0, 2.0]):
         skip = cache.check(step, None, sigma=place if axis == "sigma" else None)

@@ -16,7 +16,7 @@ import click
 import torch
 
 from easyteacache.cli import text
-from easyteacache.runtime.predictors import forecaster
+from easyteacache.runtime.predictors import predictor
 from easyteacache.runtime.weighted_sum import weighted_sum
 
 FORECASTERS = ("hold", "linear", "quadratic", "cubic", "foca")
@@ -59,7 +59,7 @@ def main(tokens: int, channels: int, rounds: int, as_json: bool) -> None:
 
 def measured(name: str, residuals: list[torch.Tensor], rounds: int) -> dict[str, object]:
     """Errors and times of one forecaster."""
-    chosen = forecaster(name)
+    chosen = predictor(name)
     anchors = ANCHORS[-chosen.history :]
     weights = chosen.weights(anchors, AT)
     terms = [(w, r) for w, r in zip(weights, residuals[-len(anchors) :], strict=True) if w]

@@ -96,7 +96,7 @@ def contents(count: int) -> dict[str, bytes]:
         record = Calibration.from_mapping(content)
         entry = index.entry_of(record, record.to_json().encode())
         files[entry.path], entries[record.model_key] = record.to_json().encode(), entry
-    listed = index.Index(index_version=1, records=dict(sorted(entries.items())))
+    listed = index.Index(index_version=2, records=dict(sorted(entries.items())))
     return {**files, index.FILE_NAME: listed.to_json().encode()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from easyteacache.export.engine import WINDOWS, Engine, Model
+from easyteacache.export.engine import WINDOWS, CachedModels, Engine
 from easyteacache.export.table import ENGINES
 from easyteacache.files import atomic_write
 
@@ -64,7 +64,7 @@ def _section(engine: Engine) -> str:
     return "\n\n".join(parts)
 
 
-def _models(models: tuple[Model, ...]) -> str:
+def _models(models: tuple[CachedModels, ...]) -> str:
     called = any(model.name for model in models)
     rows = [("model keys", *(("called",) if called else ()), "measures", "accumulates")]
     rows.append(("---",) * len(rows[0]))
@@ -102,7 +102,7 @@ def _plan(engine: Engine) -> str:
     return {"threshold": "threshold", "schedule": "schedule", "either": "as recorded"}[engine.plan]
 
 
-def _measures(model: Model) -> str:
+def _measures(model: CachedModels) -> str:
     return ", ".join(f"`{signal}`" for signal in sorted(model.signals)) or "ratios only"
 
 

@@ -25,21 +25,24 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from easyteacache.files import atomic_write, strict_json
+from easyteacache.records.calibration import MAX_SCHEMA_FIELD, SCHEMA_FIELD
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = "schemas/released.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ADDRESS = "https://easyteacache.github.io/schemas"
 LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
 class Format:
-    """One file format: its record, its newest version, and the page whose table describes it, if any."""
+    """One file format: its record, its newest version, the page whose table describes it, whether its files may name their schema."""
 
     name: str
     version: int
     record: str
     page: str | None = None
+    names_schema: bool = False
 
     @property
     def path(self) -> str:
@@ -57,7 +60,7 @@ class Format:
     @property
     def identifier(self) -> str:
         """The schema's ``$id``."""
-        return f"urn:easyteacache:schema:{self.name}:v{self.version}"
+        return f"{ADDRESS}/{self.name}-{self.version}.json"
 
     def model(self) -> type[BaseModel]:
         """The record that the schema is generated from."""
@@ -67,9 +70,9 @@ class Format:
 
 
 FORMATS = (
-    Format("calibration", 2, "easyteacache.records.calibration:Calibration", "docs/registry-format.md"),
-    Format("index", 1, "easyteacache.registry.index:Index", "docs/registry-format.md"),
-    Format("trace", 1, "easyteacache.records.trace:TraceHeader"),
+    Format("calibration", 3, "easyteacache.records.calibration:Calibration", "docs/registry-format.md", True),
+    Format("index", 2, "easyteacache.registry.index:Index", "docs/registry-format.md"),
+    Format("trace", 2, "easyteacache.records.trace_header:TraceHeader"),
 )
 
 
@@ -103,9 +106,15 @@ class _Generator(GenerateJsonSchema):
         return content
 
 
+_SCHEMA_FIELD = {
+    "title": "Schema",
+    "description": "Address of this schema, by which an editor completes and checks the file; nothing else reads it.",
+    "type": "string",
+    "maxLength": MAX_SCHEMA_FIELD,
+}
 # One order whatever release of pydantic generates, and the meaning of a field before its details.
 _ORDER = ("$schema", "$id", "title", "description", "type", "$ref", "const", "enum", "anyOf")
-_LAST = ("default", "properties", "required", "additionalProperties", "$defs")
+_LAST = ("default", "properties", "required", "additionalProperties", "if", "then", "else", "allOf", "$defs")
 
 
 def schema_of(form: Format) -> dict[str, Any]:
@@ -113,6 +122,13 @@ def schema_of(form: Format) -> dict[str, Any]:
     content = form.model().model_json_schema(schema_generator=_Generator)
     for definition in [content, *content.get("$defs", {}).values()]:
         definition.pop("title", None)
+        # Editors show it; the record's own name of a class is no word for people.
+        definition["properties"] = {
+            name: {"title": name.replace("_", " ").capitalize(), **field}
+            for name, field in definition["properties"].items()
+        }
+    if form.names_schema:
+        content["properties"] = {SCHEMA_FIELD: _SCHEMA_FIELD, **content["properties"]}
     heading = {"$schema": DIALECT, "$id": form.identifier, "title": f"EasyTeaCache {form.name}, version {form.version}"}
     ordered: dict[str, Any] = _in_order(heading | content)
     return ordered
@@ -129,7 +145,7 @@ def _in_order(node: Any) -> Any:
             return _ORDER.index(keyword), ""
         return (100 + _LAST.index(keyword), "") if keyword in _LAST else (50, keyword)
 
-    if len(node.get("allOf", ())) == 1:
+    if len(node.get("allOf", ())) == 1 and "$ref" in node["allOf"][0]:
         # How releases before 2.9 put a description beside a reference.
         node = {**node, **node["allOf"][0]}
         del node["allOf"]

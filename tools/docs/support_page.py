@@ -12,16 +12,15 @@ from pathlib import Path
 import click
 
 from easyteacache.files import atomic_write
-from easyteacache.integrations.diffusers import Adapter
+from easyteacache.integrations.diffusers import Adapter, adapters
 from easyteacache.integrations.diffusers.model_classes import class_of
-from easyteacache.integrations.diffusers.models import registry as adapters
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import bundled
 from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "supported-models.md"
-TESTS = ROOT / "tests" / "integrations"
+TESTS = ROOT / "tests" / "integrations" / "diffusers"
 
 HEAD = """# Supported models
 

@@ -33,7 +33,14 @@ SIGNALS: dict[str, tuple[str, ...]] = {
     "modulated_input": (
         *("hunyuanvideo-t2v", *_HUNYUAN15, "flux.1-dev", "flux.1-dev-issue20-refit", "flux.1-kontext-dev"),
         *("flux.1-krea-dev", "cosmos-1.0-diffusion-7b", "ltx-video-0.9.1", "mochi-1-preview", "lumina-next-sft"),
-        *("lumina-image-2.0-v2", "open-sora-1.2", "open-sora-plan-1.1", "latte-1", "easyanimate-v5-7b-inp"),
+        *(
+            "lumina-image-2.0-v1",
+            "lumina-image-2.0-v2",
+            "open-sora-1.2",
+            "open-sora-plan-1.1",
+            "latte-1",
+            "easyanimate-v5-7b-inp",
+        ),
         *("easyanimate-v5.1-7b", "easyanimate-v5.1-12b", "ruyi-mini-7b", "omnigen2", "qwen-image-chenpipi"),
         *("qwen-image-mlx", "qwen-image-2512-mlx", *_KLEIN, "sensenova-u1-vllm-omni"),
         *("stable-audio-open-1.0-vllm-omni", "longcat-image-vllm-omni", "minimax-h3-fl2va", "minimax-h3-ref2va"),
@@ -53,7 +60,14 @@ FITTED_OUTPUTS: dict[str, tuple[str, ...]] = {
     "none": ("lumina-image-2.0-v2", "qwen-image-chenpipi"),
     "unknown": (
         *("wan2.2-ti2v-5b-lightx2v", *_HUNYUAN15, "flux.1-dev-issue20-refit", "flux.1-kontext-dev"),
-        *("cosmos-predict2.5", "lumina-image-2.0-comfy", "newbie", "hidream-i1-dev", "hidream-i1-fast"),
+        *(
+            "cosmos-predict2.5",
+            "lumina-image-2.0-v1",
+            "lumina-image-2.0-comfy",
+            "newbie",
+            "hidream-i1-dev",
+            "hidream-i1-fast",
+        ),
         *("easyanimate-v5-7b-inp", "easyanimate-v5.1-7b", "easyanimate-v5.1-12b", "ruyi-mini-7b", "omnigen2"),
         *("boogu-image-sglang-fork", "sensenova-u1-vllm-omni", "minimax-h3-ref2va", "anima-watayuki", *_CHINOKIKISS),
     ),
@@ -63,7 +77,14 @@ FITTED_OUTPUTS: dict[str, tuple[str, ...]] = {
 RESCALE_POST: dict[str, tuple[str, ...]] = {
     "none": (
         *(*_UPSTREAM, "wan2.2-ti2v-5b-lightx2v", *_HUNYUAN15, "flux.1-dev-issue20-refit", "cosmos-predict2.5"),
-        *("lumina-image-2.0-v2", "lumina-image-2.0-comfy", "newbie", "hidream-i1-dev", "hidream-i1-fast"),
+        *(
+            "lumina-image-2.0-v1",
+            "lumina-image-2.0-v2",
+            "lumina-image-2.0-comfy",
+            "newbie",
+            "hidream-i1-dev",
+            "hidream-i1-fast",
+        ),
         *("easyanimate-v5-7b-inp", "easyanimate-v5.1-7b", "easyanimate-v5.1-12b", "ruyi-mini-7b", "omnigen2"),
         *("boogu-image-sglang-fork", "qwen-image-chenpipi", "sdxl-noobai-xl-vpred-1.0", "sdxl-noobai-xl-1.1"),
         *("anima-watayuki", "ltx-2-stage1-euler-mlx", "ltx-2-stage1-res2s-mlx"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from easyteacache.records.calibration import SCHEMA_VERSION, Bucket, Calibration, OperatingPoint
+from easyteacache.records.evidence import Evidence
 from easyteacache.records.provenance import Alias, Conditions, Provenance, ReportedFit, Source
 from published import aliases, meaning, sets, shapes, traps
 
@@ -44,9 +45,10 @@ def build(fact: Fact, facts: Sequence[Fact]) -> Calibration:
         {
             "schema_version": SCHEMA_VERSION,
             "model_key": sets.registry_key(fact),
-            "revision": 1,
+            "revision": sets.REVISIONS.get(identity, 1),
             "status": "published",
             "title": sets.TITLES.get(identity, fact["display_name"]),
+            "model": _model(fact),
             "modality": "video-audio" if sets.bare_key(fact) in sets.WITH_AUDIO else fact["modality"],
             "method": "teacache",
             "signal": meaning.decided(meaning.SIGNALS, identity),
@@ -119,14 +121,18 @@ def _operating_point(printed: Fact, comfyui: Fact | None, num_steps: int | None)
         hardware, note = "", f"{note}; GPU not named"
     if comfyui and note.startswith("ComfyUI"):
         note += f"; ComfyUI window {comfyui['start_percent']:g} to {comfyui['end_percent']:g} of the run"
-    return OperatingPoint(
-        threshold=float(printed["threshold"]),
-        computed_steps=_computed_steps(note, num_steps),
+    evidence = Evidence(
+        kind="published",
+        how="reported",
         speedup=None if printed["speedup"] is None else float(printed["speedup"]),
-        evidence="reported",
         latency_seconds=None if printed["latency_s"] is None else float(printed["latency_s"]),
         hardware=hardware or None,
         note=note or None,
+    )
+    return OperatingPoint(
+        threshold=float(printed["threshold"]),
+        computed_steps=_computed_steps(note, num_steps),
+        evidence=(evidence,),
     )
 
 
@@ -159,16 +165,19 @@ def _conditions(fact: Fact) -> Conditions:
     return Conditions(
         sampler=sampler,
         guidance_scale=_GUIDANCE.get(fact["id"], fit.get("guidance")),
-        quantization=fit.get("quant"),
         note=None if "seed" not in fit else f"Fitted with seed {fit['seed']}.",
     )
+
+
+def _model(fact: Fact) -> Fact | None:
+    known = {"checkpoint": fact["hf_repo_id"], "quantization": fact.get("extra", {}).get("fit", {}).get("quant")}
+    return {name: value for name, value in known.items() if value is not None} or None
 
 
 def _provenance(fact: Fact) -> Provenance:
     upstream = "ali-vilab/TeaCache issue #2" in (fact["fitted_output"] or "")
     return Provenance(
         license=None if fact["license"] in _UNSTATED_LICENCES else fact["license"],
-        checkpoint=fact["hf_repo_id"],
         prompt_set=_UPSTREAM_PROMPTS if upstream else _PROMPTS.get(fact["id"]),
         sources=tuple(source_of(printed) for printed in fact["sources"]),
     )

@@ -50,7 +50,15 @@ READ: dict[str, tuple[str, ...]] = {
     ),
     "ltx-video-0.9.1": ("The source takes the residual after norm_out, so its reused steps bypass that layer too.",),
     "mochi-1-preview": ("The source takes the residual after norm_out, so its reused steps bypass that layer too.",),
+    "lumina-image-2.0-v1": (
+        "The list of Lumina-Next (lumina-next/sft), never fitted to this model; the source measured it here and its script runs it.",
+        "Its source: poor quality at low thresholds, better at higher ones, though slower.",
+        "Its table is of 50 steps; its script runs 30, at threshold 0.3.",
+    ),
     "lumina-image-2.0-v2": (
+        "Its source: faster, and better at low thresholds, than lumina-image-2.0/v1, but with a significant loss of features at high "
+        "ones.",
+        "Its table is of 50 steps; its script, which holds this list in a comment, runs 30 with the other one.",
         "Not a fit: the coefficients were searched to lower LPIPS, with block 0's modulation vector as signal in the searching "
         "tool and the modulated joint sequence of text and image in the published script.",
     ),

@@ -54,7 +54,9 @@ def main(record_traces: bool, runs: int, check: bool) -> None:
         RECORD.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, MEASURED)
         shutil.copyfile(fresh, RECORD)
-    subprocess.run([sys.executable, str(ROOT / "tools" / "index_registry.py")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "easyteacache.cli.hub", "index", "--registry", str(ROOT / "registry")], check=True
+    )
 
 
 def _record(runs: int) -> None:

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-import study_transfer_pictures as pictures
-import study_transfer_tables as tables
-from study_transfer_judge import (
+import transfer_pictures as pictures
+import transfer_tables as tables
+from tqdm import tqdm
+from transfer_judge import (
     FILLINGS,
     Array,
     Judge,
@@ -36,7 +37,6 @@ from study_transfer_judge import (
     threshold_for,
     truth,
 )
-from tqdm import tqdm
 
 from easyteacache.files import atomic_write
 from easyteacache.records.trace_set import Trace, TraceSet

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter, NullLocator
-from study_transfer_tables import BASE, MAIN_SIGNAL, Results, pick, ratio
+from transfer_tables import BASE, MAIN_SIGNAL, Results, pick, ratio
 
-# Okabe & Ito's colours, told apart with any kind of colour vision; line styles and markers repeat the distinction.
+from easyteacache.compare import plot_style
+from easyteacache.compare.plot_style import BLUE, GREEN, PURPLE, RED
+
 STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#000000", "-", "o"),
-    ("#D55E00", "--", "s"),
-    ("#0072B2", "-.", "^"),
-    ("#009E73", ":", "D"),
-    ("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    (RED, "--", "s"),
+    (BLUE, "-.", "^"),
+    (GREEN, ":", "D"),
+    (PURPLE, (0, (5, 1, 1, 1, 1, 1)), "v"),
 )
 GLYPHS = "○□△◇▽"
 SIZE = (10.0, 4.4)
@@ -50,7 +50,7 @@ def _lengths(results: Results) -> bytes:
         left.plot(profile["sigmas"], profile["distances"], color=colour, linestyle=style)
         ends.append((0.0, profile["distances"][-1], f"{length} tokens", colour))
     left.invert_xaxis()
-    _label(left, ends)
+    plot_style.label_ends(left, ends)
     _titles(left, "Sigma profiles by length", "sigma, from noise to sample", "accumulated output distance")
     ways = ("own", "interpolated", "nearest", "global", "farthest")
     ends = []
@@ -71,9 +71,9 @@ def _lengths(results: Results) -> bytes:
     right.xaxis.set_minor_locator(NullLocator())
     right.xaxis.set_minor_formatter(NullFormatter())
     right.set_ylim(bottom=0)
-    _label(right, ends)
+    plot_style.label_ends(right, ends)
     _titles(right, "Held-out error of the profile from elsewhere", "tokens", "error of output distance, %")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def _sweep(results: Results, axis: int, what: str) -> bytes:
@@ -108,12 +108,12 @@ def _sweep(results: Results, axis: int, what: str) -> bytes:
         side.set_minor_locator(NullLocator())
     note = f"thick grey: plain degree 4 fitted at {what} {BASE[axis - 1]:g};\nwhere it ends it leaves the picture"
     left.text(0.03, 0.97, note, transform=left.transAxes, va="top", fontsize=9, color="#555555")
-    _label(left, pairs)
+    plot_style.label_ends(left, pairs, logarithmic=True)
     right.invert_xaxis()
-    _label(right, ends)
+    plot_style.label_ends(right, ends)
     _titles(left, f"Mean run at {length} tokens", f"distance of {SHOWN_SIGNAL.replace('_', ' ')}", "output distance")
     _titles(right, "Sigma profiles", "sigma, from noise to sample", "accumulated output distance")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def _final(results: Results) -> bytes:
@@ -142,7 +142,7 @@ def _final(results: Results) -> bytes:
         # Room above the first row for the key.
         axes.set_ylim(len(targets) - 0.4, -2.4)
         _titles(axes, f"{filling}, 2×, {targets[0][2][0]} tokens", "error of the final sample ÷ that of even steps", "")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def _first(results: Results, part: str, axis: int) -> list[tuple[Any, ...]]:
@@ -157,7 +157,7 @@ def _name(axis: int, target: Sequence[float]) -> str:
 
 
 def _panels() -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = plot_style.figure(*SIZE, layout="constrained")
     return figure, figure.subplots(1, 2)
 
 
@@ -165,37 +165,8 @@ def _titles(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
+    plot_style.tidy(axes)
 
 
 def _extent(values: Sequence[Sequence[float]]) -> tuple[float, float]:
     return min(map(min, values)), max(map(max, values))
-
-
-def _label(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each line's name beside its last point, moved up where two would overlap."""
-    low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (1, 1)]))[:, 1]
-    forward, back = (np.log, np.exp) if axes.get_yscale() == "log" else (np.asarray, np.asarray)
-    gap = 0.055 * float(forward(high) - forward(low))
-    place = -np.inf
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        place = max(float(forward(y)), place + gap)
-        at = (x, float(back(place)))
-        axes.annotate(
-            text,
-            at,
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            va="center",
-            annotation_clip=False,
-        )
-
-
-def _png(figure: Figure) -> bytes:
-    target = io.BytesIO()
-    # Without the version of the drawing library the same numbers give the same bytes.
-    FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
-    return target.getvalue()

@@ -1,8 +1,10 @@
 """ComfyUI-TeaCache: an entry of ``SUPPORTED_MODELS_COEFFICIENTS`` in its nodes.py, and the node's inputs.
 
 The entry's name selects signal and treatment of p(x); Wan's retention mode has names of its own that end in ``_ret_mode``
-(welltop-cn/ComfyUI-TeaCache, nodes.py at 91dff8e31684; the table's form was read at 1a11412deac8). Threshold and window
-are inputs of the node: ``rel_l1_thresh``, ``start_percent``, ``end_percent``.
+(welltop-cn/ComfyUI-TeaCache, nodes.py at 91dff8e31684). Threshold and window are inputs of the node: ``rel_l1_thresh``,
+``start_percent``, ``end_percent``. Step k of N may be reused where ``start_percent <= k / N <= end_percent``; shares half a step
+outside the window mean the same steps however they are rounded, up to 50 steps also by the node's own two decimals. The distance
+accumulates in every step, so that a window which forces more than step 0 leaves a sum behind.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.deviations import Deviation
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_literal
@@ -21,7 +24,7 @@ NODE = "TEACACHE_NODE"
 _RETENTION = "_ret_mode"
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The entry, and the node's inputs that belong to it."""
     name = numbers.record.model_key if model is None or model.name is None else model.name
     if numbers.record.signal == "timestep_projection":
@@ -29,12 +32,30 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
     inputs: dict[str, Any] = {"model_type": name, "rel_l1_thresh": numbers.threshold}
     if numbers.num_steps:
         last = numbers.num_steps - 1 if numbers.last is None else numbers.last
-        shares = (round(numbers.first / numbers.num_steps, 6), round((last + 1) / numbers.num_steps, 6))
-        inputs |= {"start_percent": shares[0], "end_percent": shares[1]}
+        shares = (round((place + half) / numbers.num_steps, 6) for place, half in ((numbers.first, -0.5), (last, 0.5)))
+        inputs |= dict(zip(("start_percent", "end_percent"), shares, strict=True))
     elif numbers.fraction is not None:
         inputs |= {"start_percent": numbers.fraction[0], "end_percent": numbers.fraction[1]}
     table = python_literal({name: list(numbers.coefficients or ())})
     return f"{header(numbers, remarks)}{TABLE} = {table}\n{NODE} = {python_literal(inputs)}\n"
+
+
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
+    """A forced step does not reset the sum, and the node's inputs have two decimals."""
+    share = numbers.fraction is not None and numbers.num_steps is None and numbers.fraction[0] > 0
+    if numbers.first > 1 or share:
+        yield Deviation(
+            "window",
+            True,
+            "ComfyUI-TeaCache accumulates in the steps before the window, too, and a step that the window forces does not reset "
+            "the sum: it computes at other steps than the record's gate.",
+        )
+    if numbers.threshold is not None and round(numbers.threshold, 2) != numbers.threshold:
+        yield Deviation(
+            "threshold",
+            False,
+            f"The node's input has two decimals: {numbers.threshold:g} is only kept in a workflow file.",
+        )
 
 
 def read(text: str, where: str) -> Iterator[Parsed]:

@@ -2,7 +2,8 @@
 
 ``MagCacheConfig`` takes one list of ratios for every branch and interpolates it to ``num_inference_steps`` itself; it skips while
 the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first ``retention_ratio`` of the
-run. ``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
+run, which it rounds where MagCache's authors round down. Both raise on a model whose blocks are not registered in _helpers.py.
+``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
 (huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1).
 """
 
@@ -12,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.deviations import Deviation
+from easyteacache.export.engine import CachedModels
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
@@ -21,7 +23,7 @@ from easyteacache.export.spelling import header, python_call
 IDENTITY = (1.0, 0.0)
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """An import and the expression that makes the configuration."""
     name, arguments = (
         ("MagCacheConfig", _magcache(numbers)) if numbers.ratios else ("FirstBlockCacheConfig", _first(numbers))
@@ -31,30 +33,35 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
 
 def _magcache(numbers: Numbers) -> dict[str, Any]:
     ratios = next(iter(numbers.ratios.values()))
+    steps = numbers.num_steps or len(ratios)
     arguments: dict[str, Any] = {"threshold": numbers.threshold}
     arguments |= {} if numbers.limit is None else {"max_skip_steps": numbers.limit}
-    arguments |= {} if numbers.retention is None else {"retention_ratio": numbers.retention}
-    return arguments | {"num_inference_steps": numbers.num_steps or len(ratios), "mag_ratios": list(ratios)}
+    if numbers.retention is not None:
+        arguments["retention_ratio"] = retained_steps(numbers.retention, steps) / steps
+    return arguments | {"num_inference_steps": steps, "mag_ratios": list(ratios)}
 
 
 def _first(numbers: Numbers) -> dict[str, Any]:
     return {"threshold": numbers.threshold}
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """TeaCache's numbers fit only where they are FirstBlockCache's: its signal and no polynomial."""
     if numbers.ratios:
         return
     if numbers.record.signal != "first_block_residual" or numbers.coefficients not in (IDENTITY, None):
-        yield Difference(
+        yield Deviation(
             "method",
             True,
             "diffusers has no TeaCache; its FirstBlockCache takes only a threshold on the first block's residual, without a "
             f"polynomial, and this record holds a polynomial of {numbers.record.signal}.",
         )
         return
-    yield Difference(
-        "signal", False, "FirstBlockCache measures against the last computed step, this record against the step before."
+    yield Deviation(
+        "signal",
+        True,
+        "FirstBlockCache measures against the last computed step and adds nothing up; this record adds up distances from the step "
+        "before.",
     )
 
 

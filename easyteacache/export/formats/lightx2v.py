@@ -4,7 +4,8 @@ Wan's ``coefficients`` are a pair, [retention, default]; ``use_ret_steps`` choos
 embedding) and the window (5 first steps, or the first and last). HunyuanVideo-1.5 has one list. MagCache's ratios are one list
 a branch, [cond, uncond], of one value a step (ModelTC/LightX2V, configs/caching/teacache/wan_i2v_tea_480p.json and
 configs/caching/magcache/wan_t2v_mag_1_3b.json at 29c8504c1487; the decision, on p(x) as it is, in
-lightx2v/models/networks/wan/infer/feature_caching/transformer_infer.py at 07c557c60972).
+lightx2v/models/networks/wan/infer/feature_caching/transformer_infer.py at c001d0a9f7e5 and hunyuan_video/infer/feature_caching at
+e91f97639b0e). MagCache needs ``magcache_K`` and ``magcache_retention_ratio``: it has no default for them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.deviations import Deviation
+from easyteacache.export.engine import CachedModels
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers, nearest_ratios
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -27,7 +30,7 @@ _SETTING = {
 }
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The keys to put into a run's file."""
     content: dict[str, Any] = {ORIGIN: origin(numbers, remarks)}
     content |= {} if numbers.num_steps is None else {"infer_steps": numbers.num_steps}
@@ -47,13 +50,25 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
     return strict_json.spell(content)
 
 
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
+    """MagCache's parameters are looked up without a default."""
+    if numbers.ratios and (numbers.limit is None or numbers.retention is None):
+        yield Deviation(
+            "threshold", True, "LightX2V needs MagCache's run length and retention, and the record does not state both."
+        )
+
+
 def _magcache(numbers: Numbers) -> dict[str, Any]:
     content: dict[str, Any] = {"feature_caching": "Mag", "magcache_calibration": False}
     content |= {} if numbers.limit is None else {"magcache_K": numbers.limit}
     content["magcache_thresh"] = numbers.threshold
-    content |= {} if numbers.retention is None else {"magcache_retention_ratio": numbers.retention}
     lists = numbers.ratios.values()
-    content["magcache_ratios"] = [list(nearest_ratios(each, numbers.num_steps or len(each))) for each in lists]
+    steps = numbers.num_steps or min(map(len, lists))
+    if numbers.retention is not None:
+        # It rounds down, and would reuse step 0, before which there is nothing.
+        kept = retained_steps(numbers.retention, steps)
+        content["magcache_retention_ratio"] = numbers.retention if kept else 1.5 / steps
+    content["magcache_ratios"] = [list(nearest_ratios(each, steps)) for each in lists]
     return content
 
 

@@ -1,8 +1,9 @@
 """nunchaku: keyword arguments of ``TeaCache``.
 
-The coefficients are nunchaku's own, chosen by ``model_name``: only records that hold the same ones can be exported. ``skip_steps``
-is the number of first steps that are computed (nunchaku-tech/nunchaku, nunchaku/caching/teacache.py at 3a3cc3d0649a for the
-table and |p(x)|, at 24d65c9f270c for the loop).
+The coefficients are nunchaku's own, chosen by ``model_name``: only records that hold the same ones can be exported. A step that
+``skip_steps`` covers is computed but its residual is not kept, and the next reuse adds None: 0 is the one value that works, and
+with it step 0 and the last step are computed (nunchaku-tech/nunchaku, nunchaku/caching/teacache.py at 3a3cc3d0649a, which opens
+with "This file is deprecated.").
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.deviations import Deviation
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.spelling import header, python_literal
 
@@ -22,22 +23,23 @@ BUILT_IN = {
 }
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """A dictionary of keyword arguments."""
     arguments: dict[str, Any] = {"model_name": None if model is None else model.name}
     arguments |= {} if numbers.num_steps is None else {"num_steps": numbers.num_steps}
-    arguments |= {"rel_l1_thresh": numbers.threshold, "skip_steps": numbers.first, "enabled": True}
+    arguments |= {"rel_l1_thresh": numbers.threshold, "skip_steps": 0, "enabled": True}
     return f"{header(numbers, remarks)}TEACACHE = {python_literal(arguments)}\n"
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
-    """Other coefficients than its own cannot be handed to it."""
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
+    """Other coefficients than its own cannot be handed to it, and no window that begins later than at step 1."""
+    yield Deviation("model", False, "nunchaku calls the file of its TeaCache deprecated.")
     own = BUILT_IN.get(numbers.record.model_key)
     if numbers.coefficients != own:
-        yield Difference(
+        yield Deviation(
             "method",
             True,
             "nunchaku evaluates coefficients of its own and takes no others; this record holds different ones.",
         )
     if numbers.num_steps is None:
-        yield Difference("steps", True, "nunchaku counts steps and must know how many there are. Pass --steps.")
+        yield Deviation("steps", True, "nunchaku counts steps and must know how many there are. Pass --steps.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.formats import plain
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
@@ -13,7 +13,7 @@ from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """One JSON object."""
     return strict_json.spell({ORIGIN: origin(numbers, remarks)} | plain.fields_of(numbers))
 

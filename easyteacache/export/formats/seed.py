@@ -1,7 +1,8 @@
 """The original project's cache.json: nested keys → sequence length → ``meta_data``.
 
 Evaluated on ``t_mod``, the timestep projection, as p(x); threshold and window are arguments of its constructor
-(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which also knows a domain, is ``easyteacache.original.cache_json``.
+(oneflyingfish/EasyTeacache, EasyTeacache/teacache/tea_cache.py at eea6fb54d321). This project's own reading of the file, which
+also knows a domain, is ``easyteacache.original.cache_json``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
-from easyteacache.export.engine import Model
+from easyteacache.export.deviations import Deviation
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -19,7 +20,7 @@ from easyteacache.files import strict_json
 from easyteacache.original import cache_json
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The whole file, with the key's names as its nested keys."""
     assert numbers.coefficients is not None
     quality = numbers.bucket.quality
@@ -36,10 +37,12 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
     return strict_json.spell(content | {ORIGIN: origin(numbers, remarks)})
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
-    """Fits are filed under a sequence length."""
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
+    """Fits are filed under a sequence length; the limit of steps in a row is an argument beside the file."""
+    limit = "as many as the run has steps, it reuses 2 by default" if numbers.limit is None else str(numbers.limit)
+    yield Deviation("window", False, f"Its constructor takes max_consecutive_skip outside this file: {limit}.")
     if numbers.sequence_length is None:
-        yield Difference("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
+        yield Deviation("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
 
 
 def read(text: str, where: str) -> Iterator[Parsed]:

@@ -1,9 +1,9 @@
 """SGLang diffusion: keyword arguments of ``TeaCacheParams``.
 
 ``start_skipping`` counts the first steps that are computed; ``end_skipping`` is the first step that is computed again, an integer
-(negative from the end) or a share of the run; ``use_ret_steps`` chooses Wan's signal; an expert's numbers override the others
-(sgl-project/sglang, python/sglang/multimodal_gen/configs/sample/teacache.py at 18ae0170c852; the decision, on p(x) as it is, in
-python/sglang/multimodal_gen/runtime/cache/teacache.py at 1922d5f6251f).
+(negative from the end) or a share of the run; ``use_ret_steps`` chooses Wan's signal (sgl-project/sglang release 0.5.23,
+python/sglang/multimodal_gen/configs/sample/teacache.py; the decision, on p(x) as it is, in
+python/sglang/multimodal_gen/runtime/cache/teacache.py and runtime/models/dits/wanvideo.py).
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export import partners
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
 
 TO_THE_END = 1.0
-_EXPERTS = {"high-noise": "high", "low-noise": "low"}
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """An expression that makes the parameters."""
     assert numbers.coefficients is not None
     arguments: dict[str, Any] = {
@@ -33,15 +31,7 @@ def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], 
     }
     if numbers.record.model_key.startswith("wan"):
         arguments["use_ret_steps"] = numbers.record.signal == "timestep_projection"
-    if "expert" in others:
-        both = {_expert(each): each for each in (numbers, others["expert"])}
-        arguments["expert_coefficients"] = {name: list(both[name].coefficients or ()) for name in sorted(both)}
-        arguments["expert_thresh"] = {name: both[name].threshold for name in sorted(both)}
     return f"{header(numbers, remarks)}{python_call('TeaCacheParams', arguments)}\n"
-
-
-def _expert(numbers: Numbers) -> str:
-    return _EXPERTS[partners.expert(numbers.record.model_key) or "high-noise"]
 
 
 def _end(numbers: Numbers) -> int | float:
@@ -53,7 +43,7 @@ def _end(numbers: Numbers) -> int | float:
 
 
 def read(text: str, where: str) -> Iterator[Parsed]:
-    """The numbers of one ``TeaCacheParams``, an expert's own after the common ones."""
+    """The numbers of one ``TeaCacheParams``."""
     content = files.python_values(text, where).get("TeaCacheParams")
     if content is None:
         raise files.refuse(where, "no call of TeaCacheParams")

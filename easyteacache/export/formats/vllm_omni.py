@@ -1,8 +1,10 @@
 """vLLM-Omni: ``cache_config``, a JSON object that becomes ``DiffusionCacheConfig``.
 
 ``rel_l1_thresh`` and exactly five ``coefficients``; unknown keys are kept aside, so the origin travels along
-(vllm-project/vllm-omni, vllm_omni/diffusion/cache/teacache: config.py at 011a7ac670f9, the decision in hook.py at 03ab3893502e, the
-keys in backend.py at 0131cb556045). MagCache's keys begin with ``mag_``.
+(vllm-project/vllm-omni release 0.30.0, vllm_omni/diffusion/cache/teacache: config.py, the decision in hook.py, the keys in
+backend.py). MagCache's keys begin with ``mag_``; it takes ``num_inference_steps`` from this object, 28 where it is missing, reads
+one ratio a step and no interpolation, and rounds ``mag_retention_ratio * num_inference_steps``, which may not be 0
+(vllm_omni/diffusion/cache/magcache/backend.py and hook.py).
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers, nearest_ratios, pad
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -20,15 +23,19 @@ from easyteacache.files import strict_json
 COUNT = 5
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The object to pass as ``cache_config``."""
     content: dict[str, Any] = {ORIGIN: origin(numbers, remarks)}
     if numbers.ratios:
         ratios = next(iter(numbers.ratios.values()))
         content["mag_threshold"] = numbers.threshold
         content |= {} if numbers.limit is None else {"mag_max_skip_steps": numbers.limit}
-        content |= {} if numbers.retention is None else {"mag_retention_ratio": numbers.retention}
-        content["mag_ratios"] = list(nearest_ratios(ratios, numbers.num_steps or len(ratios)))
+        steps = numbers.num_steps or len(ratios)
+        if numbers.retention is not None:
+            # Its share must lie above 0; a quarter of a step is rounded to none.
+            content["mag_retention_ratio"] = (retained_steps(numbers.retention, steps) or 0.25) / steps
+        content["num_inference_steps"] = steps
+        content["mag_ratios"] = list(nearest_ratios(ratios, steps))
     else:
         assert numbers.coefficients is not None
         content["rel_l1_thresh"] = numbers.threshold
@@ -46,6 +53,7 @@ def read(text: str, where: str) -> Iterator[Parsed]:
             threshold=files.number(content, "mag_threshold", where),
             limit=files.whole(content, "mag_max_skip_steps", where),
             retention=files.number(content, "mag_retention_ratio", where),
+            num_steps=files.whole(content, "num_inference_steps", where),
             model_key=key,
         )
         return

@@ -2,7 +2,8 @@
 
 It overrides the coefficients that Wan2GP would choose from model type and resolution. The threshold is searched there for the
 speed-up that the user picks, and the first step is a setting of the user (deepbeepmeep/Wan2GP, defaults/multitalk.json at
-8681e9f777f9; the built-in lists are in models/wan/wan_handler.py at 02422beb0552).
+8681e9f777f9; the built-in lists are in models/wan/wan_handler.py at 4d9972134a9f, the decision in
+models/wan/modules/model.py at 1a4ba715a8d4: the last step is always computed).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -19,7 +20,7 @@ from easyteacache.files import strict_json
 KEY = "teacache_coefficients"
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The override, to be merged into a model's file."""
     # Beside the model object stand settings; inside it unknown keys are carried along.
     return strict_json.spell({"model": {KEY: list(numbers.coefficients or ()), ORIGIN: origin(numbers, remarks)}})

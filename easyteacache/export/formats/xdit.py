@@ -1,7 +1,8 @@
 """xDiT: the buffer of ``CacheContext`` that holds a model's coefficients, and the arguments of its cached blocks.
 
-Coefficients are registered by name (``flux_coef``) and the blocks' ``name`` selects them; the first and the last of ``num_steps``
-are always computed (xdit-project/xDiT, xfuser/model_executor/cache/utils.py at 215cc75bc9fa).
+Coefficients are registered by name (``flux_coef``) and the blocks' ``name`` selects them. Its counter starts with the second call of
+a run: steps 0 and 1 are computed, and what was meant to force the last one falls on the next run's first (xdit-project/xDiT,
+xfuser/model_executor/cache/utils.py in release 0.7.0).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.engine import Model
+from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_literal
@@ -19,7 +20,7 @@ BLOCKS = "TEACACHED_BLOCKS"
 _SUFFIX = "_coef"
 
 
-def write(numbers: Numbers, model: Model | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
+def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The coefficients under the buffer's name, and keyword arguments for ``TeaCachedTransformerBlocks``."""
     name = "default" if model is None or model.name is None else model.name
     arguments: dict[str, Any] = {"name": name, "rel_l1_thresh": numbers.threshold}
@@ -40,8 +41,8 @@ def read(text: str, where: str) -> Iterator[Parsed]:
         coefficients=files.numbers(content[names[0]], names[0], where),
         threshold=files.number(arguments, "rel_l1_thresh", where),
         num_steps=files.whole(arguments, "num_steps", where),
-        first=1,
-        last=-2,
+        first=2,
+        last=-1,
         post="none",
         model_key=files.key_in(text),
     )

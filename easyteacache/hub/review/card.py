@@ -51,7 +51,7 @@ def _facts(record: Calibration, incumbent: Calibration | None) -> list[str]:
         "author": origin.author,
         "date": origin.date,
         "made with": " ".join(filter(None, (origin.tool, origin.tool_version, origin.tool_options))),
-        "checkpoint": origin.checkpoint,
+        "checkpoint": record.model.checkpoint if record.model else None,
         "runs": sum(trace.runs for trace in origin.traces) or None,
         "replaces": f"revision {incumbent.revision}" if incumbent else None,
     }

@@ -24,9 +24,9 @@ from pydantic import ValidationError
 
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
 from easyteacache.files import strict_json
-from easyteacache.records import model_key, parsing
-from easyteacache.records.calibration import MAX_ITEMS, RULES, SCHEMA_VERSION, Calibration, upgraded
-from easyteacache.records.provenance import PATTERN_MEANINGS
+from easyteacache.records import model_key, parsing, version_2
+from easyteacache.records.calibration import MAX_ITEMS, RULES, SCHEMA_FIELD, SCHEMA_VERSION, Calibration, upgraded
+from easyteacache.records.fields import PATTERN_MEANINGS
 from easyteacache.registry import bundled
 
 MAX_FINDINGS = 100
@@ -34,11 +34,14 @@ MAX_FINDINGS = 100
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "record.unreadable": "The file exists, is a regular file and can be read.",
-        "record.size": "The file is no larger than 8 MiB and holds no more than 200,000 values.",
+        "record.size": "The file is no larger than 8 MiB and holds no more than 300,000 values.",
         "record.json": "The file is one JSON object in UTF-8, with finite numbers, no key twice, at most 32 levels deep.",
         "record.schema-version": "schema_version is one this release reads.",
         "record.schema": "Every field is known, present where required, of the right type and in its range.",
         "record.invariant": "Fields do not contradict each other.",
+        "record.curve-never-computes": "The polynomial predicts a change of 1e-6 or more somewhere in its domain, or for distances of 0 to 1.",
+        "record.threshold-never-computes": "A threshold is no larger than what all steps together can add up to.",
+        "record.plan-never-computes": "A plan of several steps computes more than the first.",
         "record.path": "The file lies inside the registry folder, under its own model key, without symbolic links.",
         "record.canonical": "The file is spelled canonically for its version, so that a changed number is a one-line diff.",
     }
@@ -54,7 +57,8 @@ def _pattern(_: Validator, pattern: str, instance: object, __: object) -> Iterat
 # JSON Schema counts 2.0 as an integer; a record's steps and lengths are spelled as integers.
 _Validator: type[Validator] = extend(
     Draft202012Validator,
-    validators={"pattern": _pattern},
+    # What stands under allOf are contradictions between fields, which the records themselves name better.
+    validators={"pattern": _pattern, "allOf": lambda *_: ()},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
 
@@ -148,8 +152,7 @@ def _check(data: bytes | str | Mapping[str, Any], where: str) -> tuple[list[Find
         unknown = _schema_findings(content, where) if error.rule == "record.schema" else []
         return unknown or [Finding(error.rule, where, "", error.reason)], content
     # The records accept nothing that the schema refuses; should they ever differ, the file is refused.
-    version = content["schema_version"]
-    return _schema_findings(content, where) or _spelling_findings(data, record, version, where), content
+    return _schema_findings(content, where) or _spelling_findings(data, record, content, where), content
 
 
 def _spelled(data: bytes | str | Mapping[str, Any], where: str) -> bytes | str:
@@ -168,7 +171,7 @@ def _explained(content: dict[str, Any], error: ValidationError, where: str) -> l
     # With thousands of wrong fields, explaining each costs more than it tells.
     explain = wrong_fields and error.error_count() <= parsing.MAX_LISTED
     return (_schema_findings(content, where) if explain else []) or [
-        Finding(f"{RULES}.{problem.kind}", where, problem.pointer, problem.message)
+        Finding(f"{RULES}.{problem.rule}", where, problem.pointer, problem.message)
         for problem in problems[:MAX_FINDINGS]
     ]
 
@@ -190,10 +193,11 @@ def _schema_findings(content: dict[str, Any], where: str) -> list[Finding]:
 
 
 def _leaves(error: SchemaError) -> Iterator[SchemaError]:
-    """The errors of the one alternative that was meant: every alternative of this format is 'or null'."""
+    """The errors of the one alternative that was meant: nearly every alternative of this format is 'or null'."""
     meant = [option for option in error.context or () if option.schema != {"type": "null"}]
-    if not meant:
+    if len({option.schema_path[0] for option in meant}) != 1:
         yield error
+        return
     for option in meant:
         yield from _leaves(option)
 
@@ -214,6 +218,7 @@ def _message(error: SchemaError) -> str:
         "type": f"expected {value}",
         "enum": f"expected one of {', '.join(map(repr, value))}" if keyword == "enum" else "",
         "const": f"expected {value!r}",
+        "anyOf": "expected one of the kinds of value that may stand here",
         "pattern": f"expected {PATTERN_MEANINGS.get(str(value), value)}",
         "minimum": f"expected {value} or more",
         "maximum": f"expected {value} or less",
@@ -223,18 +228,25 @@ def _message(error: SchemaError) -> str:
     return f"{expected}, found {found}"
 
 
-def _canonical(record: Calibration, version: int) -> str:
-    # So far every version has spelled what it knows as the newest one does, so only the number differs.
-    return record.to_json().replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {version}', 1)
+def _canonical(record: Calibration, content: Mapping[str, Any], where: str) -> str:
+    """How the file is spelled in its own version, an editor's address of the schema first."""
+    version = content["schema_version"]
+    if version != SCHEMA_VERSION:
+        return version_2.canonical(content, version, where=where)
+    text = record.to_json()
+    if SCHEMA_FIELD not in content:
+        return text
+    first = strict_json.spell({SCHEMA_FIELD: content[SCHEMA_FIELD]})
+    return first.removesuffix("\n}\n") + "," + text.removeprefix("{")
 
 
 def _spelling_findings(
-    data: bytes | str | Mapping[str, Any], record: Calibration, version: int, where: str
+    data: bytes | str | Mapping[str, Any], record: Calibration, content: Mapping[str, Any], where: str
 ) -> list[Finding]:
     if not isinstance(data, (bytes, str)):
         return []
     text = data.decode("utf-8") if isinstance(data, bytes) else data
-    lines = zip_longest(text.split("\n"), _canonical(record, version).split("\n"))
+    lines = zip_longest(text.split("\n"), _canonical(record, content, where).split("\n"))
     for number, (found, expected) in enumerate(lines, start=1):
         if found != expected:
             message = (

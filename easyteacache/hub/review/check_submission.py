@@ -269,6 +269,8 @@ def _judged(report: Report, where: str, force_reason: str | None) -> Iterator[Fi
 
 def _sha256(path: Path) -> str | None:
     digest = hashlib.sha256()
+    if not path.is_file():  # A pipe would wait for somebody to write.
+        return None
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):

@@ -65,8 +65,12 @@ def _shown(value: Any) -> str | None:
 
 
 def _buckets(before: Calibration, after: Calibration) -> Iterator[Change]:
-    old = {bucket.setting: bucket for bucket in before.buckets}
-    new = {bucket.setting: bucket for bucket in after.buckets}
+    old = {_place(bucket): bucket for bucket in before.buckets}
+    new = {_place(bucket): bucket for bucket in after.buckets}
+    if len(before.buckets) == len(old) == len({bucket.setting for bucket in before.buckets}) == len(new):
+        # One sampler a setting, so that naming it for the first time is a change of the bucket and not another bucket.
+        old = {(*bucket.setting, ""): bucket for bucket in before.buckets}
+        new = {(*bucket.setting, ""): bucket for bucket in after.buckets}
     for setting in sorted({*old, *new}):
         a, b = old.get(setting), new.get(setting)
         name = _name(a or b)
@@ -74,6 +78,10 @@ def _buckets(before: Calibration, after: Calibration) -> Iterator[Change]:
             yield Change(name, "present" if a else None, "present" if b else None)
             continue
         yield from _one_bucket(name, a, b)
+
+
+def _place(bucket: Bucket) -> tuple[int, int, float, str]:
+    return (*bucket.setting, bucket.sampler.name if bucket.sampler else "")
 
 
 def _name(bucket: Bucket | None) -> str:
@@ -138,8 +146,8 @@ def _points(name: str, a: Bucket, b: Bucket) -> Iterator[Change]:
             yield Change(f"{name}: weights of {kind}", *_weights(before.weights, after.weights))
 
 
-def _without_weights(point: OperatingPoint | None) -> OperatingPoint | None:
-    return None if point is None else point.model_copy(update={"weights": None})
+def _without_weights(point: OperatingPoint | None) -> dict[str, Any] | None:
+    return None if point is None else point.model_dump(exclude={"plan": {"rows"}})
 
 
 def _weights(before: Rows, after: Rows) -> tuple[str, str]:
@@ -160,6 +168,8 @@ def _after(before: OperatingPoint | None, after: OperatingPoint | None, bucket: 
 
 
 def _asked(point: OperatingPoint) -> str:
+    if point.preset is not None:
+        return f"{point.preset.method} of {point.preset.engine}, {dict(sorted(point.preset.parameters.items()))}"
     kind = f"threshold {point.threshold:g}" if point.schedule is None else f"schedule of {len(point.schedule)}"
     return f"{kind}, {point.forecaster} of {point.applied_to}"
 

@@ -116,8 +116,8 @@ def review(
             continue
         incumbent = _incumbent(base, entry)
         judged.append(
-            check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)
-        )  # type: ignore[arg-type]
+            check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)  # type: ignore[arg-type]
+        )
     checked = folder.check(registry)
     findings = [finding for finding in checked.findings if _concerns(finding, judged)]
     findings += [finding for one in judged for finding in one.findings]
@@ -127,7 +127,7 @@ def review(
 
 def _published(base: Base) -> Index:
     data = base.read(index.FILE_NAME)
-    return Index(index_version=1, records={}) if data is None else index.from_json(data, where="base index.json")
+    return Index(index_version=2, records={}) if data is None else index.from_json(data, where="base index.json")
 
 
 def _content(path: Path) -> bytes | None:

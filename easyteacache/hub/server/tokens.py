@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from easyteacache.records import parsing
-from easyteacache.records.provenance import Record, Sha256
+from easyteacache.records.fields import Record, Sha256
 
 MAX_BYTES = 1 << 20
 Role = Literal["read", "contribute", "write"]

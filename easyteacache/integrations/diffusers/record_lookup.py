@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
-from easyteacache.integrations.diffusers.experts import PARTS, parts_of
+from easyteacache.integrations.diffusers.pipeline import PARTS, parts_of
 from easyteacache.records import model_key
 from easyteacache.registry.registry import Found, Registry
 

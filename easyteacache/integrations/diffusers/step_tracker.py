@@ -2,21 +2,21 @@
 
 Three sources, best first: what the pipeline writes into the cache context, the pipeline's scheduler (plain integers, so no
 device is waited for), and the timestep that the transformer is handed (which does wait for the device when it lives there).
+Where a run begins is read from the device once, at its first forward: many pipelines never tell their scheduler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 from easyteacache.errors import AttachError
-
-EULER = "FlowMatchEulerDiscreteScheduler"
-# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
-SAME_LEVEL = 0.02
+from easyteacache.integrations.diffusers.first_timestep import SPAN, place_of
+from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts, facts_of, numbers
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Context:
 class Clock:
     """The sampler loop as seen from one transformer.
 
+    A step is one call of the model: a sampler that calls it twice a step has two of these.
+
     Args:
         scheduler: gives the pipeline's scheduler; None when only the transformer is known.
     """
@@ -39,19 +41,27 @@ class Clock:
     def __init__(self, scheduler: Callable[[], Any] | None) -> None:
         self._scheduler_of = scheduler
         self._timesteps: Any = None
+        # What the last forward showed of the run that the next ``begin`` takes up.
+        self._found_base: int | None = None
+        self._next_step: int | None = None
+        self._stood = False
         self.end()
 
     def end(self) -> None:
         """The run is over, or was broken off: the next forward begins another one."""
         self.step = -1
         self.num_steps: int | None = None
+        #: What the pipeline's scheduler does in this run; None where it does not drive the loop, or nobody knows it.
+        self.facts: SchedulerFacts | None = None
         self._live = False
-        self._base: int | None = None
+        self._base = 0
+        self._guessed = False
+        self._standing = False
         self._index: int | None = None
+        self._first: torch.Tensor | None = None
         self._value: torch.Tensor | None = None
         self._rising: bool | None = None
-        self._sigmas: list[float] | None = None
-        self._times: list[float] | None = None
+        self._times: list[float] = []
 
     @property
     def scheduler(self) -> Any:
@@ -61,14 +71,12 @@ class Clock:
     @property
     def shift(self) -> float | None:
         """The scheduler's fixed flow-matching time shift; None where it has none, or one that depends on the resolution."""
-        config = getattr(self.scheduler, "config", None) or {}
-        shift = config.get("shift") if self._live and not config.get("use_dynamic_shifting") else None
-        return float(shift) if isinstance(shift, (int, float)) and shift > 0 else None
+        return None if self.facts is None else self.facts.shift
 
     @property
     def euler(self) -> bool:
         """True when the scheduler drives this loop from its first noise level on, each step adding Δσ · output and nothing else."""
-        return self._live and not self._base and is_euler(self.scheduler)
+        return self.facts is not None and self.facts.begin == 0 and self.facts.euler
 
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
@@ -80,21 +88,65 @@ class Clock:
         return self._live and index is not None and self._index is not None and index < self._index
 
     def begin(self, context: Context, timestep: torch.Tensor | None) -> None:
-        """Learn what is known of the run that begins now: its step count and noise levels."""
+        """Learn what is known of the run that begins now: its step count, its noise levels, its sampler."""
         before, scheduler = self._timesteps, self.scheduler
+        found, following, stood = self._found_base, self._next_step, self._stood
+        self._found_base, self._next_step, self._stood = None, None, False
         self.end()
         self._remember(timestep)
-        self.step, self.num_steps = context.step or 0, context.num_steps
+        self._first = self._value
+        self.step, self.num_steps = context.step or following or 0, context.num_steps
         self._timesteps = getattr(scheduler, "timesteps", None)
-        # Another pipeline may share the transformer but not this scheduler, whose list of timesteps then stays the old one.
-        if self._timesteps is None or self._timesteps is before or not getattr(scheduler, "num_inference_steps", None):
+        self._index = self._scheduler_index()
+        if following is not None or self._timesteps is None or not getattr(scheduler, "num_inference_steps", None):
             return
-        self._index, self._base = self._scheduler_index(), getattr(scheduler, "begin_index", None)
-        self._live = self._index is None or self._index < len(self._timesteps)
-        if self._live and context.step is None and self._index is not None:
-            self.step = self._index - (self._base or 0)
-        if self._live and self.num_steps is None:
-            self.num_steps = len(self._timesteps) - (self._base or 0)
+        # Another pipeline may share the transformer but not this scheduler, whose list of timesteps then stays the old one.
+        if self._timesteps is before and found is None and not stood:
+            return
+        self._times = numbers(self._timesteps)
+        if not self._times or (self._index is not None and self._index >= len(self._times)):
+            return
+        if not self._locate(context, timestep, found, stood=stood):
+            return
+        self._live = True
+        if self.num_steps is None:
+            self.num_steps = len(self._times) - self._base
+        _note_beginning(self._timesteps, self._base)
+        self.facts = facts_of(scheduler, begin=self._base)
+
+    def _locate(self, context: Context, timestep: torch.Tensor | None, found: int | None, *, stood: bool) -> bool:
+        """Find the run's first place in the scheduler's list, and the step of this forward.
+
+        Args:
+            context: what the pipeline says.
+            timestep: what the transformer is handed.
+            found: the run's first place, where the last forward showed it.
+            stood: the last run was stepped by a copy of the scheduler, and this may be another such run.
+
+        Returns:
+            False when the scheduler does not seem to drive this run.
+        """
+        declared, known = getattr(self.scheduler, "begin_index", None), _beginning_of(self._timesteps)
+        first = declared if found is None and isinstance(declared, int) else found
+        here = self._index
+        if here is None and (first is None or stood):
+            here = None if timestep is None else self._place(timestep, expected=context.step or 0)
+            if stood and here is None:
+                return False
+        if first is None and known is not None and here is not None and here >= known and not stood:
+            # Another transformer did the run's first steps.
+            first = known
+        if first is None:
+            # Where the scheduler has not stepped yet, this is the first forward, and its timestep tells.
+            self._guessed = self._index is None
+            first = (here or 0) - (context.step or 0) if self._guessed else 0
+        self._base = max(0, first)
+        if context.step is None and here is not None:
+            self.step = max(0, here - self._base)
+        return True
+
+    def _place(self, timestep: torch.Tensor, *, expected: int) -> int | None:
+        return place_of(timestep, self._times, span=_span(self.scheduler), expected=expected)
 
     def advance(self, context: Context, timestep: torch.Tensor | None, *, repeated: bool) -> bool:
         """Move on to the step of this forward.
@@ -105,7 +157,7 @@ class Clock:
             repeated: this branch had a forward at the current step already.
 
         Returns:
-            False when the forward begins a new run after all.
+            False when the forward begins a new run after all, or shows that this one is another than it seemed.
 
         Raises:
             AttachError: a second forward of one branch at one step.
@@ -114,30 +166,74 @@ class Clock:
             again = repeated and context.step == self.step
             self.step = context.step
             return not again or self._again()
-        if not (self._live and hasattr(self.scheduler, "step_index")):
+        if self._standing or not (self._live and hasattr(self.scheduler, "step_index")):
             return self._by_value(timestep, repeated)
         index = self._scheduler_index()
         if index is not None and index != self._index:
-            self._base = index - 1 if self._base is None else self._base
-            self.step, self._index = index - self._base, index
-        elif repeated:
-            # Time going on while the scheduler stands still: it is not the one that drives this loop.
-            return not self._differs(timestep) and self._again()
+            return self._by_index(index, timestep)
+        if repeated:
+            return self._by_itself(timestep)
         self._remember(timestep)
         return True
 
+    def _by_index(self, index: int, timestep: torch.Tensor | None) -> bool:
+        if self._guessed and self._index is None and index - 1 != self._base:
+            # The run began elsewhere than its first timestep seemed to say.
+            self._found_base = index - 1
+            return False
+        if index >= len(self._times):
+            # Its run is over; this forward is of a loop that it does not drive.
+            return False
+        self.step, self._index = index - self._base, index
+        self._remember(timestep)
+        return True
+
+    def _by_itself(self, timestep: torch.Tensor | None) -> bool:
+        """The branch is called again while the scheduler stands still: it is not the one that steps."""
+        if not self._differs(timestep):
+            self._standing = self._stood = self._follows_its_like()
+            return self._by_value(timestep, True)
+        assert timestep is not None
+        expected = self.step + self._base + 1
+        place = self._place(timestep, expected=expected)
+        if place == expected:
+            # A copy of it does, over the same timesteps.
+            self._standing = self._stood = True
+            return self._by_value(timestep, True)
+        if self._turned_back(timestep) if place is None else place < expected:
+            return False
+        # Something else calls the model between its steps, or instead of it: only the count of calls is known.
+        self._next_step = self.step + 1
+        return False
+
+    def _turned_back(self, timestep: torch.Tensor) -> bool:
+        """Does time go the other way than from the run's first forward to its last?"""
+        first, last = self._first, self._value
+        if first is None or last is None:
+            return False
+        return _rise(first, last) * _rise(last, timestep) < 0
+
     def _by_value(self, timestep: torch.Tensor | None, repeated: bool) -> bool:
         if timestep is None or not self._differs(timestep):
+            if repeated and self._follows_its_like():
+                self.step += 1
+                return True
             return not repeated or self._again()
         before = self._value
-        self._remember(timestep)
         if before is not None:
             rising = _rise(before, timestep) > 0
             if self._rising is not None and rising != self._rising:
+                self._remember(timestep)
                 return False
             self._rising = rising
+        self._remember(timestep)
         self.step += 1
         return True
+
+    def _follows_its_like(self) -> bool:
+        """Does the scheduler's list hold the present timestep twice in a row, for two calls?"""
+        place = self.step + self._base + 1
+        return self._live and place < len(self._times) and self._times[place] == self._times[place - 1]
 
     def _remember(self, timestep: torch.Tensor | None) -> None:
         # A copy, because a loop may write every timestep into one tensor.
@@ -168,56 +264,49 @@ class Clock:
     # Noise levels ----------------------------------------------------------------------------------------------------
 
     def sigma(self, context: Context) -> float | None:
-        """Noise level of this step in [0, 1], where context or scheduler know it; read from the device once a run at most."""
-        if context.sigma is not None:
-            return context.sigma
-        return self._at(self._levels()) if self._live else None
+        """Noise level of this step in [0, 1], where context or scheduler know it."""
+        return context.sigma if context.sigma is not None else _at(self._levels(), self.step)
 
-    def runs_over(self, levels: Sequence[float]) -> bool:
-        """Are these (S + 1,) the noise levels of this run, to within ``SAME_LEVEL``?"""
-        found = self._levels() if self._live else []
-        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
-
-    def _levels(self) -> list[float]:
-        if self._sigmas is None:
-            sigmas = getattr(self.scheduler, "sigmas", None)
-            self._sigmas = [] if sigmas is None else torch.as_tensor(sigmas).tolist()
-            # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.
-            if self._sigmas and max(self._sigmas) > 1.0 + 1e-6:
-                self._sigmas = []
-        return self._sigmas
+    def _levels(self) -> Sequence[float]:
+        levels = None if self.facts is None else self.facts.levels
+        # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.
+        return () if levels is None or max(levels) > 1.0 + 1e-6 else levels
 
     def step_size(self) -> float | None:
         """σ of the next step − σ of this one, where the scheduler knows both."""
-        if self.sigma(Context()) is None or self._sigmas is None:
-            return None
-        position = self.step + (self._base or 0)
-        return self._sigmas[position + 1] - self._sigmas[position] if position + 1 < len(self._sigmas) else None
+        here, there = _at(self._levels(), self.step), _at(self._levels(), self.step + 1)
+        return None if here is None or there is None else there - here
 
     def time(self) -> float | None:
         """Timestep of this step from the scheduler's list, or None."""
-        if not self._live:
-            return None
-        if self._times is None:
-            self._times = torch.as_tensor(self._timesteps).tolist()
-        return self._at(self._times)
+        return _at(self._times, self.step + self._base) if self._live else None
 
     def timesteps(self) -> torch.Tensor | None:
         """Every timestep of the run ``(N,)``, or None where they are not known."""
-        return self._timesteps[self._base or 0 :] if self._live else None
-
-    def _at(self, values: list[float]) -> float | None:
-        position = self.step + (self._base or 0)
-        return values[position] if position < len(values) else None
+        return self._timesteps[self._base :] if self._live else None
 
 
-def is_euler(scheduler: Any) -> bool:
-    """Does every step of ``scheduler`` add Δσ · output to the sample, with no noise and no memory of earlier outputs?"""
+def _at(values: Sequence[float], position: int) -> float | None:
+    return values[position] if 0 <= position < len(values) else None
+
+
+#: First call of a run by its scheduler's list of timesteps, for pipelines that go on with another transformer.
+_BEGINNINGS: MutableMapping[torch.Tensor, int] = WeakIdKeyDictionary()
+
+
+def _beginning_of(timesteps: Any) -> int | None:
+    return _BEGINNINGS[timesteps] if isinstance(timesteps, torch.Tensor) and timesteps in _BEGINNINGS else None
+
+
+def _note_beginning(timesteps: Any, place: int) -> None:
+    if isinstance(timesteps, torch.Tensor):
+        _BEGINNINGS[timesteps] = place
+
+
+def _span(scheduler: Any) -> float:
     config = getattr(scheduler, "config", None) or {}
-    # A subclass counts only while it steps as its parent does.
-    steps = [kind.step for kind in type(scheduler).__mro__ if kind.__name__ == EULER and hasattr(kind, "step")]
-    own = getattr(getattr(scheduler, "step", None), "__func__", None)
-    return own is not None and own in steps and not config.get("stochastic_sampling")
+    steps = config.get("num_train_timesteps")
+    return float(steps) if isinstance(steps, int | float) and steps > 0 else SPAN
 
 
 def _rise(before: torch.Tensor, now: torch.Tensor) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from easyteacache.integrations.diffusers.models.registry import Adapter
+from easyteacache.integrations.diffusers.models.adapter import Adapter
 from easyteacache.integrations.diffusers.models.signals import SEED_SIGNAL
 from easyteacache.integrations.diffusers.step_tracker import Clock
 from easyteacache.records.calibration import TIMESTEP_SIGNALS

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
+from easyteacache.runtime.predictors import families
 from easyteacache.solver.replay import gate_replay
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.replay import Decisions, Replay, mean_computed
@@ -18,7 +19,6 @@ Array = NDArray[np.float64]
 IDENTITY = Polynomial((1.0, 0.0))
 # Bisection of a threshold that every run and branch answers differently.
 ROUNDS = 24
-UNFITTED = ("linear", "quadratic", "taylor-2", "foca")
 
 
 def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
@@ -34,7 +34,12 @@ def uniform(replay: Replay, computed: int, filling: Filling) -> Array:
     steps = schedules.uniform(replay.runs.num_steps, computed)
     if filling.weights is None:
         return fixed(replay, steps, filling)
-    found = [fixed(replay, steps, Filling(name, "step", filling.applied_to)) for name in UNFITTED]  # type: ignore[arg-type]
+    found = [
+        fixed(replay, steps, Filling(name, "step", filling.applied_to))
+        for family in families()
+        for name in family.searched()
+        if filling.applied_to in family.places
+    ]
     return min(found, key=lambda errors: float(np.log(errors).mean()))
 
 

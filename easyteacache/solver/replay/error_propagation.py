@@ -64,7 +64,7 @@ class Travel:
 
 
 class PlainTravel:
-    """Predicted errors of schedules filled by one forecaster without weights of its own.
+    """Predicted errors of schedules filled by one predictor without weights of its own.
 
     Args:
         runs: R runs of S steps.

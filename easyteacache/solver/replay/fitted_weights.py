@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
+from easyteacache.records.sampler import EULER
 from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.runs import Runs
 
@@ -27,13 +28,13 @@ Weights = tuple[tuple[float, ...], ...]
 HISTORY = 4
 # Of the mean diagonal: keeps the solution of nearly parallel outputs small.
 RIDGE = 1e-6
-EULER = "FlowMatchEulerDiscreteScheduler"
 
 
 def correctable(runs: Runs) -> bool:
     """Whether these runs say what the fit needs: the model's output, a velocity, and a sampler that adds Δσ·v and nothing else."""
     heads = [trace.header for trace in runs.traces]
-    euler = all(head.sampler == EULER and head.prediction == "velocity" for head in heads)
+    samplers = [head.sampler for head in heads]
+    euler = all(one is not None and one.name == EULER and one.prediction == "velocity" for one in samplers)
     return euler and runs.output is not None
 
 

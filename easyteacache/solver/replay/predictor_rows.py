@@ -1,6 +1,6 @@
-"""How reused steps are filled: a forecaster, its axis and what it is applied to; and the error rows that follow.
+"""How reused steps are filled: a predictor, its axis and what it is applied to; and the error rows that follow.
 
-A forecaster maps the last computed steps to a reused one with weights that depend on coordinates alone. So the error of step j
+A predictor maps the last computed steps to a reused one with weights that depend on coordinates alone. So the error of step j
 is Σ_k w_k r_k − r_j = c_jᵀ r with a sparse row c_j that is the same for every run, and any error norm is a quadratic form in a
 run's Gram matrix.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.records.bucket import FITTED
-from easyteacache.runtime.predictors import Forecaster, forecaster
+from easyteacache.runtime.predictors import Predictor, predictor
 from easyteacache.solver.replay.runs import Runs
 
 Array = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Filling:
     def __str__(self) -> str:
         if self.forecaster == FITTED:
             return f"fitted weights of the {self.applied_to}"
-        axis = "" if self.forecaster in ("hold", "mean") else f" over {self.coordinate}"
+        axis = f" over {self.coordinate}" if len(predictor(self.forecaster).axes) > 1 else ""
         corrected = "" if self.weights is None else ", corrected"
         return f"{self.forecaster}{axis} of the {self.applied_to}{corrected}"
 
@@ -60,10 +60,12 @@ class Rows:
     def __init__(self, filling: Filling, runs: Runs) -> None:
         self.filling = filling
         self.num_steps = runs.num_steps
-        self._coordinates = coordinates(filling.coordinate, runs)
-        self._forecaster: Forecaster = forecaster(filling.forecaster)
+        self._predictor: Predictor = predictor(filling.forecaster).over([float(level) for level in runs.sigmas])
+        # As the runtime: a predictor that knows no other axis runs along the steps.
+        along = filling.coordinate in self._predictor.axes
+        self._coordinates = coordinates(filling.coordinate if along else "step", runs)
         #: Most computed steps that a forecast looks at.
-        self.history = self._forecaster.history
+        self.history = self._predictor.history
         self._known: dict[tuple[Anchors, int], Row] = {}
 
     def row(self, anchors: Anchors, step: int) -> Row:
@@ -85,7 +87,7 @@ class Rows:
         at = self._coordinates
         # Every step since the first anchor that is no anchor was reused: the same list that the runtime keeps.
         reused = [at[k] for k in range(anchors[0], step) if k not in anchors]
-        weights = self._forecaster.weights([at[k] for k in anchors], at[step], reused=reused)
+        weights = self._predictor.weights([at[k] for k in anchors], at[step], reused=reused)
         return Row(np.array([*anchors, step]), np.array([*weights, -1.0]))
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of one bucket: refitted curves, frontiers of every forecaster and baseline, distances along the run."""
+"""What a report shows of one bucket: refitted curves, frontiers of the usual predictors and baselines, distances along the run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import TraceSet
+from easyteacache.runtime.predictors import families
 from easyteacache.solver.fit import curves
 from easyteacache.solver.fit.curves import Fitted
 from easyteacache.solver.fit.options import FitOptions
@@ -32,7 +33,7 @@ class Frontier:
     """Error against speed-up of one way to sample.
 
     Attributes:
-        name: forecaster or baseline.
+        name: predictor or baseline.
         computed: (N,) computed steps, falling.
         errors: (N,) mean error over held-out runs.
     """
@@ -62,7 +63,7 @@ class BucketEvidence:
         points: pairs of the record's signal, calibration runs.
         unseen: the same of held-out runs.
         others: curves for comparison: the paper's quartic, a power law, the best non-decreasing curve.
-        frontiers: per forecaster and baseline.
+        frontiers: per predictor and baseline.
         shown: the operating points.
         distances: (R, S − 1) output distance of every run, mean over branches.
         signals: signal → (S − 1,) mean distance over runs and branches.
@@ -111,13 +112,13 @@ def collect(record: Calibration, bucket: Bucket, calibration: TraceSet, heldout:
 
 
 def frontiers(seen: Runs, unseen: Runs) -> list[Frontier]:
-    """Error against speed-up on ``unseen`` of every forecaster with a schedule eliminated on ``seen``, and of two baselines.
+    """Error against speed-up on ``unseen`` of ``hold`` and every predictor that is worth sampling, with a schedule eliminated on ``seen``, and of two baselines.
 
-    Each forecaster is drawn with the axis and target that are best for it on ``seen``.
+    Each predictor is drawn with the axis and target that are best for it on ``seen``.
     """
     counts = sorted({computed_steps(seen.num_steps, target) for target in SPEEDUPS}, reverse=True)
     found = []
-    for name in ("hold", "linear", "quadratic", "foca"):
+    for name in ("hold", *(name for family in families() for name in family.sampled)):
         filling = _best_filling(seen, name, counts)
         plans = schedules.eliminate(Objective(seen, filling, gains(seen.sigmas)), counts[-1])
         judge = Objective(unseen, filling, gains(unseen.sigmas))

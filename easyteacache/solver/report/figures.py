@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.compare import plot_style
+from easyteacache.compare.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from easyteacache.policy.curves import Polynomial
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-# Okabe & Ito's colours, told apart with any kind of colour vision; line styles repeat the distinction.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (RED, "--"),
@@ -30,7 +29,7 @@ STYLES: tuple[tuple[str, Any], ...] = (
     (PURPLE, ":"),
     (ORANGE, (0, (5, 1, 1, 1, 1, 1))),
 )
-COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, "black", "#56B4E9")
+COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, "black", SKY)
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 OTHER_NAMES = {
     "teacache": "plain degree 4",
@@ -53,7 +52,7 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
     grid = np.geomspace(0.7 * start, 1.35 * high, 400)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _plain_decades(axes.xaxis, axes.yaxis)
+    plot_style.plain_decades(axes.xaxis, axes.yaxis)
     axes.axvspan(start, high, color="#EEF3F7", zorder=0)
     axes.plot(*_thinned(evidence.points.x, evidence.points.y), ".", color="#9DB4C6", markersize=5, zorder=1)
     axes.plot(*_thinned(evidence.unseen.x, evidence.unseen.y), "x", color=ORANGE, markersize=4, zorder=2)
@@ -73,18 +72,24 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
     axes.set_ylim(bottom, top)
     axes.set_xlim(float(grid[0]), float(grid[-1]))
     ends = [(float(grid[-1]), float(np.clip(v[-1], bottom, top)), name, colour) for name, v, colour, _ in curves]
-    _label_ends(axes, ends, between=(bottom, top), logarithmic=True)
-    axes.text(start, top, " domain", va="top", ha="left", color="#5B7A92", fontsize=9)
+    plot_style.label_ends(axes, ends, logarithmic=True)
+    axes.text(start, top, " domain", va="top", ha="left", color="#5B7A92", fontsize=plot_style.NORMAL)
     axes.text(
-        0.98, 0.03, "● calibration run   × held-out run", transform=axes.transAxes, ha="right", color=GREY, fontsize=9
+        0.98,
+        0.03,
+        "● calibration run   × held-out run",
+        transform=axes.transAxes,
+        ha="right",
+        color=GREY,
+        fontsize=plot_style.NORMAL,
     )
     axes.set_xlabel("signal distance from one step to the next (relative L1)")
     axes.set_ylabel("output distance (relative L1)")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def draw_frontier(record: Calibration, evidence: BucketEvidence) -> bytes:
-    """Error of the final sample against speed-up: a line per forecaster, the record's points on top."""
+    """Error of the final sample against speed-up: a line per predictor, the record's points on top."""
     figure, axes = _canvas("Error of the final sample on held-out runs, at each speed-up", evidence)
     steps = evidence.bucket.num_steps or 1
     ends = []
@@ -99,9 +104,8 @@ def draw_frontier(record: Calibration, evidence: BucketEvidence) -> bytes:
             axes.plot(*where, marker, color="black", markerfacecolor=face, markersize=6, linestyle="none", zorder=5)
             axes.vlines(where[0], where[1], [s.p90 for s in chosen], color="black", linewidth=0.8, zorder=4)
     axes.set_yscale("log")
-    _plain_decades(axes.yaxis)
-    low, high = axes.get_ylim()
-    _label_ends(axes, ends, between=(low, high), logarithmic=True)
+    plot_style.plain_decades(axes.yaxis)
+    plot_style.label_ends(axes, ends, logarithmic=True)
     axes.text(
         0.02,
         0.96,
@@ -109,11 +113,11 @@ def draw_frontier(record: Calibration, evidence: BucketEvidence) -> bytes:
         transform=axes.transAxes,
         va="top",
         color="black",
-        fontsize=9,
+        fontsize=plot_style.NORMAL,
     )
     axes.set_xlabel("steps ÷ computed steps")
     axes.set_ylabel("relative L2 error")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def draw_steps(record: Calibration, evidence: BucketEvidence) -> bytes:
@@ -129,12 +133,12 @@ def draw_steps(record: Calibration, evidence: BucketEvidence) -> bytes:
     axes.set_yticks(
         range(len(rows)),
         [_row_name(shown.speedup, filling_of(shown.point), shown.point.threshold) for shown in rows],
-        fontsize=8,
+        fontsize=plot_style.SMALL,
     )
     axes.invert_yaxis()
     axes.set_xlim(-1, steps)
     axes.set_xlabel("step (0 is the noisiest); blue: fixed schedule, grey: threshold")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def draw_distances(record: Calibration, evidence: BucketEvidence) -> bytes:
@@ -159,18 +163,16 @@ def draw_distances(record: Calibration, evidence: BucketEvidence) -> bytes:
             )
         )
     axes.set_yscale("log")
-    _plain_decades(axes.yaxis)
-    _label_ends(axes, ends, between=axes.get_ylim(), logarithmic=True)
+    plot_style.plain_decades(axes.yaxis)
+    plot_style.label_ends(axes, ends, logarithmic=True)
     axes.set_xlabel("step; * the record's signal")
     axes.set_ylabel("relative L1 distance")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def draw_buckets(record: Calibration) -> bytes:
     """All buckets' curves and sigma profiles beside each other: a colour per length, a line style per sampler setting."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
+    figure = plot_style.figure(10.5, 4.8, layout="constrained")
     left, right = figure.subplots(1, 2)
     lengths = list(dict.fromkeys(bucket.sequence_length for bucket in record.buckets))
     settings = list(dict.fromkeys((bucket.num_steps, bucket.shift) for bucket in record.buckets))
@@ -190,21 +192,21 @@ def draw_buckets(record: Calibration) -> bytes:
             right.plot(profile.sigmas, profile.distances, color=colour, linestyle=style, linewidth=1.8)
             profile_ends.append((profile.sigmas[-1], profile.distances[-1], name, colour))
     for axes, ends, title in ((left, curve_ends, "Stored curves"), (right, profile_ends, "Sigma profiles")):
-        axes.set_title(title, loc="left", fontsize=11)
-        _tidy(axes)
+        axes.set_title(title, loc="left", fontsize=plot_style.LARGE)
+        plot_style.tidy(axes)
         if axes is left:
             axes.set_xscale("log")
             axes.set_yscale("log")
-            _plain_decades(axes.xaxis, axes.yaxis)
+            plot_style.plain_decades(axes.xaxis, axes.yaxis)
         # One column of names at the right edge, because the lines end at different places.
         edge = max(x for x, _, _, _ in ends) if axes is left else min((x for x, _, _, _ in ends), default=0.0)
-        _label_ends(axes, [(edge, y, n, c) for _, y, n, c in ends], between=axes.get_ylim(), logarithmic=axes is left)
+        plot_style.label_ends(axes, [(edge, y, n, c) for _, y, n, c in ends], logarithmic=axes is left)
     left.set_xlabel("signal distance")
     left.set_ylabel("output distance")
     right.invert_xaxis()
     right.set_xlabel("sigma, from noise to sample")
     right.set_ylabel("accumulated output distance")
-    return _png(figure)
+    return plot_style.png(figure)
 
 
 def _setting(bucket: Bucket, record: Calibration) -> str:
@@ -213,63 +215,17 @@ def _setting(bucket: Bucket, record: Calibration) -> str:
 
 
 def _canvas(title: str, evidence: BucketEvidence, *, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
+    figure = plot_style.figure(*size, layout="constrained")
     axes = figure.subplots()
     bucket = evidence.bucket
     shift = "" if bucket.shift is None else f", shift {bucket.shift:g}"
     axes.set_title(
-        f"{title}\n{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}", loc="left", fontsize=11
+        f"{title}\n{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}",
+        loc="left",
+        fontsize=plot_style.LARGE,
     )
-    _tidy(axes)
+    plot_style.tidy(axes)
     return figure, axes
-
-
-def _plain_decades(*axes: Any) -> None:
-    """Plain numbers at 1, 2 and 5 of every decade of logarithmic axes."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-
-
-def _label_ends(
-    axes: Axes,
-    ends: Sequence[tuple[float, float, str, str]],
-    *,
-    between: tuple[float, float],
-    logarithmic: bool = False,
-) -> None:
-    """Write each line's name beside its last point, moved apart where two would overlap."""
-    forward, back = (np.log, np.exp) if logarithmic else (np.asarray, np.asarray)
-    low, high = (float(forward(value)) for value in between)
-    gap = 0.055 * (high - low)
-    ordered = sorted(ends, key=lambda end: end[1])
-    places = [min(max(float(forward(max(y, between[0]))), low), high) for _, y, _, _ in ordered]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    # What was pushed over the top goes down again, and pushes what is below.
-    for i in range(len(places) - 1, -1, -1):
-        places[i] = min(places[i], high - gap * (len(places) - 1 - i))
-    for (x, _, name, colour), place in zip(ordered, places, strict=True):
-        axes.annotate(
-            name,
-            (x, float(back(place))),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            va="center",
-            annotation_clip=False,
-        )
 
 
 def _frontier_styles(found: Sequence[Frontier]) -> list[tuple[str, Any]]:
@@ -289,12 +245,3 @@ def _row_name(speedup: float, filling: Filling, threshold: float | None) -> str:
 def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
     every = max(1, len(x) // MOST_POINTS)
     return x[::every], y[::every]
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    target = io.BytesIO()
-    # Without the version of the drawing library the same numbers give the same bytes.
-    FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
-    return target.getvalue()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.records.bucket import FITTED
+from easyteacache.runtime.predictors import families
 from easyteacache.solver.replay.fitted_weights import Schedule, StateFit, Weights, correctable
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.runs import Runs
@@ -61,7 +62,7 @@ class Measure(Protocol):
 #: A schedule's own weights fill its reused steps.
 BY_WEIGHTS = Filling(FITTED, "step", "output")
 #: Or a forecast of the residual does, whose head then sees the actual sample. Traces cannot tell that it is better, sampling can.
-FILLED_BY = (Filling("linear"), Filling("quadratic"), Filling("foca"))
+FILLED_BY = tuple(Filling(name) for family in families() for name in family.sampled)
 #: Schedules that are sampled with every filling; the others with the first alone.
 FINALISTS = 2
 #: The view that is searched under when nothing is measured.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.runtime.predictors import families, predictor
 from easyteacache.solver.replay import gate_replay
 from easyteacache.solver.replay.error_propagation import PlainTravel
 from easyteacache.solver.replay.gate_replay import Window
@@ -25,7 +26,6 @@ from easyteacache.solver.search.schedules import Schedule
 
 Array = NDArray[np.float64]
 SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
-ORDERED = ("linear", "quadratic", "cubic", "taylor-2", "foca")
 # A schedule found on this many runs is as good as one found on more; the search then costs the same for any number.
 SEARCH_RUNS = 24
 FINALISTS = 2
@@ -176,13 +176,20 @@ class Planner:
 
 
 def candidates(runs: Runs) -> tuple[Filling, ...]:
-    """Every filling that these runs can judge: without output Gram matrices nothing applied to the output."""
+    """Every filling of every registered predictor that these runs can judge: without output Gram matrices nothing applied to the output."""
     # A caller that forecasts the residual may see the block stack alone, and is then not told the time.
     axes = {"residual": ["step"], "output": ["step"] + (["timestep"] if np.all(np.diff(runs.timesteps) < 0) else [])}
     targets = ["residual"] + (["output"] if runs.output is not None else [])
-    held = [Filling("hold", "step", target) for target in targets]  # type: ignore[arg-type]
-    ordered = [Filling(name, axis, target) for target in targets for axis in axes[target] for name in ORDERED]  # type: ignore[arg-type]
-    return (*held, *ordered)
+    found = [
+        Filling(name, axis, target)  # type: ignore[arg-type]
+        for target in targets
+        for axis in axes[target]
+        for family in families()
+        for name in family.searched()
+        if target in family.places and axis in family.axes
+    ]
+    # The simplest first: it wins where several are equally good.
+    return tuple(sorted(found, key=lambda filling: predictor(filling.forecaster).history > 1))
 
 
 def computed_steps(num_steps: int, speedup: float) -> int:

@@ -83,12 +83,6 @@ def improve(objective: Objective, schedule: Schedule, *, tick: Callable[[], None
     return tuple(current)
 
 
-def search(objective: Objective, starts: Sequence[Schedule], *, tick: Callable[[], None] = lambda: None) -> Schedule:
-    """The best of what ``improve`` makes of each start: one start alone ends in a valley of its own too often."""
-    found = [improve(objective, start, tick=tick) for start in starts]
-    return min(found, key=lambda schedule: float(typical(objective.errors(schedule))))
-
-
 def _neighbours(objective: Objective, schedule: list[int]) -> list[list[int]]:
     """Schedules that differ in the place of one computed step; step 0 stays."""
     if len(schedule) < 2:

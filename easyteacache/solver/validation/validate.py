@@ -19,12 +19,11 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.records import calibration as records
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
-from easyteacache.records.trace_set import TraceSet
+from easyteacache.records.trace_set import TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.fit.points import gather
-from easyteacache.solver.solve import one_model
 from easyteacache.solver.validation.points import judge_points
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged, Report
@@ -122,8 +121,24 @@ def _judge_model(record: Calibration, traces: TraceSet) -> Finding:
         return Finding(error.rule, False, "traces", message=error.reason)
     head = traces[0].header
     keys = {head.model_key, "/".join(filter(None, (head.model_key, head.part)))}
-    message = "" if record.model_key in keys else f"the runs are of {max(keys)!r}, the record is {record.model_key!r}"
-    return Finding("traces.model-key", not message, "traces", message=message)
+    if record.model_key not in keys:
+        message = f"the runs are of {max(keys)!r}, the record is {record.model_key!r}"
+        return Finding("traces.model-key", False, "traces", message=message)
+    message = _other_model(record, traces)
+    return Finding("traces.model", not message, "traces", message=message)
+
+
+def _other_model(record: Calibration, traces: TraceSet) -> str:
+    """Where the record names another model than the runs do; empty where it does not."""
+    ran = common_model(traces)
+    if record.model is None or ran is None:
+        return ""
+    pairs = ((name, getattr(record.model, name), getattr(ran, name)) for name in type(ran).model_fields)
+    return ", ".join(
+        f"{name}: the record says {said}, the runs say {found}"
+        for name, said, found in pairs
+        if said not in (None, ()) and found not in (None, ()) and said != found
+    )
 
 
 def _judge_files(record: Calibration, traces: TraceSet) -> Finding:
@@ -144,6 +159,8 @@ def _judge_settings(record: Calibration, traces: TraceSet) -> list[Finding]:
         setting = (bucket.sequence_length, bucket.num_steps, bucket.shift or 0.0)
         message = "" if setting in recorded else "no run of this setting"
         found.append(Finding("traces.bucket", not message, describe(bucket), message=message))
+        if not message:
+            found.append(_judge_sampler(bucket, traces.group(*setting)))
         recorded.discard(setting)  # type: ignore[arg-type]
     for length, steps, shift in sorted(recorded):
         message = "runs of a setting that the record has no bucket for"
@@ -151,6 +168,14 @@ def _judge_settings(record: Calibration, traces: TraceSet) -> list[Finding]:
             Finding("traces.bucket", False, f"{length} tokens, {steps} steps, shift {shift:g}", message=message)
         )
     return found
+
+
+def _judge_sampler(bucket: Bucket, runs: TraceSet) -> Finding:
+    sampler = runs[0].header.sampler
+    message = ""
+    if bucket.sampler is not None and sampler is not None and bucket.sampler.agrees(sampler) is False:
+        message = f"the bucket says {bucket.sampler.name}, the runs were sampled otherwise, by {sampler.name}"
+    return Finding("traces.sampler", not message, describe(bucket), message=message)
 
 
 def _judge_split(traces: TraceSet) -> list[Finding]:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.integrations.diffusers.models.registry import Computed
+from easyteacache.integrations.diffusers.models.adapter import Computed
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import SignalMismatch
-from easyteacache.integrations.diffusers.models.registry import Adapter, Argument, Computed, FirstBlock, Output, Source
+from easyteacache.integrations.diffusers.models.adapter import Adapter, Argument, Computed, FirstBlock, Output, Source
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from easyteacache.integrations.diffusers.models import modulated_inputs as m
-from easyteacache.integrations.diffusers.models.registry import Adapter, Argument, Blocks, Computed, Output, Source
+from easyteacache.integrations.diffusers.models.adapter import Adapter, Argument, Blocks, Computed, Output, Source
 from easyteacache.integrations.diffusers.models.token_layouts import BACK, FRONT, TEMPORAL, patches, rows
 
 IMAGE_LAST = ("encoder_hidden_states", "hidden_states")

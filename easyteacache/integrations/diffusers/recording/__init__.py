@@ -1,6 +1,6 @@
 """Record traces from diffusers pipelines: what to run, where to look, and how to survive a kill.
 
-    from easyteacache.integrations.recording import RecordingSettings, plan_jobs, record_pipeline
+    from easyteacache.integrations.diffusers.recording import RecordingSettings, plan_jobs, record_pipeline
 
     jobs = plan_jobs(prompts=["a fox in snow"], sizes=[(832, 480)], frames=[81], steps=[50], shifts=[5.0])
     record_pipeline(pipe, jobs, "traces", RecordingSettings(model_key="wan2.1/t2v-14b"))

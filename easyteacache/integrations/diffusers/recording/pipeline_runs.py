@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers.recording import scheduler_shift
+from easyteacache.integrations.diffusers import scheduler_facts
+from easyteacache.integrations.diffusers.active_adapters import adapters_of
+from easyteacache.integrations.diffusers.record_lookup import configuration_name
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
+from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts
 from easyteacache.recording.recorder import DIMENSION, Recorder, SketchChoice
 from easyteacache.recording.sketch import Shard
 from easyteacache.records.calibration import Signal
+from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -39,6 +44,7 @@ class RecordingSettings:
         branch_names: for pipelines that name no branches: what to call them, in the order in which they run. Only branches
             called ``cond`` and ``uncond`` get a guided Gram.
         checkpoint: what to store as the checkpoint's name.
+        features: record what enters the model's head, too.
         publish_prompts: store each prompt's text, not only its hash.
     """
 
@@ -49,6 +55,7 @@ class RecordingSettings:
     sketch_seed: int = 0
     branch_names: tuple[str, ...] = ()
     checkpoint: str | None = None
+    features: bool = True
     publish_prompts: bool = True
 
 
@@ -78,11 +85,16 @@ def record_run(
     """
     recorders: dict[str, Recorder] = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(scheduler_shift.shifted(pipe, job.shift))
+        stack.enter_context(scheduler_facts.shifted(pipe, job.shift))
+        planned, sampler = scheduler_facts.facts_for(pipe.scheduler, job.num_steps), type(pipe.scheduler).__name__
+        if planned is not None:
+            # Before hours of sampling are lost to it.
+            recordable(planned, sampler)
         for name, transformer in _transformers(pipe).items():
             probe = Probe(transformer)
             recorders[name] = Recorder(
                 signals=settings.signals or probe.signals,
+                features=settings.features,
                 sketch=settings.sketch,
                 dimension=settings.dimension,
                 seed=settings.sketch_seed,
@@ -93,12 +105,8 @@ def record_run(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
         pipe(**arguments_of(pipe, job))
-        known = {
-            "sampler": scheduler_shift.name_of(pipe.scheduler),
-            "shift": scheduler_shift.shift_of(pipe.scheduler),
-            "prediction": scheduler_shift.prediction_of(pipe.scheduler),
-        }
-        return _finish(recorders, scheduler_shift.noise_levels(pipe.scheduler), job, settings, known)
+        facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
+        return _finish(recorders, _transformers(pipe), facts, job, settings)
 
 
 def resolved(pipe: Any, job: Job) -> Job:
@@ -109,8 +117,8 @@ def resolved(pipe: Any, job: Job) -> Job:
     """
     defaults = inspect.signature(pipe.__call__).parameters
     changes: dict[str, Any] = {}
-    with scheduler_shift.shifted(pipe, job.shift):
-        changes["shift"] = scheduler_shift.shift_of(pipe.scheduler)
+    with scheduler_facts.shifted(pipe, job.shift):
+        changes["shift"] = scheduler_facts.shift_of(pipe.scheduler)
     for field, argument in (("width", "width"), ("height", "height"), ("frames", "num_frames")):
         if getattr(job, field) is None and argument in defaults and isinstance(defaults[argument].default, int):
             changes[field] = defaults[argument].default
@@ -119,6 +127,25 @@ def resolved(pipe: Any, job: Job) -> Job:
     if job.guidance_scale is None and isinstance(guidance, int | float):
         changes["guidance_scale"] = float(guidance)
     return dataclasses.replace(job, **changes)
+
+
+def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
+    """The facts of a run that can be recorded.
+
+    Args:
+        facts: of the run.
+        name: class of its scheduler.
+
+    Raises:
+        AttachError: the scheduler keeps none, or calls the model twice at one.
+    """
+    if facts is None or facts.levels is None:
+        raise AttachError(f"{name} keeps no noise level per step; sample with another scheduler")
+    if facts.calls_per_step > 1 or any(a == b for a, b in pairwise(facts.levels)):
+        raise AttachError(
+            f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
+        )
+    return facts
 
 
 def _transformers(pipe: Any) -> dict[str, nn.Module]:
@@ -150,13 +177,26 @@ def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in accepted}
 
 
+def _identity(transformer: nn.Module, checkpoint: str | None, part: str | None) -> ModelIdentity:
+    kind, _, digest = configuration_name(transformer).partition("@")
+    return ModelIdentity(
+        class_name=kind,
+        configuration_sha256=digest,
+        checkpoint=checkpoint,
+        part=part,
+        adapters=adapters_of(transformer),
+    )
+
+
 def _finish(
     recorders: Mapping[str, Recorder],
-    sigmas: Sequence[float],
+    transformers: Mapping[str, nn.Module],
+    facts: SchedulerFacts,
     job: Job,
     settings: RecordingSettings,
-    known: Mapping[str, Any],
 ) -> tuple[Trace, ...]:
+    sigmas = facts.levels
+    assert sigmas is not None
     several, traces, first = len(recorders) > 1, [], 0
     for name, recorder in recorders.items():
         count = recorder.steps("cond")
@@ -169,20 +209,23 @@ def _finish(
                 guidance_scale=job.guidance_scale,
                 prompt=job.prompt,
                 publish_prompt=settings.publish_prompts,
-                checkpoint=settings.checkpoint,
+                model=_identity(transformers[name], settings.checkpoint, part),
+                sampler=facts.record(),
+                # Of the whole run: a part's states are not reached from its own outputs alone.
+                sampler_map=None if several else facts.map,
+                shift=facts.shift,
                 part=part,
-                total_steps=len(sigmas) - 1 if several else None,
+                total_steps=facts.calls if several else None,
                 seed=job.seed,
                 frames=job.frames,
                 height=job.height,
                 width=job.width,
-                **known,
             )
             traces.append(trace)
         first += count
     if first != len(sigmas) - 1:
         raise AttachError(
-            f"{first} steps were seen, the scheduler has {len(sigmas) - 1} noise levels; a sampler with several forwards a "
+            f"{first} forwards were seen, the scheduler has {len(sigmas) - 1} noise levels; a loop with several forwards a "
             "step cannot be recorded"
         )
     return tuple(traces)

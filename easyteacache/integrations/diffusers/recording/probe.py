@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.call_arguments import Arguments
-from easyteacache.integrations.diffusers.models.registry import Blocks, Output, adapter_for, located
+from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
+from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.models.signals import extract, source_of
 from easyteacache.records.calibration import Signal
 

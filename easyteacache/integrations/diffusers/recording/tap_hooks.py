@@ -21,7 +21,7 @@ from easyteacache.integrations.diffusers.call_arguments import Arguments
 from easyteacache.integrations.diffusers.forward_state import sample_of
 from easyteacache.integrations.diffusers.hooks import NAME as ATTACHED
 from easyteacache.integrations.diffusers.hooks import forget_children
-from easyteacache.integrations.diffusers.models.registry import Output
+from easyteacache.integrations.diffusers.models.adapter import Output
 from easyteacache.integrations.diffusers.models.signals import watch
 from easyteacache.integrations.diffusers.recording.probe import Probe, as_tokens
 from easyteacache.recording.recorder import Recorder

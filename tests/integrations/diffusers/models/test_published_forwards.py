@@ -1,0 +1,159 @@
+"""Decisions and outputs agree, step by step, with the published TeaCache forwards on the same coefficients.
+
+The reference below is written from the published semantics (ali-vilab/TeaCache 7c10efc), not from this project's gate: it
+runs the uncached model, takes the signal from the model's own layers by plain torch hooks, keeps the scripts' counters, and
+at a reused step overwrites the last block's result with its input of that step + the last computed residual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_transformers import adapter_named, arguments, build, flat
+
+from easyteacache import TeaCache
+from easyteacache.integrations.diffusers import located
+from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.registry.registry import Registry
+
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published script.
+
+    Attributes:
+        name: the transformer's class.
+        key: the record of its coefficients.
+        steps: sampler steps.
+        thresholds: published ones, and larger ones where the tiny model's signal moves more than the real one's.
+        module: where the signal is seen, below the first block when it begins with a dot.
+        pick: takes it from that module's arguments and result.
+        branches: forwards of one step, in order.
+        retention: forwards computed at the beginning, and whether the last ones are computed too.
+    """
+
+    name: str
+    key: str
+    steps: int
+    thresholds: tuple[float, ...]
+    module: str
+    pick: Callable[[dict[str, Any], Any], torch.Tensor]
+    branches: tuple[str, ...] = ("cond",)
+    retention: tuple[int, bool] = (1, True)
+
+
+def first(arguments: dict[str, Any], result: Any) -> torch.Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+SCRIPTS = [
+    Published(
+        "WanTransformer3DModel", "wan2.1/t2v-14b", 50, (0.2, 5.0), "condition_embedder", lambda a, r: r[1],
+        branches=("cond", "uncond"), retention=(5, False),
+    ),
+    Published(
+        "WanTransformer3DModel", "wan2.1/t2v-14b/no-retention", 50, (0.14, 0.2), "condition_embedder", first,
+        branches=("cond", "uncond"),
+    ),
+    Published("FluxTransformer2DModel", "flux.1/dev", 28, (0.4, 0.6, 0.8), ".norm1", first),
+    Published("HunyuanVideoTransformer3DModel", "hunyuanvideo/t2v", 50, (0.1, 0.15, 1.0), ".norm1", first),
+    Published("CogVideoXTransformer3DModel", "cogvideox/5b", 50, (0.3, 3.0), "time_embedding", first),
+    Published("LTXVideoTransformer3DModel", "ltx-video/0.9.1", 50, (0.05, 1.0), ".attn1", lambda a, r: a["hidden_states"]),
+    Published("MochiTransformer3DModel", "mochi-1/preview", 64, (0.09, 1.0), ".norm1", first),
+    Published("Lumina2Transformer2DModel", "lumina-image-2.0", 30, (0.3, 1.1, 6.0), ".norm1", first),
+]  # fmt: skip
+IDS = [script.key for script in SCRIPTS]
+
+
+class Reference:
+    """The published accumulator around an uncached model."""
+
+    def __init__(self, script: Published, model: Any, coefficients: list[float], threshold: float) -> None:
+        self.script, self.model, self.threshold = script, model, threshold
+        self.rescale = np.poly1d(coefficients)
+        adapter = adapter_named(script.name)
+        blocks = located(adapter, model)
+        self.returns, self.head, self.tail = blocks[-1][0].returns, blocks[0][1], blocks[-1][1]
+        below = script.module.startswith(".")
+        seen = self.head.get_submodule(script.module[1:]) if below else model.get_submodule(script.module)
+        seen.register_forward_hook(self._signal, with_kwargs=True)
+        self.head.register_forward_pre_hook(self._enter, with_kwargs=True)
+        self.tail.register_forward_hook(self._leave)
+        self.count = 0
+        # Even and odd forwards keep a state each, as the Wan script does.
+        self.states = [{"acc": 0.0, "previous": None, "residual": None} for _ in script.branches]
+        self.computed: list[list[bool]] = [[] for _ in script.branches]
+
+    def _signal(self, module, args, kwargs, result):
+        self.signal = self.script.pick({**Arguments(type(module), args, kwargs)}, result).detach().clone()
+
+    def _enter(self, module, args, kwargs):
+        self.block_input = Arguments(type(module), args, kwargs)["hidden_states"].clone()
+
+    def _leave(self, module, args, result):
+        state = self.states[self.count % len(self.states)]
+        output = result[self.returns.index("hidden_states")] if isinstance(result, tuple) else result
+        calculate = self._should_calculate(state)
+        self.computed[self.count % len(self.states)].append(calculate)
+        self.count += 1
+        if calculate:
+            state["residual"] = output - self.block_input
+            return result
+        output = self.block_input + state["residual"]
+        if not isinstance(result, tuple):
+            return output
+        where = self.returns.index("hidden_states")
+        return (*result[:where], output, *result[where + 1 :])
+
+    def _should_calculate(self, state: dict[str, Any]) -> bool:
+        forwards, (begin, and_last) = len(self.states), self.script.retention
+        cutoff = self.script.steps * forwards - (forwards if and_last else 0)
+        previous, state["previous"] = state["previous"], self.signal
+        if self.count < begin * forwards or self.count >= cutoff:
+            state["acc"] = 0.0
+            return True
+        distance = ((self.signal - previous).abs().mean() / previous.abs().mean()).cpu().item()
+        state["acc"] += float(self.rescale(distance))
+        if state["acc"] < self.threshold:
+            return False
+        state["acc"] = 0.0
+        return True
+
+
+@torch.no_grad()
+def sampled(model: Any, script: Published) -> torch.Tensor:
+    outputs = []
+    for step in range(script.steps):
+        for branch in script.branches:
+            context = model.cache_context(branch) if hasattr(model, "cache_context") else contextlib.nullcontext()
+            with context:
+                outputs.append(flat(model(**arguments(script.name, step, branch, steps=script.steps))))
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=IDS)
+def test_decisions_and_outputs_agree_with_the_published_script(script):
+    [bucket] = Registry.default()[script.key].buckets
+    reused = computed = 0
+    for threshold in script.thresholds:
+        plain = build(script.name)
+        reference = Reference(script, plain, list(bucket.coefficients or ()), threshold)
+        expected = sampled(plain, script)
+        model = build(script.name)
+        with TeaCache.from_registry(script.key, threshold=threshold, num_steps=script.steps).attached(model) as cache:
+            found = sampled(model, script)
+            runs = list(cache.statistics().values())
+        assert [[not record.reused for record in run.steps] for run in runs] == reference.computed
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        reused += sum(run.reused for run in runs)
+        computed += sum(run.computed for run in runs)
+    assert reused > script.steps // 4
+    assert computed > len(script.thresholds)
