@@ -88,6 +88,7 @@ class RunContext:
         shift: flow-matching time shift, above 0.
         sampler: the run's sampler with its noise levels; None where it is not known.
         can: what the driver of the run can apply.
+        values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
 
     Raises:
         ValueError: a number is out of range or not a number.
@@ -98,9 +99,10 @@ class RunContext:
     shift: float | None = None
     sampler: SamplerRecord | None = None
     can: Capabilities = Capabilities()
+    values_per_token: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "num_steps"):
+        for name in ("sequence_length", "num_steps", "values_per_token"):
             _keep(self, name, _whole(getattr(self, name), name, 1))
         _keep(self, "shift", _real(self.shift, "shift", 0))
         if self.shift == 0:
@@ -122,6 +124,7 @@ class RunContext:
             num_steps=steps,
             shift=known.shift if self.shift is None else self.shift,
             sampler=known.sampler if self.sampler is None else self.sampler,
+            values_per_token=known.values_per_token if self.values_per_token is None else self.values_per_token,
         )
 
 

@@ -134,7 +134,10 @@ class Driver:
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
         can = capabilities(corrects=self.clock.euler)
-        return RunContext(num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can)
+        values = token_layouts.values_per_token(self.transformer)
+        return RunContext(
+            num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can, values_per_token=values
+        )
 
     def _share(self, timestep: torch.Tensor | None) -> None:
         """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
