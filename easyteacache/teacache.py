@@ -1,38 +1,46 @@
-"""``TeaCache``: the object that a transformer's ``forward`` talks to.
+"""``TeaCache``: the object that a transformer's ``forward`` talks to, and what users hold in their hands.
 
 Three verbs, the original project's own (oneflyingfish/EasyTeacache): ``check`` asks whether a step may be reused, ``update``
-fills it, ``store_truth`` reports a computed one. Where the numbers come from is the only difference between
-``TeaCache.from_registry(...)`` and the original's constructor with its JSON file.
+fills it, ``store_truth`` reports a computed one. ``attach`` makes these calls for a pipeline of diffusers. Where the numbers come
+from is the only difference between ``TeaCache.from_registry(...)`` and the original's constructor with its JSON file.
+
+What decides, predicts and remembers is the ``Session`` that a cache has (``runtime/session.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.calibrated import CalibratedCache
-from easyteacache.errors import StepOrderError
+from easyteacache.errors import SignalMismatch, StepOrderError
 from easyteacache.original.online_fit import SeedSolver, SeedSource
-from easyteacache.policy.request import Setting
-from easyteacache.runtime import verb_arguments
-from easyteacache.runtime.session import RunState
+from easyteacache.policy.model_choice import ModelResolver
+from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
+from easyteacache.policy.source import FixedPolicy, Resolver
+from easyteacache.runtime import predictors, verb_arguments
+from easyteacache.runtime.attachment import Attachment
+from easyteacache.runtime.branch_state import DEFAULT_BRANCH
+from easyteacache.runtime.session import Session
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from easyteacache.integrations.diffusers.experts import ExpertCaches
     from easyteacache.original.cache_json import TeaCacheConfig
-    from easyteacache.registry.registry import Registry
+    from easyteacache.policy.policy import Policy
+    from easyteacache.registry.registry import Found, Registry
     from easyteacache.runtime.branch_state import BranchState
+    from easyteacache.runtime.statistics import RunStatistics
+    from easyteacache.runtime.tensor_math import Reduce
 
 __all__ = ["DEFAULT_BRANCH", "TeaCache"]
 
-DEFAULT_BRANCH = "default"
 
-
-class TeaCache(CalibratedCache):
+class TeaCache:
     """Reuse or compute each step of a diffusion transformer, and fill the reused ones.
 
     The constructor is the original project's, in its order and with its defaults. For a calibration of the registry use
@@ -61,8 +69,6 @@ class TeaCache(CalibratedCache):
         ValueError: an argument is out of range.
     """
 
-    _seed: SeedSource | None
-
     def __init__(
         self,
         max_skip_step: int,
@@ -77,19 +83,117 @@ class TeaCache(CalibratedCache):
         enable_vt_predictor: bool = False,
         *,
         num_steps: int | None = None,
+        _session: Session | None = None,
     ) -> None:
-        setting = Setting(
-            num_steps=num_steps,
+        # The other constructors hand a session over; what the original's arguments name is then not looked at.
+        self._seed = SeedSource(configs, model_keys, cache_path) if _session is None else None
+        self._session = _session or Session(
+            None,
+            Request(
+                threshold=threshold,
+                min_skip_step=min_skip_step,
+                max_skip_step=max_skip_step,
+                max_consecutive_skips=max_consecutive_skip,
+                predictor="mean" if enable_vt_predictor else "hold",
+            ),
+            RunContext(num_steps=num_steps),
+            enabled=enable,
+            solving=not speedup_mode,
+        )
+        self._solver: SeedSolver | None = None
+        self._last_branch = DEFAULT_BRANCH
+        self._attachment = Attachment("this cache is attached already: detach() it first, or make a second one")
+        self._load()
+
+    # Other constructors ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_registry(
+        cls,
+        key: str,
+        *,
+        threshold: float | None = None,
+        speedup: float | None = None,
+        max_error: float | None = None,
+        num_steps: int | None = None,
+        sequence_length: int | None = None,
+        shift: float | None = None,
+        min_skip_step: int | None = None,
+        max_skip_step: int | None = None,
+        max_consecutive_skips: int | None = None,
+        predictor: str | None = None,
+        forecaster: str | None = None,
+        registry: Registry | str | os.PathLike[str] | None = None,
+        allow_yanked: bool = False,
+    ) -> Self:
+        """A cache with the calibration of a model.
+
+        A speed-up or error is asked of every record of the model, its own and those of its methods (``wan2.1/t2v-14b/lemica``): what
+        holds for the run goes first, then the stronger evidence, then the better figure, and a note says what was chosen over what.
+
+        Args:
+            key: a model key (``"wan2.1/t2v-14b"``), the key of one method's record, which then decides alone, or an exact alias
+                such as a Hub repository id.
+            threshold, speedup, max_error: at most one of them; without any, the most cautious operating point of the model's own
+                record.
+            num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
+            min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
+            predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
+            forecaster: the old name of ``predictor``.
+            registry: a folder or ``Registry`` to use instead of the default layers.
+            allow_yanked: use a yanked record all the same.
+
+        Raises:
+            UnknownModelKey: no layer holds the key; the error names the nearest ones.
+            InvalidCalibration: the record is damaged, or of a method this runtime does not apply.
+            SignalMismatch: the record does not say which signal its numbers were fitted to.
+            RetiredCalibration: the record was yanked.
+            UnreachableTarget: no operating point reaches the speed-up or error asked for.
+            ValueError: an argument is out of range, or two exclude each other.
+        """
+        from easyteacache.registry.family import names_method
+        from easyteacache.registry.registry import Registry
+
+        layers = Registry.opened(registry)
+        # A key that names a method means that record alone; a model's, every record of the model.
+        found = (layers.find(key),) if isinstance(key, str) and names_method(key) else layers.of_model(key)
+        return cls._from_found(
+            found,
+            allow_yanked=allow_yanked,
             threshold=threshold,
+            speedup=speedup,
+            max_error=max_error,
+            num_steps=num_steps,
+            sequence_length=sequence_length,
+            shift=shift,
             min_skip_step=min_skip_step,
             max_skip_step=max_skip_step,
-            max_consecutive_skips=max_consecutive_skip,
-            forecaster="mean" if enable_vt_predictor else "hold",
+            max_consecutive_skips=max_consecutive_skips,
+            predictor=predictor,
+            forecaster=forecaster,
         )
-        self._prepare(setting, enable=enable)
-        self._seed = SeedSource(configs, model_keys, cache_path)
-        self._solves = not speedup_mode
-        self._start()
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **wishes: Any) -> Self:
+        """A cache with the calibration in one file, such as `easyteacache solve` writes; no layer need hold it.
+
+        Args:
+            path: the file.
+            **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes, but for ``registry``.
+
+        Raises:
+            InvalidCalibration: the file is missing, unreadable or malformed, or of a method this runtime does not apply.
+            SignalMismatch, RetiredCalibration, UnreachableTarget, ValueError: as ``from_registry``.
+        """
+        from easyteacache.registry.registry import Found
+
+        return cls._from_found((Found.in_file(path),), **wishes)
+
+    @classmethod
+    def from_policy(cls, policy: Policy) -> Self:
+        """A cache that applies one given policy whatever the sequence length: for experiments and validation."""
+        run = RunContext(num_steps=policy.num_steps, shift=policy.shift)
+        return cls(-1, _session=Session(FixedPolicy(policy), Request(), run))
 
     @classmethod
     def for_pipeline(
@@ -125,21 +229,32 @@ class TeaCache(CalibratedCache):
         caches = {part: cls.from_registry(key, registry=layers, **wishes) for part, key in keys.items()}
         return caches["transformer"] if list(caches) == ["transformer"] else ExpertCaches(caches)
 
-    def _prepare(self, setting: Setting, *, enable: bool) -> None:
-        super()._prepare(setting, enable=enable)
-        self._seed = None
-        self._solves = False
-        self._solver: SeedSolver | None = None
-        self._last_branch = DEFAULT_BRANCH
+    @classmethod
+    def _from_found(
+        cls,
+        found: Sequence[Found],
+        *,
+        allow_yanked: bool = False,
+        predictor: str | None = None,
+        forecaster: str | None = None,
+        **wishes: Any,
+    ) -> Self:
+        if predictor is not None and forecaster is not None:
+            raise ValueError("predictor and forecaster are two names of one argument: give one of them")
+        named = predictor if forecaster is None else forecaster
+        named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
+        request, run = request_and_run(predictor=named, **wishes)
+        if all(one.calibration.signal == "unknown" for one in found):
+            raise SignalMismatch(
+                "unknown", "whatever t_mod holds", f"The sources of {found[0].asked!r} do not say which signal it is."
+            )
+        alone = len(found) == 1
+        source = (
+            Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
+        )
+        return cls(-1, _session=Session(source, request, run))
 
-    def _start(self) -> None:
-        """Load what the constructor's arguments name, once it is needed."""
-        if not self._enable or self._seed is None:
-            return
-        if self._solves:
-            self._solver = self._solver or SeedSolver(self._seed.path, self._seed.keys)
-        elif self._run is None and self._setting.threshold:
-            self._run = RunState(self._seed.load(self._setting), self._setting)
+    # The three verbs -------------------------------------------------------------------------------------------------
 
     def check(
         self,
@@ -170,11 +285,11 @@ class TeaCache(CalibratedCache):
             InvalidSignal: ``t_mod`` is not a tensor, is empty, or ``sequence_length`` is not a token count.
             InvalidCalibration: the operating point forecasts the model's output, which these verbs do not see.
         """
-        if not self.driven:
+        if not self._session.driven:
             return False
         step = verb_arguments.step_index(step)
-        state = self._verb_state(branch, step, verb_arguments.token_count(sequence_length))
-        if t_mod is not None or not verb_arguments.optional_signal(state.policy, sigma):
+        state = self._state(branch, step, verb_arguments.token_count(sequence_length))
+        if t_mod is not None or state.policy.reads_signal(sigma):
             t_mod = verb_arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
         return state.check(step, t_mod, sigma=sigma)
@@ -192,7 +307,7 @@ class TeaCache(CalibratedCache):
         Args:
             t_mod: the signal that ``check`` was given.
             hidden_states: block-stack input ``(B, L, D)``.
-            timestep: true time of this step, where the forecaster's coordinate is the timestep.
+            timestep: true time of this step, where the predictor's coordinate is the timestep.
             branch: the branch of the ``check`` this answers; by default the last one checked.
 
         Returns:
@@ -200,14 +315,13 @@ class TeaCache(CalibratedCache):
 
         Raises:
             StepOrderError: no ``check`` admitted this step.
-            InvalidSignal: ``hidden_states`` is not like the last computed step's, or the forecaster's coordinate is missing.
+            InvalidSignal: ``hidden_states`` is not like the last computed step's, or the predictor's coordinate is missing.
         """
-        if not self.driven:
+        if not self._session.driven:
             return hidden_states
-        assert self._run is not None
         hidden_states = verb_arguments.latent(hidden_states, "hidden_states")
         name = self._last_branch if branch is None else branch
-        state = self._run.known(name)
+        state = self._session.known(name)
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
         return state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
@@ -231,15 +345,15 @@ class TeaCache(CalibratedCache):
             input_latent: block-stack input ``(B, L, D)``.
             output_latent: block-stack output ``(B, L, D)``.
             sequence_length: tokens; by default what ``check`` was given, in solve mode the middle axis of ``input_latent``.
-            timestep: true time of this step, where the forecaster's coordinate is the timestep.
+            timestep: true time of this step, where the predictor's coordinate is the timestep.
             branch: which stream of forwards this is.
 
         Raises:
             StepOrderError: the same step twice on one branch, or a step before the last one.
-            InvalidSignal: a tensor is empty, input and output differ in shape, or the forecaster's coordinate is missing.
+            InvalidSignal: a tensor is empty, input and output differ in shape, or the predictor's coordinate is missing.
             InvalidCalibration: solve mode: the file that is there cannot be read; nothing is overwritten.
         """
-        if not self._enable or (self._solver is None and self._run is None):
+        if not self.enable or (self._solver is None and not self._session.driven):
             return
         step = verb_arguments.step_index(step)
         input_latent = verb_arguments.latent(input_latent, "input_latent")
@@ -251,34 +365,31 @@ class TeaCache(CalibratedCache):
                 step, signal, output_latent, length=length or verb_arguments.tokens(input_latent), branch=branch
             )
             return
-        assert self._run is not None
-        state = self._run.known(branch)
+        state = self._session.known(branch)
         if state is None or state.pending != step:
-            state = self._verb_state(branch, step, length)
+            state = self._state(branch, step, length)
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
 
-    def _verb_state(self, branch: str, step: int, length: int | None) -> BranchState:
-        """The state of a branch, with an operating point that the verbs can apply: they see the block stack only."""
-        state = self.branch_state(branch, step, sequence_length=length)
-        if self._run is not None and not (state.policy.block_stack_only or self._setting.block_stack_only):
-            setting = dataclasses.replace(self._setting, block_stack_only=True)
-            self._run.use(setting)
-            self._setting = setting
-            state = self.branch_state(branch, step, sequence_length=length)
+    def _state(self, branch: str, step: int, length: int | None) -> BranchState:
+        """The state of a branch, with an operating point that the verbs can apply."""
+        self._session.drive(VERBS)
+        state = self._session.branch(branch, step, sequence_length=length)
         verb_arguments.require_residual(state.policy)
         return state
+
+    # The original's other methods ------------------------------------------------------------------------------------
 
     @property
     def enable(self) -> bool:
         """False: compute everything and remember nothing. May be set."""
-        return self._enable
+        return self._session.enabled
 
     @enable.setter
     def enable(self, value: bool) -> None:
-        self._enable = bool(value)
-        self._start()
+        self._session.enabled = bool(value)
+        self._load()
 
     def set_range(
         self, max_skip_step: int, min_skip_step: int = 0, threshold: float = 0, max_consecutive_skip: int | None = None
@@ -294,19 +405,21 @@ class TeaCache(CalibratedCache):
             ValueError: an argument is out of range.
             InvalidCalibration, UnknownModelKey: as the constructor, where the fit was not needed before.
         """
-        limit = self._setting.max_consecutive_skips if max_consecutive_skip is None else max_consecutive_skip
-        self._setting = dataclasses.replace(
-            self._setting,
-            speedup=None,
-            max_error=None,
-            threshold=threshold,
-            min_skip_step=min_skip_step,
-            max_skip_step=max_skip_step,
-            max_consecutive_skips=limit,
+        request = self._session.request
+        self._session.wish(
+            dataclasses.replace(
+                request,
+                speedup=None,
+                max_error=None,
+                threshold=threshold,
+                min_skip_step=min_skip_step,
+                max_skip_step=max_skip_step,
+                max_consecutive_skips=request.max_consecutive_skips
+                if max_consecutive_skip is None
+                else max_consecutive_skip,
+            )
         )
-        if self._run is not None:
-            self._run.use(self._setting)
-        self._start()
+        self._load()
 
     def clear_cache(self) -> None:
         """Drop every remembered tensor and decision; solve mode also writes what it has recorded.
@@ -315,10 +428,143 @@ class TeaCache(CalibratedCache):
         """
         if self._solver is not None:
             self._solver.end_run()
-        if self._run is not None:
-            self._run.clear()
+        self._session.clear()
+
+    def _load(self) -> None:
+        """What the original's arguments name is opened when it is first needed: never while disabled or at threshold 0."""
+        if self._seed is None or not self._session.enabled:
+            return
+        if self._session.solving:
+            self._solver = self._solver or SeedSolver(self._seed.path, self._seed.keys)
+        elif not self._session.driven and self._session.request.threshold:
+            self._session.load(self._seed.load())
+
+    # On a pipeline ---------------------------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        pipe_or_transformer: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
+    ) -> Self:
+        """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
+
+        Args:
+            pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
+            residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
+            allow_borrowed: attach a record that was fitted to a model of another class.
+
+        Raises:
+            AttachError: no adapter for the class, another cache is active, or this one is attached already.
+            SignalMismatch: the calibration's signal cannot be taken from this model.
+        """
+        from easyteacache.integrations.diffusers import attach
+
+        self._attachment.put_on(
+            lambda: attach(
+                self._session, pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed
+            )
+        )
+        return self
+
+    def detach(self) -> None:
+        """Take the cache off again; the model is bit for bit as before. Does nothing when it is not attached."""
+        self._attachment.take_off()
+
+    @contextlib.contextmanager
+    def attached(
+        self,
+        pipe_or_transformer: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
+    ) -> Iterator[Self]:
+        """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
+        self.attach(pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
+        try:
+            yield self
+        finally:
+            self.detach()
+
+    # What happens, and what happened ---------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """What decides, predicts and remembers."""
+        return self._session
 
     @property
     def solving(self) -> bool:
         """True in solve mode, which records what its caller reports."""
         return self._solver is not None
+
+    @property
+    def policy(self) -> Policy:
+        """What is applied: record, buckets, threshold, window, and a note for every choice that was made.
+
+        Raises:
+            InvalidCalibration: there is none, because the cache is disabled or in solve mode.
+        """
+        return self._session.policy
+
+    @property
+    def reduce(self) -> Reduce | None:
+        """Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal. May be set."""
+        return self._session.reduce
+
+    @reduce.setter
+    def reduce(self, reduce: Reduce | None) -> None:
+        self._session.reduce = reduce
+
+    def begin_run(
+        self, *, num_steps: int | None = None, sequence_length: int | None = None, shift: float | None = None
+    ) -> None:
+        """Drop the state of an earlier run and say what is known of the next one, in a loop that calls the three verbs.
+
+        Args:
+            num_steps: sampler steps of this run; goes before what the cache was made with.
+            sequence_length: tokens; ``check`` may say otherwise later.
+            shift: flow-matching time shift of this run; goes before what the cache was made with.
+        """
+        self._session.begin(RunContext(num_steps=num_steps, sequence_length=sequence_length, shift=shift, can=VERBS))
+
+    def release(self) -> None:
+        """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
+        self._session.release()
+
+    @property
+    def sequence_length(self) -> int | None:
+        """The tokens that were said last; None when nobody has."""
+        return self._session.sequence_length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors held at this moment, over all branches."""
+        return self._session.nbytes
+
+    def statistics(self) -> dict[str, RunStatistics]:
+        """Per branch of the current run, or of the last one: computed and reused steps, hit list, distances."""
+        return self._session.statistics()
+
+    def current_speedup_rate(self) -> float:
+        """Steps divided by computed steps in the current run, over all branches; 1 before the first step."""
+        return self._session.current_speedup_rate()
+
+    def summary(self) -> str:
+        """The current run, or the last one, in a few readable lines."""
+        return self._session.summary()
+
+    def __repr__(self) -> str:
+        if not self._session.has_policy:
+            return f"TeaCache({'solve mode' if self.solving else 'off'})"
+        p = self._session.policy
+        gate = f"threshold={p.threshold:g}"
+        if p.decided_by == "schedule":
+            gate = f"schedule={len(p.schedule or ())} computed steps"
+        buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
+        return (
+            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r}, {gate}, "
+            f"forecaster={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], buckets=[{buckets}], "
+            f"notes={list(p.notes)})"
+        )

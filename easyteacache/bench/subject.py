@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from easyteacache.errors import BenchError
-from easyteacache.integrations.diffusers.experts import parts_of
+from easyteacache.integrations.diffusers.pipeline import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -20,7 +20,6 @@ NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "skimage": "scik
 REFERENCE = "reference"
 USUAL_SHAPES = ((1, 16, 16), (4, 16, 16), (4, 20, 20))
 USUAL_STEPS = (50, 25)
-USUAL_TARGETS = (1.5, 2.0, 3.0, 4.0)
 
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]

@@ -20,7 +20,7 @@ from easyteacache.cli.parameters import (
 from easyteacache.export.table import ENGINES
 
 if TYPE_CHECKING:
-    from easyteacache.policy.request import Setting
+    from easyteacache.policy.request import Request, RunContext
     from easyteacache.registry.registry import Found
 
 RULES = ("model", "signal", "abs", "window", "forecast")
@@ -74,11 +74,11 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     refit, traces = options.pop("refit"), options.pop("traces")
     if refit != (traces is not None):
         raise click.UsageError("--refit and --traces belong together: the runs to fit to.")
-    setting = _setting(**options)
+    request, run = _asked(**options)
     found, registry = find(key, folder), open_registry(folder)
     if refit:
-        found = _refitted(found, setting, traces)
-    exported = write(found, ENGINES[engine], setting, allow=allow, registry=None if refit else registry)
+        found = _refitted(found, run, traces)
+    exported = write(found, ENGINES[engine], request, run, allow=allow, registry=None if refit else registry)
     record = exported.numbers.record
     chosen = [note for note in exported.numbers.notes if note not in record.notes]
     for remark in (*chosen, *exported.remarks):
@@ -92,18 +92,18 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     click.echo(f"Wrote {out}.", err=True)
 
 
-def _setting(
+def _asked(
     sequence_length: int | None,
     steps: int | None,
     shift: float | None,
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
-) -> Setting:
-    from easyteacache.policy.request import Setting
+) -> tuple[Request, RunContext]:
+    from easyteacache.policy.request import request_and_run
 
     one_target(threshold, speedup, max_error)
-    return Setting(
+    return request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
         shift=shift,
@@ -113,7 +113,7 @@ def _setting(
     )
 
 
-def _refitted(found: Found, setting: Setting, traces: Path) -> Found:
+def _refitted(found: Found, run: RunContext, traces: Path) -> Found:
     """The record with its buckets replaced by one of order 4, non-negative and non-decreasing where the runs were."""
     from easyteacache.records.calibration import Calibration
     from easyteacache.records.trace_set import TraceSet
@@ -125,7 +125,7 @@ def _refitted(found: Found, setting: Setting, traces: Path) -> Found:
     keys = {run.header.model_key for run in runs}
     if not any(record.model_key == key or record.model_key.startswith(f"{key}/") for key in keys):
         raise click.UsageError(f"--traces hold runs of {', '.join(sorted(keys))}, not of {record.model_key}.")
-    chosen = _nearest(runs, setting)
+    chosen = _nearest(runs, run)
     group = runs.group(*chosen)
     fitted = fit_bucket(list(group), record.signal, order=REFIT_ORDER)
     content = record.model_dump(mode="json")
@@ -145,15 +145,13 @@ def _refitted(found: Found, setting: Setting, traces: Path) -> Found:
     return Found(Calibration.from_mapping(content, where=record.model_key), found.layer, found.asked, found.notes)
 
 
-def _nearest(runs: Any, setting: Setting) -> tuple[int, int, float | None]:
+def _nearest(runs: Any, run: RunContext) -> tuple[int, int, float | None]:
     """The traces' setting that is asked for; the one with the most runs where nothing is asked."""
     settings = list(runs.settings())
     wanted = [
         one
         for one in settings
-        if setting.sequence_length in (None, one[0])
-        and setting.num_steps in (None, one[1])
-        and setting.shift in (None, one[2])
+        if run.sequence_length in (None, one[0]) and run.num_steps in (None, one[1]) and run.shift in (None, one[2])
     ]
     if not wanted:
         listed = "; ".join(f"{length} tokens, {steps} steps, shift {shift}" for length, steps, shift in settings)

@@ -73,10 +73,10 @@ def resolve(
       null), notes
     """
     from easyteacache.policy import policy
-    from easyteacache.policy.policy import Setting
+    from easyteacache.policy.request import request_and_run
 
     one_target(threshold, speedup, max_error)
-    setting = Setting(
+    request, run = request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
         shift=shift,
@@ -84,7 +84,7 @@ def resolve(
         speedup=speedup,
         max_error=max_error,
     )
-    resolved = policy.resolve(find(key, registry), setting, allow_yanked=allow_yanked)
+    resolved = policy.resolve(find(key, registry), request, run, allow_yanked=allow_yanked)
     if as_json:
         text.echo_json(_content(resolved))
     else:

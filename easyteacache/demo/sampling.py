@@ -106,7 +106,7 @@ def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Reg
     """The calibration of ``settings`` resolved for what will be sampled; raises as ``TeaCache.from_registry`` and ``from_file`` do."""
     from easyteacache.integrations.diffusers.scheduler_facts import shift_of
 
-    wishes = {
+    wishes: dict[str, Any] = {
         "threshold": settings.threshold,
         "speedup": settings.speedup,
         "max_error": settings.max_error,

@@ -1,6 +1,6 @@
 """Other engines' files: write a record's numbers in an engine's own format, and read them back.
 
-    exported = export(registry, "wan2.1/t2v-14b", "lightx2v", Setting(num_steps=50))
+    exported = export(registry, "wan2.1/t2v-14b", "lightx2v", run=RunContext(num_steps=50))
     exported.text, exported.remarks
 
 Every exporter refuses where the engine would compute something else than what the numbers were calibrated for, and names in
@@ -16,18 +16,18 @@ from pathlib import PurePath
 from types import ModuleType
 
 from easyteacache.errors import ExportRefused
-from easyteacache.export import differences, draft, partners
-from easyteacache.export.differences import Difference
+from easyteacache.export import deviations, draft, partners
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.draft import Draft
 from easyteacache.export.engine import Engine
 from easyteacache.export.numbers import Numbers, resolve
 from easyteacache.export.parsed import Parsed, refuse
 from easyteacache.export.table import ENGINES
 from easyteacache.policy.policy import RetiredCalibration
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.registry.registry import Found, Registry
 
-__all__ = ["ENGINES", "Difference", "Draft", "Engine", "Exported", "Numbers", "Parsed", "export", "read", "write"]
+__all__ = ["ENGINES", "Deviation", "Draft", "Engine", "Exported", "Numbers", "Parsed", "export", "read", "write"]
 
 _ALLOW = "To export all the same, name the rule with --allow: {rules}."
 
@@ -50,7 +50,13 @@ class Exported:
 
 
 def export(
-    registry: Registry, key: str, engine: str, setting: Setting | None = None, *, allow: Collection[str] = ()
+    registry: Registry,
+    key: str,
+    engine: str,
+    request: Request | None = None,
+    run: RunContext | None = None,
+    *,
+    allow: Collection[str] = (),
 ) -> Exported:
     """Write the record of ``key`` in the format of ``engine``.
 
@@ -58,31 +64,34 @@ def export(
         registry: where the record, and those that go into the same file, are looked up.
         key: model key or exact alias.
         engine: name of an entry of ``ENGINES``.
-        setting: sequence length, step count and operating point.
+        request: the operating point; may be left open.
+        run: sequence length, step count and shift; may be left open.
         allow: rules whose refusal becomes a remark.
 
     Raises:
         ExportRefused: the engine would compute something else.
         UnknownModelKey, RetiredCalibration, InvalidCalibration: as a lookup does.
     """
-    return write(registry.find(key), ENGINES[engine], setting or Setting(), allow=allow, registry=registry)
+    return write(registry.find(key), ENGINES[engine], request, run, allow=allow, registry=registry)
 
 
 def write(
     found: Found,
     engine: Engine,
-    setting: Setting,
+    request: Request | None = None,
+    run: RunContext | None = None,
     *,
     allow: Collection[str] = (),
     registry: Registry | None = None,
 ) -> Exported:
     """``export`` for a record that was already found; ``registry`` only for records that go into the same file."""
-    numbers, remarks = _admitted(found, engine, setting, allow)
+    request, run = request or Request(), run or RunContext()
+    numbers, remarks = _admitted(found, engine, request, run, allow)
     others: dict[str, Numbers] = {}
     for role in engine.together:
         partner = _partner(role, found.calibration.model_key, engine, registry)
         if partner is not None:
-            others[role], more = _admitted(partner, engine, setting, allow)
+            others[role], more = _admitted(partner, engine, request, run, allow)
             remarks += tuple(f"{partner.calibration.model_key}: {remark}" for remark in more)
         elif role == "set" and numbers.record.model_key.startswith("wan"):
             remarks += ("The checkpoint's other set is not at hand: its place in the file stays empty.",)
@@ -130,23 +139,23 @@ def _partner(role: str, key: str, engine: Engine, registry: Registry | None) -> 
 
 
 def _admitted(
-    found: Found, engine: Engine, setting: Setting, allow: Collection[str]
+    found: Found, engine: Engine, request: Request, run: RunContext, allow: Collection[str]
 ) -> tuple[Numbers, tuple[str, ...]]:
     """The record's numbers and what is to be said about them."""
     record = found.calibration
     if record.status == "yanked":
         raise RetiredCalibration(record)
-    unfit = differences.of_record(engine, record)
+    unfit = deviations.of_record(engine, record)
     known = [] if unfit is None else [unfit]
     _refuse(engine, known, allow)
     needs = engine.takes_threshold and engine.plan == "threshold"
-    numbers = resolve(found, setting, engine=engine.title, needs_threshold=needs)
-    listed = [*known, *differences.of_numbers(engine, numbers), *_own_differences(engine, numbers)]
+    numbers = resolve(found, request, run, engine=engine.title, needs_threshold=needs)
+    listed = [*known, *deviations.of_numbers(engine, numbers), *_own_deviations(engine, numbers)]
     _refuse(engine, listed, allow)
     return numbers, tuple(one.text for one in listed)
 
 
-def _refuse(engine: Engine, listed: Sequence[Difference], allow: Collection[str]) -> None:
+def _refuse(engine: Engine, listed: Sequence[Deviation], allow: Collection[str]) -> None:
     refused = [one for one in listed if one.refuses and one.rule not in allow]
     if not refused:
         return
@@ -161,9 +170,9 @@ def _refuse(engine: Engine, listed: Sequence[Difference], allow: Collection[str]
 _FINAL = frozenset({"method", "order", "plan", "threshold", "steps"})
 
 
-def _own_differences(engine: Engine, numbers: Numbers) -> list[Difference]:
+def _own_deviations(engine: Engine, numbers: Numbers) -> list[Deviation]:
     """What only the format's module can see."""
-    check = getattr(_format(engine), "differences", None)
+    check = getattr(_format(engine), "deviations", None)
     return [] if check is None else list(check(numbers))
 
 

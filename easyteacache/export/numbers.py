@@ -8,7 +8,7 @@ from easyteacache.errors import ExportRefused, UnreachableTarget
 from easyteacache.policy import operating_point, policy
 from easyteacache.policy.bucket_choice import select
 from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Found
@@ -68,12 +68,13 @@ class Numbers:
         return Polynomial(self.coefficients, domain=self.domain, post=self.post)
 
 
-def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: bool) -> Numbers:
-    """The numbers of a record for one setting.
+def resolve(found: Found, request: Request, run: RunContext, *, engine: str, needs_threshold: bool) -> Numbers:
+    """The numbers of a record for one request and run.
 
     Args:
         found: what the registry gave.
-        setting: sequence length, step count and operating point; everything may be left open.
+        request: the operating point; may be left open.
+        run: sequence length, step count and shift; may be left open.
         engine: named in refusals.
         needs_threshold: whether a record without operating points is refused.
 
@@ -83,20 +84,20 @@ def resolve(found: Found, setting: Setting, *, engine: str, needs_threshold: boo
         RetiredCalibration: the record was yanked.
     """
     if found.calibration.method == "magcache":
-        return _magcache(found, setting, engine, needs_threshold)
-    return _teacache(found, setting, engine, needs_threshold)
+        return _magcache(found, request, run, engine, needs_threshold)
+    return _teacache(found, request, run, engine, needs_threshold)
 
 
-def _teacache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:
+def _teacache(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> Numbers:
     record = found.calibration
-    resolved = _resolved(found, setting, engine, needs_threshold)
+    resolved = _resolved(found, request, run, engine, needs_threshold)
     if resolved.refusal is not None or resolved.needs_sigma:
         reason = resolved.refusal or "At this step count only the sigma profile holds, which no engine can evaluate."
         raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was calibrated for.")
     notes = list(resolved.notes)
     coefficients, domain = _one_polynomial(resolved.curve, engine, notes)
-    bucket = select(record.buckets, setting, []).main
-    num_steps = setting.num_steps or bucket.num_steps
+    bucket = select(record.buckets, run, []).main
+    num_steps = run.num_steps or bucket.num_steps
     return Numbers(
         record=record,
         bucket=bucket,
@@ -111,32 +112,26 @@ def _teacache(found: Found, setting: Setting, engine: str, needs_threshold: bool
         fraction=bucket.skip_window_fraction,
         limit=resolved.max_consecutive_skips,
         num_steps=num_steps,
-        sequence_length=setting.sequence_length or bucket.sequence_length,
+        sequence_length=run.sequence_length or bucket.sequence_length,
         notes=tuple(notes),
     )
 
 
-def _resolved(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> policy.Policy:
+def _resolved(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> policy.Policy:
     """The policy; where no threshold is needed and none was asked for, a record without one, or with schedules, is good enough."""
-    asked = setting.threshold is not None or setting.speedup is not None or setting.max_error is not None
+    asked = request.threshold is not None or request.speedup is not None or request.max_error is not None
     try:
-        resolved = policy.resolve(found, setting)
+        resolved = policy.resolve(found, request, run)
     except UnreachableTarget as error:
         if needs_threshold or asked:
             raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
-        return policy.resolve(found, _with_threshold(setting))
+        # Any threshold resolves the rest for an engine that takes none.
+        return policy.resolve(found, Request(threshold=0.0), run)
     return resolved
 
 
 def _from_end(max_skip_step: int) -> int | None:
     return None if max_skip_step == -1 else max_skip_step
-
-
-def _with_threshold(setting: Setting) -> Setting:
-    """The same setting for an engine that takes no threshold: any value resolves the rest."""
-    return Setting(
-        sequence_length=setting.sequence_length, num_steps=setting.num_steps, shift=setting.shift, threshold=0.0
-    )
 
 
 def _one_polynomial(
@@ -167,18 +162,20 @@ def _one_polynomial(
     return coefficients, shared
 
 
-def _magcache(found: Found, setting: Setting, engine: str, needs_threshold: bool) -> Numbers:
+def _magcache(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> Numbers:
     record = found.calibration
     notes = [*found.notes, *record.notes]
-    selection = select(record.buckets, setting, notes)
+    selection = select(record.buckets, run, notes)
     bucket = selection.main
     threshold = None
     try:
-        threshold = operating_point.choose([(bucket.operating_points, 1.0)], setting, notes).threshold
+        threshold = operating_point.choose(
+            [operating_point.Offer(bucket.operating_points, 1.0)], request, run, notes
+        ).threshold
     except UnreachableTarget as error:
         if needs_threshold:
             raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
-    limit = setting.max_consecutive_skips or bucket.max_consecutive_skips
+    limit = request.max_consecutive_skips or bucket.max_consecutive_skips
     fraction = bucket.skip_window_fraction
     return Numbers(
         record=record,
@@ -186,8 +183,8 @@ def _magcache(found: Found, setting: Setting, engine: str, needs_threshold: bool
         threshold=threshold,
         first=bucket.min_skip_step,
         limit=limit,
-        num_steps=setting.num_steps or bucket.num_steps,
-        sequence_length=setting.sequence_length or bucket.sequence_length,
+        num_steps=run.num_steps or bucket.num_steps,
+        sequence_length=run.sequence_length or bucket.sequence_length,
         ratios={entry.branch: entry.ratios for entry in bucket.magnitude_ratios},
         retention=None if fraction is None else fraction[0],
         notes=tuple(notes),

@@ -14,7 +14,7 @@ from easyteacache.errors import InvalidCalibration, InvalidSignal
 from easyteacache.original import cache_json
 from easyteacache.original.cache_json import Point, TeaCacheConfig
 from easyteacache.policy.policy import BucketShare, Policy
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import given_window
 from easyteacache.runtime.branch_state import expect_order
 from easyteacache.runtime.tensor_math import relative_l1
@@ -33,19 +33,23 @@ class SeedPolicies:
     Args:
         configs: at least one fit.
         keys: the file's keys, for messages.
-        setting: window, threshold and forecaster.
     """
 
-    def __init__(self, configs: Sequence[TeaCacheConfig], keys: Sequence[str], setting: Setting) -> None:
-        self._configs, self._keys, self._setting = tuple(configs), tuple(keys), setting
+    def __init__(self, configs: Sequence[TeaCacheConfig], keys: Sequence[str]) -> None:
+        self._configs, self._keys = tuple(configs), tuple(keys)
 
-    def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The original's, whatever its caller measures."""
+        return ("t_mod",)
+
+    def policy(self, request: Request, run: RunContext) -> Policy:
         """The policy of the fit whose length is nearest; the original's files know no time shift."""
-        config = min(self._configs, key=lambda entry: abs((sequence_length or 0) - entry.fit_length))
-        setting, notes = self._setting, []
-        if sequence_length is not None and sequence_length != config.fit_length:
-            notes.append(f"Sequence length {sequence_length}: the nearest fit, at {config.fit_length}, is used.")
-        window = given_window(setting, notes, num_steps=num_steps)
+        length, notes = run.sequence_length, list[str]()
+        config = min(self._configs, key=lambda entry: abs((length or 0) - entry.fit_length))
+        if length is not None and length != config.fit_length:
+            notes.append(f"Sequence length {length}: the nearest fit, at {config.fit_length}, is used.")
+        window = given_window(request, notes, num_steps=run.num_steps)
         return Policy(
             model_key="/".join(self._keys),
             revision=0,
@@ -53,21 +57,17 @@ class SeedPolicies:
             layer="file",
             signal="t_mod",
             curve=config.curve,
-            threshold=setting.threshold or 0.0,
+            threshold=request.threshold or 0.0,
             first_skip_step=window.first,
             last_skip_step=window.last,
             max_consecutive_skips=window.max_consecutive_skips,
             buckets=(BucketShare(config.fit_length, None, None, 1.0),),
-            forecaster=setting.forecaster or "hold",
-            sequence_length=sequence_length,
-            num_steps=num_steps,
-            shift=shift,
+            forecaster=request.predictor or "hold",
+            sequence_length=length,
+            num_steps=run.num_steps,
+            shift=run.shift,
             notes=tuple(notes),
         )
-
-    def with_setting(self, setting: Setting) -> SeedPolicies:
-        """The same fits with another window or threshold."""
-        return SeedPolicies(self._configs, self._keys, setting)
 
 
 class SeedSource:
@@ -89,7 +89,7 @@ class SeedSource:
         self.path = Path(path)
         self._configs = [configs] if isinstance(configs, TeaCacheConfig) else configs
 
-    def load(self, setting: Setting) -> SeedPolicies:
+    def load(self) -> SeedPolicies:
         """The fits.
 
         Raises:
@@ -101,9 +101,9 @@ class SeedSource:
                 raise InvalidCalibration(
                     "configs", "expected at least one fit, each with coefficients", rule="seed.schema"
                 )
-            return SeedPolicies(self._configs, self.keys, setting)
+            return SeedPolicies(self._configs, self.keys)
         cache_json.check_keys(self.keys, "speed mode needs model_keys= (or configs=) to find its fit")
-        return SeedPolicies(cache_json.read(self.path, self.keys), self.keys, setting)
+        return SeedPolicies(cache_json.read(self.path, self.keys), self.keys)
 
 
 class _Points:

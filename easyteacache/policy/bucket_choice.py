@@ -1,4 +1,4 @@
-"""Which buckets of a record serve a setting: first the sampler setting, then the sequence length."""
+"""Which buckets of a record serve a run: first the sampler setting, then the sequence length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from easyteacache.policy.curves import log_weight
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import RunContext
 from easyteacache.records.bucket import Bucket
 
 
@@ -17,7 +17,7 @@ class Selection:
 
     Attributes:
         shares: bucket and weight; weights add up to 1.
-        foreign: how the caller's sampler setting differs from the buckets', one phrase each; empty when it does not.
+        foreign: how the run's sampler setting differs from the buckets', one phrase each; empty when it does not.
     """
 
     shares: tuple[tuple[Bucket, float], ...]
@@ -34,12 +34,12 @@ class Selection:
         return max(self.shares, key=lambda share: share[1])[0]
 
 
-def select(buckets: Sequence[Bucket], setting: Setting, notes: list[str]) -> Selection:
-    """Choose buckets for ``setting``; ``notes`` gets one sentence for every choice that was not the caller's."""
+def select(buckets: Sequence[Bucket], run: RunContext, notes: list[str]) -> Selection:
+    """Choose buckets for ``run``; ``notes`` gets one sentence for every choice that was not the caller's."""
     foreign: list[str] = []
-    candidates = _nearest(list(buckets), "num_steps", setting.num_steps, "{:g} steps", notes, foreign)
-    candidates = _nearest(candidates, "shift", setting.shift, "shift {:g}", notes, foreign)
-    return Selection(_by_length(candidates, setting.sequence_length, notes), tuple(foreign))
+    candidates = _nearest(list(buckets), "num_steps", run.num_steps, "{:g} steps", notes, foreign)
+    candidates = _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
+    return Selection(_by_length(candidates, run.sequence_length, notes), tuple(foreign))
 
 
 def _nearest(

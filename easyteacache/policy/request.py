@@ -1,4 +1,8 @@
-"""What a caller knows of a run and wants from it."""
+"""What a caller wishes of a cache, and what is known of the run that it is applied to.
+
+A request is the caller's own and lasts as long as the cache. A run context is put together anew for every run: by ``attach`` from
+the pipeline and its scheduler, by the three verbs from what their caller says. Only both together lead to a policy.
+"""
 
 from __future__ import annotations
 
@@ -6,67 +10,149 @@ import dataclasses
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from easyteacache.records.sampler import SamplerRecord
+
+# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
+SAME_LEVEL = 0.02
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the caller knows and wants; every field may be left open.
+class Request:
+    """What the caller wishes; every field may be left open.
 
     Attributes:
-        sequence_length: tokens of the generated stream entering the blocks, above 0.
-        num_steps: sampler steps, above 0.
-        shift: flow-matching time shift, above 0.
         threshold: use this threshold instead of an operating point of the record.
         speedup: steps divided by computed steps to reach, at least 1.
         max_error: error of the final sample not to exceed (relative L2).
-        min_skip_step, max_skip_step, max_consecutive_skips, forecaster: override the record's. A negative ``max_skip_step``
-            counts from the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
-        block_stack_only: prefer operating points that need nothing but the block stack, that is, forecast its residual along the
-            steps; set for the three verbs, which see no output and need not be told the time.
-        uncorrected: leave out operating points that correct computed steps; set where the run is not known to be one of Euler's
-            sampler, to which alone a correction can be handed, over the noise levels that the corrections were fitted at.
+        min_skip_step, max_skip_step, max_consecutive_skips: override the record's window. A negative ``max_skip_step`` counts from
+            the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
+        predictor: name of what fills reused steps instead of the record's choice.
 
     Raises:
         ValueError: a number is out of range or not a number, or two of threshold, speedup and max_error are given.
     """
 
-    sequence_length: int | None = None
-    num_steps: int | None = None
-    shift: float | None = None
     threshold: float | None = None
     speedup: float | None = None
     max_error: float | None = None
     min_skip_step: int | None = None
     max_skip_step: int | None = None
     max_consecutive_skips: int | None = None
-    forecaster: str | None = None
-    block_stack_only: bool = False
-    uncorrected: bool = False
+    predictor: str | None = None
 
     def __post_init__(self) -> None:
         asked = [name for name in ("threshold", "speedup", "max_error") if getattr(self, name) is not None]
         if len(asked) > 1:
             raise ValueError(f"{' and '.join(asked)} exclude each other: give one of them")
-        for name, least in (
-            ("sequence_length", 1),
-            ("num_steps", 1),
-            ("min_skip_step", 0),
-            ("max_consecutive_skips", 0),
-        ):
-            self._keep(name, _whole(getattr(self, name), name, least))
-        self._keep("max_skip_step", _whole(self.max_skip_step, "max_skip_step", None))
-        for name, least in (("threshold", 0), ("speedup", 1), ("max_error", 0), ("shift", 0)):
-            self._keep(name, _real(getattr(self, name), name, least))
+        for name, least in (("min_skip_step", 0), ("max_skip_step", None), ("max_consecutive_skips", 0)):
+            _keep(self, name, _whole(getattr(self, name), name, least))
+        for name, smallest in (("threshold", 0), ("speedup", 1), ("max_error", 0)):
+            _keep(self, name, _real(getattr(self, name), name, smallest))
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the driver of a session can apply. Without arguments: everything.
+
+    Attributes:
+        sees: the quantities of the model it can replace: ``residual`` of the block stack, ``feature`` before the head, ``output``.
+        corrects: it can hand the sampler something else than the model's output, and the sampler's steps are known to add
+            Δσ · output and nothing else.
+    """
+
+    sees: tuple[str, ...] = ("residual", "feature", "output")
+    corrects: bool = True
+
+    @property
+    def block_stack_only(self) -> bool:
+        """True for a driver that sees what enters and leaves the blocks, and need not be told the time."""
+        return self.sees == ("residual",)
+
+
+#: The three verbs: their caller stands around the blocks.
+VERBS = Capabilities(sees=("residual",), corrects=False)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What is known of one run; every field may be left open.
+
+    Attributes:
+        sequence_length: tokens of the generated stream entering the blocks, above 0.
+        num_steps: sampler steps, above 0.
+        shift: flow-matching time shift, above 0.
+        sampler: the run's sampler with its noise levels; None where it is not known.
+        can: what the driver of the run can apply.
+
+    Raises:
+        ValueError: a number is out of range or not a number.
+    """
+
+    sequence_length: int | None = None
+    num_steps: int | None = None
+    shift: float | None = None
+    sampler: SamplerRecord | None = None
+    can: Capabilities = Capabilities()
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "num_steps"):
+            _keep(self, name, _whole(getattr(self, name), name, 1))
+        _keep(self, "shift", _real(self.shift, "shift", 0))
         if self.shift == 0:
             raise ValueError("shift is 0, expected a number above 0")
 
-    def at(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Setting:
-        """The same wishes for another sequence length, step count or shift."""
-        return dataclasses.replace(self, sequence_length=sequence_length, num_steps=num_steps, shift=shift)
+    def corrects_over(self, levels: Sequence[float] | None) -> bool:
+        """Can corrections be handed on that were fitted over these (S + 1,) noise levels? None: nobody says which they are."""
+        found = None if self.sampler is None else self.sampler.levels
+        if not self.can.corrects or found is None or levels is None:
+            return self.can.corrects
+        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
 
-    def _keep(self, name: str, value: float | None) -> None:
-        object.__setattr__(self, name, value)
+    def after(self, known: RunContext, *, seen_steps: int | None = None) -> RunContext:
+        """This context, and ``known`` where this one leaves something open; ``seen_steps`` where both do not say how many."""
+        steps = next((n for n in (self.num_steps, known.num_steps, seen_steps) if n is not None), None)
+        return dataclasses.replace(
+            self,
+            sequence_length=known.sequence_length if self.sequence_length is None else self.sequence_length,
+            num_steps=steps,
+            shift=known.shift if self.shift is None else self.shift,
+            sampler=known.sampler if self.sampler is None else self.sampler,
+        )
+
+
+def request_and_run(
+    *,
+    sequence_length: int | None = None,
+    num_steps: int | None = None,
+    shift: float | None = None,
+    threshold: float | None = None,
+    speedup: float | None = None,
+    max_error: float | None = None,
+    min_skip_step: int | None = None,
+    max_skip_step: int | None = None,
+    max_consecutive_skips: int | None = None,
+    predictor: str | None = None,
+) -> tuple[Request, RunContext]:
+    """Both halves of what callers say in one go, as the constructors and the command line take it; raises as they do."""
+    request = Request(
+        threshold=threshold,
+        speedup=speedup,
+        max_error=max_error,
+        min_skip_step=min_skip_step,
+        max_skip_step=max_skip_step,
+        max_consecutive_skips=max_consecutive_skips,
+        predictor=predictor,
+    )
+    return request, RunContext(sequence_length=sequence_length, num_steps=num_steps, shift=shift)
+
+
+def _keep(wishes: object, name: str, value: float | None) -> None:
+    object.__setattr__(wishes, name, value)
 
 
 def _whole(value: object, name: str, least: int | None) -> int | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 
 NO_STEP = -1
@@ -32,42 +32,44 @@ class SkipWindow:
     max_consecutive_skips: int | None
 
 
-def skip_window(buckets: Sequence[Bucket], setting: Setting, notes: list[str]) -> SkipWindow:
+def skip_window(buckets: Sequence[Bucket], request: Request, run: RunContext, notes: list[str]) -> SkipWindow:
     """Intersect the buckets' windows; the caller's own limits replace the record's.
 
     Args:
         buckets: the one or two buckets of the policy.
-        setting: what the caller knows and wants.
+        request: whose limits replace the record's.
+        run: how many steps it has.
         notes: gets one sentence when the window was scaled, or allows nothing.
     """
-    first = max(_first(bucket, setting) for bucket in buckets)
-    lasts = [_last(bucket, setting) for bucket in buckets]
+    first = max(_first(bucket, run.num_steps) for bucket in buckets)
+    lasts = [_last(bucket, run.num_steps) for bucket in buckets]
     last = min((end for end in lasts if end is not None), default=None)
     limits = [bucket.max_consecutive_skips for bucket in buckets if bucket.max_consecutive_skips is not None]
     limit = min(limits, default=None)
-    overridden = setting.min_skip_step is not None and setting.max_skip_step is not None
-    if not overridden and any(_differs(bucket, setting) for bucket in buckets):
+    overridden = request.min_skip_step is not None and request.max_skip_step is not None
+    if not overridden and any(_differs(bucket, run.num_steps) for bucket in buckets):
         end = "the end" if last is None else str(last)
         notes.append(
-            f"Calibrated for {buckets[0].num_steps} steps, used with {setting.num_steps}: "
+            f"Calibrated for {buckets[0].num_steps} steps, used with {run.num_steps}: "
             f"the skip window is scaled to {first}-{end}."
         )
-    if setting.min_skip_step is not None:
-        first = setting.min_skip_step
-    if setting.max_skip_step is not None:
-        last = from_end(setting.max_skip_step, setting.num_steps or buckets[0].num_steps)
-    if setting.max_consecutive_skips is not None:
-        limit = setting.max_consecutive_skips
+    num_steps = run.num_steps or buckets[0].num_steps
+    if request.min_skip_step is not None:
+        first = request.min_skip_step
+    if request.max_skip_step is not None:
+        last = from_end(request.max_skip_step, num_steps)
+    if request.max_consecutive_skips is not None:
+        limit = request.max_consecutive_skips
     window = SkipWindow(first, last, limit)
-    ends_early = setting.max_skip_step if setting.max_skip_step is not None else buckets[0].max_skip_step
-    notes.extend(_empty_notes(window, known=bool(setting.num_steps or buckets[0].num_steps), end=ends_early))
+    ends_early = request.max_skip_step if request.max_skip_step is not None else buckets[0].max_skip_step
+    notes.extend(_empty_notes(window, known=bool(num_steps), end=ends_early))
     return window
 
 
-def given_window(setting: Setting, notes: list[str], *, num_steps: int | None) -> SkipWindow:
+def given_window(request: Request, notes: list[str], *, num_steps: int | None) -> SkipWindow:
     """The window of the original's constructor: what the caller gave and nothing else."""
-    end = -1 if setting.max_skip_step is None else setting.max_skip_step
-    window = SkipWindow(setting.min_skip_step or 0, from_end(end, num_steps), setting.max_consecutive_skips)
+    end = -1 if request.max_skip_step is None else request.max_skip_step
+    window = SkipWindow(request.min_skip_step or 0, from_end(end, num_steps), request.max_consecutive_skips)
     notes.extend(_empty_notes(window, known=num_steps is not None, end=end))
     return window
 
@@ -98,39 +100,39 @@ def _empty_notes(window: SkipWindow, *, known: bool, end: int) -> list[str]:
     ]
 
 
-def _first(bucket: Bucket, setting: Setting) -> int:
+def _first(bucket: Bucket, num_steps: int | None) -> int:
     first = bucket.min_skip_step
-    if _differs(bucket, setting) and first > 1:
+    if _differs(bucket, num_steps) and first > 1:
         # Step 0 is computed whatever the window says, so a window from 1 on leaves nothing out that could be scaled.
-        first = math.ceil(first * _ratio(bucket, setting) - _ROUNDING)
-    num_steps = setting.num_steps or bucket.num_steps
-    if bucket.skip_window_fraction is None or num_steps is None:
+        first = math.ceil(first * _ratio(bucket, num_steps) - _ROUNDING)
+    steps = num_steps or bucket.num_steps
+    if bucket.skip_window_fraction is None or steps is None:
         return first
-    return max(first, math.ceil(bucket.skip_window_fraction[0] * num_steps - _ROUNDING))
+    return max(first, math.ceil(bucket.skip_window_fraction[0] * steps - _ROUNDING))
 
 
-def _last(bucket: Bucket, setting: Setting) -> int | None:
-    num_steps = setting.num_steps or bucket.num_steps
-    last = from_end(bucket.max_skip_step, num_steps)
-    if bucket.max_skip_step >= 0 and _differs(bucket, setting):
+def _last(bucket: Bucket, num_steps: int | None) -> int | None:
+    steps = num_steps or bucket.num_steps
+    last = from_end(bucket.max_skip_step, steps)
+    if bucket.max_skip_step >= 0 and _differs(bucket, num_steps):
         assert bucket.num_steps is not None
-        assert setting.num_steps is not None
+        assert num_steps is not None
         # What is scaled is how many steps the window leaves out at the end.
         left_out = bucket.num_steps - 1 - bucket.max_skip_step
-        last = max(setting.num_steps - 1 - math.ceil(left_out * _ratio(bucket, setting) - _ROUNDING), NO_STEP)
+        last = max(num_steps - 1 - math.ceil(left_out * _ratio(bucket, num_steps) - _ROUNDING), NO_STEP)
     if bucket.skip_window_fraction is None or bucket.skip_window_fraction == (0.0, 1.0):
         return last
-    if num_steps is None:
+    if steps is None:
         return NO_STEP
-    end = math.floor(bucket.skip_window_fraction[1] * num_steps + _ROUNDING)
+    end = math.floor(bucket.skip_window_fraction[1] * steps + _ROUNDING)
     return end if last is None else min(last, end)
 
 
-def _differs(bucket: Bucket, setting: Setting) -> bool:
-    return setting.num_steps is not None and bucket.num_steps not in (None, setting.num_steps)
+def _differs(bucket: Bucket, num_steps: int | None) -> bool:
+    return num_steps is not None and bucket.num_steps not in (None, num_steps)
 
 
-def _ratio(bucket: Bucket, setting: Setting) -> float:
+def _ratio(bucket: Bucket, num_steps: int | None) -> float:
     assert bucket.num_steps is not None
-    assert setting.num_steps is not None
-    return setting.num_steps / bucket.num_steps
+    assert num_steps is not None
+    return num_steps / bucket.num_steps

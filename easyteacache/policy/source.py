@@ -1,4 +1,4 @@
-"""Where the runtime's policies come from: a record with a caller's wishes, or one given policy."""
+"""Where the runtime's policies come from: a record, or one given policy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Protocol
 
 from easyteacache.policy.policy import Policy, resolve
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.registry.registry import Found
 
@@ -14,85 +14,92 @@ from easyteacache.registry.registry import Found
 class PolicySource(Protocol):
     """Where policies come from: a registry record, an original JSON file, or one given policy."""
 
-    def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
-        """The policy for one sequence length, step count and time shift; None for what is not known."""
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that any of its policies may need."""
         ...
 
-    def with_setting(self, setting: Setting) -> PolicySource:
-        """The same source with another window or threshold."""
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        """The policy for what is wished and what is known of the run."""
         ...
 
 
 class Resolver:
-    """Policies of one record; after the first call for a setting, ``policy`` is a dictionary lookup.
+    """Policies of one record; after the first call for a request and a run, ``policy`` is a dictionary lookup.
 
     Args:
         found: what the registry gave.
-        setting: the caller's wishes.
         allow_yanked: use a yanked record all the same.
     """
 
-    def __init__(self, found: Found, setting: Setting, *, allow_yanked: bool = False) -> None:
-        self._found, self._setting, self._allow_yanked = found, setting, allow_yanked
-        self._policies: dict[tuple[int | None, int | None, float | None], Policy] = {}
+    def __init__(self, found: Found, *, allow_yanked: bool = False) -> None:
+        self._found, self._allow_yanked = found, allow_yanked
+        self._policies: dict[tuple[Request, RunContext], Policy] = {}
 
-    def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
-        """The policy for one setting; raises as ``policy.resolve`` does."""
-        key = (sequence_length, num_steps, shift)
-        if key not in self._policies:
-            setting = self._setting.at(sequence_length=sequence_length, num_steps=num_steps, shift=shift)
-            self._policies[key] = resolve(self._found, setting, allow_yanked=self._allow_yanked)
-        return self._policies[key]
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The record's."""
+        return (self._found.calibration.signal,)
 
-    def with_setting(self, setting: Setting) -> Resolver:
-        """The same record with other wishes."""
-        return Resolver(self._found, setting, allow_yanked=self._allow_yanked)
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        """The record's policy; raises as ``policy.resolve`` does."""
+        found = self._policies.get((request, run))
+        if found is None:
+            found = resolve(self._found, request, run, allow_yanked=self._allow_yanked)
+            self._policies[request, run] = found
+        return found
 
 
 class FixedPolicy:
-    """A policy source that always gives the same policy."""
+    """A policy source that always gives the same policy, but for what a request overrides.
+
+    Args:
+        policy: the policy.
+    """
 
     def __init__(self, policy: Policy) -> None:
-        self._given = self._policy = policy
+        self._policy = policy
 
-    def policy(self, *, sequence_length: int | None, num_steps: int | None, shift: float | None) -> Policy:
-        """The given policy, whatever the setting; every step is computed where its weights are those of another sampler setting."""
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The policy's."""
+        return (self._policy.signal,)
+
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        """The given policy with the request's threshold and window; another threshold replaces its schedule.
+
+        Where its weights hold for no such run, it computes every step and says why.
+        """
         policy = self._policy
-        if policy.weights is None:
-            return policy
-        known = [(num_steps, len(policy.weights), "steps"), (shift, policy.shift, "as the time shift")]
+        changes: dict[str, Any] = {}
+        if request.threshold is not None:
+            changes |= {"threshold": request.threshold, "schedule": None}
+            changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
+        elif policy.weights is not None:
+            policy = self._corrected(policy, run)
+        if request.min_skip_step is not None:
+            changes["first_skip_step"] = request.min_skip_step
+        if request.max_skip_step is not None:
+            changes["last_skip_step"] = from_end(request.max_skip_step, run.num_steps or policy.num_steps)
+        if request.max_consecutive_skips is not None:
+            changes["max_consecutive_skips"] = request.max_consecutive_skips
+        return dataclasses.replace(policy, **changes) if changes else policy
+
+    def _corrected(self, policy: Policy, run: RunContext) -> Policy:
+        """The policy where its weights hold; else the same one computing every step."""
+        if not run.corrects_over(policy.noise_levels):
+            why = "It corrects computed steps, and this is not known to be a run of Euler's sampler: every step is computed."
+            return _computing(policy, why)
+        assert policy.weights is not None
+        known = [(run.num_steps, len(policy.weights), "steps"), (run.shift, policy.shift, "as the time shift")]
         other = [
             f"{here:g} {of} instead of {there:g}"
             for here, there, of in known
             if here is not None and there is not None and here != there
         ]
-        return (
-            _computing(policy, f"Its weights hold for no {' and '.join(other)}: every step is computed.")
-            if other
-            else policy
-        )
-
-    def with_setting(self, setting: Setting) -> FixedPolicy:
-        """The given policy with what ``setting`` says of threshold and window; another threshold replaces its schedule."""
-        policy = self._given
-        changes: dict[str, Any] = {}
-        if setting.uncorrected and setting.threshold is None and policy.weights is not None:
-            policy = _computing(
-                policy,
-                "It corrects computed steps, and this is not known to be a run of Euler's sampler: every step is computed.",
-            )
-        if setting.threshold is not None:
-            changes |= {"threshold": setting.threshold, "schedule": None}
-            changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
-        if setting.min_skip_step is not None:
-            changes["first_skip_step"] = setting.min_skip_step
-        if setting.max_skip_step is not None:
-            changes["last_skip_step"] = from_end(setting.max_skip_step, setting.num_steps or policy.num_steps)
-        if setting.max_consecutive_skips is not None:
-            changes["max_consecutive_skips"] = setting.max_consecutive_skips
-        found = FixedPolicy(dataclasses.replace(policy, **changes))
-        found._given = self._given
-        return found
+        if other:
+            return _computing(policy, f"Its weights hold for no {' and '.join(other)}: every step is computed.")
+        return policy
 
 
 def _computing(policy: Policy, why: str) -> Policy:

@@ -28,7 +28,7 @@ from easyteacache.recording.sketch import CountSketch, Sample, Shard, Sketch, To
 from easyteacache.records.calibration import TIMESTEP_SIGNALS, Signal
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.sampler import SamplerRecord
-from easyteacache.records.trace import FEATURE_PREFIX, OUTPUT_PREFIX, Array, SketchInfo, Trace, TraceHeader
+from easyteacache.records.trace import CROSS, FEATURE_PREFIX, OUTPUT_PREFIX, Array, SketchInfo, Trace, TraceHeader
 from easyteacache.runtime.tensor_math import Reduce, relative_l1
 
 SketchChoice = Literal["auto", "count", "tokens"] | None
@@ -269,11 +269,11 @@ class Recorder:
         if self._features:
             features = self._complete([row for branch in self._branches.values() for row in branch.feature_rows])
             of_feature = self._grams(features, guidance_scale, reduce)
-            grams |= {FEATURE_PREFIX + name: gram for name, gram in of_feature.items()}
+            grams |= {_prefixed(FEATURE_PREFIX, name): gram for name, gram in of_feature.items()}
         if all(branch.output_rows for branch in self._branches.values()):
             outputs = [row for branch in self._branches.values() for row in branch.output_rows]
             of_output = self._grams(outputs, guidance_scale, None)
-            grams |= {OUTPUT_PREFIX + name: gram for name, gram in of_output.items()}
+            grams |= {_prefixed(OUTPUT_PREFIX, name): gram for name, gram in of_output.items()}
         dtype = str(self._dtype).removeprefix("torch.")
         model = ModelIdentity(dtype=dtype) if model is None else model
         known = {
@@ -367,6 +367,11 @@ class Recorder:
             grams=grams,
             sampler_map=sampler_map,
         )
+
+
+def _prefixed(prefix: str, name: str) -> str:
+    """``cond*uncond`` → ``output:cond*output:uncond``: both names of a pair are of the same kind."""
+    return CROSS.join(prefix + one for one in name.split(CROSS))
 
 
 def _header(fields: dict[str, Any]) -> TraceHeader:

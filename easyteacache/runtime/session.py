@@ -1,46 +1,158 @@
-"""The current run of one transformer: its branches, and which policy each of them follows."""
+"""One cache on one model: the current run, its branches, the policy that they follow, and what they did."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.policy import Policy
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
-from easyteacache.runtime.statistics import RunStatistics
+from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
 
-class RunState:
-    """Branches of one run; knows when a new run begins and what is known of it.
+class Session:
+    """What the drivers of a cache share, be they hooks or the three verbs.
 
-    A run begins with step 0 on a branch that has seen steps. Every branch of the earlier run is dropped then: one that
-    does not take part in the new run must not be found later with residuals of the old one.
+    A run begins with ``begin``, or with step 0 on a branch that has seen steps. Every branch of the earlier run is dropped then:
+    one that does not take part in the new run must not be found later with residuals of the old one.
+
+    A copy (``copy.deepcopy``, ``pickle``) has the same source and request, and remembers no run.
 
     Args:
-        source: where policies come from.
-        setting: what the caller said when the cache was made.
+        source: where policies come from; None: there is nothing to decide, every step is computed.
+        request: what the caller wishes.
+        run: what the caller said of all runs; what a driver says of one goes before it.
+        enabled: False: compute everything and remember nothing. May be set.
+        solving: what is reported is recorded by somebody else, in the original project's solve mode; nothing is decided.
     """
 
-    def __init__(self, source: PolicySource, setting: Setting) -> None:
-        self._source, self._setting = source, setting
+    def __init__(
+        self,
+        source: PolicySource | None,
+        request: Request,
+        run: RunContext | None = None,
+        *,
+        enabled: bool = True,
+        solving: bool = False,
+    ) -> None:
+        self._source, self._request, self._stated = source, request, run or RunContext()
+        self.enabled, self.solving = enabled, solving
+        #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
+        self.reduce: Reduce | None = None
         self._branches: dict[str, BranchState] = {}
         self._finished: dict[str, RunStatistics] = {}
-        self._declared_steps: int | None = None
-        self._declared_shift: float | None = None
+        #: What the driver said of this run.
+        self._declared = RunContext(can=self._stated.can)
         self._seen_steps: int | None = None
-        #: The tokens that were said last.
-        self.length = setting.sequence_length
-        #: The policy that was resolved last.
-        self.policy = self._resolve(self.length)
+        self._length = self._stated.sequence_length
+        self._policy = None if source is None else self._resolved(self._declared, self._length)
 
-    def branch(self, name: str, step: int, *, length: int | None, reduce: Reduce | None) -> BranchState:
-        """The state of branch ``name``, ready for ``step``.
+    def __getstate__(self) -> dict[str, Any]:
+        # A run's tensors and its process group belong to the model and process they came from.
+        fresh = Session(self._source, self._request, self._stated, enabled=self.enabled, solving=self.solving)
+        return vars(fresh)
+
+    # What is decided by ----------------------------------------------------------------------------------------------
+
+    @property
+    def driven(self) -> bool:
+        """True when there is something to decide: it is enabled and has a policy."""
+        return self.enabled and self._source is not None
+
+    @property
+    def has_policy(self) -> bool:
+        """True when ``policy`` says something, be it enabled or not."""
+        return self._policy is not None
+
+    @property
+    def policy(self) -> Policy:
+        """What was resolved last: record, buckets, threshold, window, and a note for every choice that was made.
+
+        Raises:
+            InvalidCalibration: there is none.
+        """
+        if self._policy is None:
+            raise InvalidCalibration(
+                "TeaCache", "no policy: the cache is disabled, in solve mode, or its threshold is 0"
+            )
+        return self._policy
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that any policy of a run to come may need, the present one's first."""
+        if self._source is None or self._policy is None:
+            return ()
+        return tuple(dict.fromkeys((self._policy.signal, *self._source.signals)))
+
+    @property
+    def request(self) -> Request:
+        """What the caller wishes."""
+        return self._request
+
+    @property
+    def sequence_length(self) -> int | None:
+        """The tokens that were said last; None when nobody has."""
+        return self._length
+
+    def wish(self, request: Request) -> None:
+        """Another request for the runs to come; the running one is over.
+
+        Raises:
+            UnreachableTarget: the source cannot meet it; the former one holds on.
+        """
+        self.clear()
+        before, self._request = self._request, request
+        try:
+            self._adopt(self._declared)
+        except Exception:
+            self._request = before
+            raise
+
+    def load(self, source: PolicySource) -> None:
+        """Policies come from ``source`` from now on; raises as it does, and there are none then."""
+        self._source = source
+        try:
+            self._adopt(self._declared)
+        except Exception:
+            self._source = None
+            raise
+
+    # A run -----------------------------------------------------------------------------------------------------------
+
+    def drive(self, can: Capabilities) -> None:
+        """Say what the driver can apply; where that is another one than before, the running run is over.
+
+        Raises:
+            UnreachableTarget: what it can apply does not meet the request; what was known before holds on.
+        """
+        if can is self._declared.can or can == self._declared.can:
+            return
+        self.clear()
+        self._adopt(dataclasses.replace(self._declared, can=can))
+
+    def begin(self, run: RunContext) -> None:
+        """A new run begins, of which ``run`` is known.
+
+        Raises:
+            UnreachableTarget: in such a run the request cannot be met; what was known before holds on.
+        """
+        self.clear()
+        self._finished = {}
+        length = run.sequence_length or self._length
+        self._adopt(dataclasses.replace(run, sequence_length=None), length)
+
+    def branch(self, name: str, step: int, *, sequence_length: int | None = None) -> BranchState:
+        """The state of branch ``name``, ready for ``step``. Only where ``driven`` is true.
 
         Args:
             name: any text.
             step: 0 on a branch that has seen steps begins a new run.
-            length: tokens; None keeps what is known. Another length than before resolves another policy.
-            reduce: adds a sharded signal's sums up over the ranks.
+            sequence_length: tokens; None keeps what is known. Another length than before resolves another policy, and the state
+                remembers nothing.
         """
         state = self._branches.get(name)
         if state is not None and step == 0 and state.last_step >= 0:
@@ -48,38 +160,30 @@ class RunState:
             self._finished = {}
             state = None
         if state is None:
-            self.length = length or self.length
-            state = BranchState(name, self._resolve(self.length), reduce, self.length)
-            self._branches[name] = state
-        elif length is not None and length != state.length:
-            self.length = length
-            state.follow(self._resolve(length), length=length)
+            self._adopt(self._declared, sequence_length or self._length)
+            state = self._branches[name] = BranchState(name, self.policy, self.reduce, self._length)
+        elif sequence_length is not None and sequence_length != state.length:
+            self._adopt(self._declared, sequence_length)
+            state.follow(self.policy, length=sequence_length)
         return state
 
     def known(self, name: str) -> BranchState | None:
         """The state of a branch that has been seen in this run."""
         return self._branches.get(name)
 
-    def begin(
-        self,
-        *,
-        num_steps: int | None,
-        sequence_length: int | None,
-        shift: float | None,
-        setting: Setting | None = None,
-    ) -> None:
-        """A new run begins, with other wishes where ``setting`` is given; None for what is not known of it."""
-        self.clear()
-        self._finished = {}
-        self._declared_steps, self._declared_shift = num_steps, shift
-        self.length = sequence_length or self.length
-        if setting is None:
-            self._resolve(self.length)
-        else:
-            self._adopt(setting)
+    def forget(self, name: str) -> None:
+        """Drop what one branch remembers, because its next forward has another shape; its record stays."""
+        state = self._branches.get(name)
+        if state is not None:
+            state.release()
+
+    def release(self) -> None:
+        """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did."""
+        for state in self._branches.values():
+            state.release()
 
     def clear(self) -> None:
-        """The run is over: drop every tensor; ``statistics`` still tells what it did."""
+        """The run is over: drop every branch; ``statistics`` still tells what it did."""
         steps = max((state.last_step + 1 for state in self._branches.values()), default=0)
         if steps:
             # The latest run is the best guess at the next one; a cancelled run only makes the next one more cautious.
@@ -87,24 +191,7 @@ class RunState:
             self._finished = self.statistics()
         self._branches.clear()
 
-    def release(self) -> None:
-        """Let go of every tensor; the branches keep their records."""
-        for state in self._branches.values():
-            state.release()
-
-    def use(self, setting: Setting) -> None:
-        """Go on with other wishes; with the old ones where these cannot be had, which raises as resolving does."""
-        self.clear()
-        self._adopt(setting)
-
-    def _adopt(self, setting: Setting) -> None:
-        before = self._source, self._setting
-        self._source, self._setting = self._source.with_setting(setting), setting
-        try:
-            self._resolve(self.length)
-        except Exception:
-            self._source, self._setting = before
-            raise
+    # What happened ---------------------------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, RunStatistics]:
         """What each branch of the current run did; of the last run when none has begun since."""
@@ -112,18 +199,34 @@ class RunState:
             return dict(self._finished)
         return {name: RunStatistics(tuple(state.steps)) for name, state in self._branches.items()}
 
+    def current_speedup_rate(self) -> float:
+        """Steps divided by computed steps in the current run, over all branches; 1 before the first step."""
+        return speedup(self.statistics().values())
+
+    def summary(self) -> str:
+        """The current run, or the last one, in a few readable lines."""
+        return describe(self._policy, self.statistics(), self.current_speedup_rate())
+
     @property
     def nbytes(self) -> int:
         """Bytes of tensors held at this moment, over all branches."""
         return sum(state.nbytes for state in self._branches.values())
 
-    def fresh(self) -> RunState:
-        """The same source and setting before its first run."""
-        return RunState(self._source, self._setting)
+    def __repr__(self) -> str:
+        if self._policy is None:
+            return "Session(off)"
+        return f"Session({self._policy.model_key!r}, {self._request!r}, {self._declared!r})"
 
-    def _resolve(self, length: int | None) -> Policy:
-        known = (self._declared_steps, self._setting.num_steps, self._seen_steps)
-        steps = next((count for count in known if count is not None), None)
-        shift = self._setting.shift if self._declared_shift is None else self._declared_shift
-        self.policy = self._source.policy(sequence_length=length, num_steps=steps, shift=shift)
-        return self.policy
+    # Resolving -------------------------------------------------------------------------------------------------------
+
+    def _adopt(self, declared: RunContext, length: int | None = None) -> None:
+        """Resolve, and only then take on what was said."""
+        length = self._length if length is None else length
+        if self._source is not None:
+            self._policy = self._resolved(declared, length)
+        self._declared, self._length = declared, length
+
+    def _resolved(self, declared: RunContext, length: int | None) -> Policy:
+        assert self._source is not None
+        known = dataclasses.replace(declared, sequence_length=length)
+        return self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,20 @@ class RunStatistics:
         return "".join("·" if record.reused else "█" for record in self.steps)
 
 
+def speedup(branches: Iterable[RunStatistics]) -> float:
+    """Steps divided by computed steps over all branches; 1 before the first step."""
+    runs = list(branches)
+    total, computed = sum(len(run.steps) for run in runs), sum(run.computed for run in runs)
+    return total / computed if computed else 1.0
+
+
+def gate_of(policy: Policy) -> str:
+    """What decides, in a few words."""
+    if policy.decided_by == "schedule":
+        return f"a schedule of {len(policy.schedule or ())} computed steps"
+    return f"threshold {policy.threshold:g}"
+
+
 def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
     """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit.
 
@@ -57,14 +71,9 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
     """
     if policy is None:
         return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
-    gate = (
-        f"threshold {policy.threshold:g}"
-        if policy.schedule is None
-        else f"a schedule of {len(policy.schedule)} computed steps"
-    )
     lines = [
         f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
-        f"{gate}, predictor {policy.forecaster}",
+        f"{gate_of(policy)}, predictor {policy.forecaster}",
     ]
     if not branches:
         lines.append("no step seen yet")

@@ -75,11 +75,6 @@ def tokens(block_input: torch.Tensor) -> int:
     return int(block_input.shape[1])
 
 
-def optional_signal(policy: Policy, sigma: float | None) -> bool:
-    """True when ``policy`` decides without the signal's tensor."""
-    return policy.schedule is not None or policy.threshold <= 0 or (policy.profile is not None and sigma is not None)
-
-
 def require_residual(policy: Policy) -> None:
     """Refuse operating points that the verbs cannot apply.
 

@@ -13,10 +13,10 @@ import pytest
 
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, Exported, export
-from easyteacache.export.differences import engine_window
-from easyteacache.export.magcache_plan import magcache_plan, retained_steps
+from easyteacache.export.deviations import engine_window
+from easyteacache.export.magcache_rule import magcache_plan, retained_steps
 from easyteacache.export.numbers import USUAL_RANGE, Numbers
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 from easyteacache.runtime.gate import Gate
@@ -93,7 +93,9 @@ def taken(bundled: Registry, engine: str, method: str = "teacache") -> list[tupl
         steps = bundled[key].buckets[0].num_steps or 30
         for threshold in {point.threshold for point in bundled[key].buckets[0].operating_points} - {None}:
             try:
-                found.append((key, export(bundled, key, engine, Setting(num_steps=steps, threshold=threshold))))
+                found.append(
+                    (key, export(bundled, key, engine, *request_and_run(num_steps=steps, threshold=threshold)))
+                )
             except ExportRefused:
                 continue
     return found
@@ -308,7 +310,7 @@ def test_a_retention_that_an_engine_rounds_is_written_so_that_it_means_the_autho
         for steps in range(8, 51):
             changes = {"skip_window_fraction": [retention, 1.0]}
             registry = make_registry(magcache(record, "flux.1/dev/own", 5, **changes))
-            text = export(registry, "flux.1/dev/own", engine, Setting(num_steps=steps)).text
+            text = export(registry, "flux.1/dev/own", engine, *request_and_run(num_steps=steps)).text
             content = rules.call(text, "MagCacheConfig") if engine == "diffusers" else rules.json.loads(text)
             assert int(content[name] * steps + 0.5) == retained_steps(retention, steps) == math.floor(retention * steps)
             if engine == "vllm-omni":  # Its configuration refuses 0.

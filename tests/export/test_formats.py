@@ -14,7 +14,7 @@ import yaml
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, export, read
 from easyteacache.original import cache_json
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -35,7 +35,7 @@ def keywords(text: str, name: str) -> dict[str, Any]:
 
 def test_diffusers_makes_the_magcache_config_and_interpolates_it(bundled: Registry) -> None:
     hooks = pytest.importorskip("diffusers.hooks.mag_cache")
-    exported = export(bundled, "flux.1/dev/magcache", "diffusers", Setting(num_steps=50))
+    exported = export(bundled, "flux.1/dev/magcache", "diffusers", *request_and_run(num_steps=50))
     scope: dict[str, Any] = {}
     exec(exported.text, scope)
     config = scope["config"]
@@ -55,7 +55,7 @@ def test_this_projects_interpolation_is_that_of_diffusers(bundled: Registry) -> 
     hooks = pytest.importorskip("diffusers.hooks.mag_cache")
     own = bundled["wan2.1/t2v-14b/magcache"].buckets[0].magnitude_ratios[0].ratios
     for steps in (1, 2, 7, 25, 49, 50, 51, 100):
-        exported = export(bundled, "wan2.1/t2v-14b/magcache", "json", Setting(num_steps=steps))
+        exported = export(bundled, "wan2.1/t2v-14b/magcache", "json", *request_and_run(num_steps=steps))
         written = json.loads(exported.text)["magnitude_ratios"]["cond"]
         assert written == hooks.nearest_interp(torch.tensor(own, dtype=torch.float64), steps).tolist()
 
@@ -197,14 +197,14 @@ def test_lightx2v_gets_one_list_of_ratios_a_branch(bundled: Registry) -> None:
     ],
 )
 def test_comfyui_gets_an_entry_under_its_own_name(key: str, name: str, bundled: Registry) -> None:
-    tree = ast.parse(export(bundled, key, "comfyui-teacache", Setting(num_steps=50), allow={"window"}).text)
+    tree = ast.parse(export(bundled, key, "comfyui-teacache", *request_and_run(num_steps=50), allow={"window"}).text)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}  # type: ignore[attr-defined]
     assert values["SUPPORTED_MODELS_COEFFICIENTS"] == {name: list(bundled[key].buckets[0].coefficients or ())}
     assert values["TEACACHE_NODE"]["model_type"] == name
 
 
 def test_xdit_gets_the_buffer_that_its_name_selects(bundled: Registry) -> None:
-    tree = ast.parse(export(bundled, "flux.1/dev", "xdit", Setting(num_steps=28)).text)
+    tree = ast.parse(export(bundled, "flux.1/dev", "xdit", *request_and_run(num_steps=28)).text)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}  # type: ignore[attr-defined]
     assert values["flux_coef"] == FLUX
     assert values["TEACACHED_BLOCKS"] == {"name": "flux", "rel_l1_thresh": 0.25, "num_steps": 28}
@@ -212,7 +212,7 @@ def test_xdit_gets_the_buffer_that_its_name_selects(bundled: Registry) -> None:
 
 def test_nunchaku_gets_only_what_it_takes(bundled: Registry) -> None:
     """``skip_steps`` above 0 makes it add None: nunchaku/caching/teacache.py at 3a3cc3d0649a, lines 225 to 240."""
-    text = export(bundled, "flux.1/kontext-dev", "nunchaku", Setting(num_steps=28), allow={"window"}).text
+    text = export(bundled, "flux.1/kontext-dev", "nunchaku", *request_and_run(num_steps=28), allow={"window"}).text
     (node,) = ast.parse(text).body
     arguments = ast.literal_eval(node.value)  # type: ignore[attr-defined]
     assert arguments == {

@@ -9,7 +9,7 @@ import pytest
 
 from easyteacache.errors import EasyTeaCacheError, ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -17,14 +17,14 @@ Make = Callable[..., Registry]
 Record = Callable[..., Calibration]
 
 
-def refused(registry: Registry, key: str, engine: str, setting: Setting | None = None, **options: Any) -> ExportRefused:
+def refused(registry: Registry, key: str, engine: str, *asked: Any, **options: Any) -> ExportRefused:
     with pytest.raises(ExportRefused) as caught:
-        export(registry, key, engine, setting, **options)
+        export(registry, key, engine, *asked, **options)
     return caught.value
 
 
 def test_an_engine_that_measures_another_signal_is_refused(bundled: Registry) -> None:
-    error = refused(bundled, "flux.1/dev", "tensorrt-llm", Setting(num_steps=28))
+    error = refused(bundled, "flux.1/dev", "tensorrt-llm", *request_and_run(num_steps=28))
     assert error.rules == ("signal",)
     assert "modulated_input" in str(error)
     assert "timestep_embedding" in str(error)
@@ -32,7 +32,9 @@ def test_an_engine_that_measures_another_signal_is_refused(bundled: Registry) ->
 
 
 def test_a_model_the_engine_does_not_cache_is_refused(bundled: Registry) -> None:
-    assert "model" in refused(bundled, "mochi-1/preview", "nunchaku", Setting(num_steps=64, threshold=0.1)).rules
+    assert (
+        "model" in refused(bundled, "mochi-1/preview", "nunchaku", *request_and_run(num_steps=64, threshold=0.1)).rules
+    )
 
 
 def test_abs_on_a_polynomial_that_goes_negative_is_refused_with_both_values(bundled: Registry) -> None:
@@ -44,7 +46,7 @@ def test_abs_on_a_polynomial_that_goes_negative_is_refused_with_both_values(bund
 
 
 def test_abs_on_a_polynomial_that_stays_positive_changes_nothing(bundled: Registry) -> None:
-    assert export(bundled, "flux.1/dev", "vllm-omni", Setting(num_steps=28)).numbers.threshold == 0.25
+    assert export(bundled, "flux.1/dev", "vllm-omni", *request_and_run(num_steps=28)).numbers.threshold == 0.25
 
 
 def test_a_record_that_means_abs_is_refused_where_the_engine_takes_p_as_it_is(
@@ -83,7 +85,7 @@ def test_a_window_that_the_engine_cannot_keep_is_refused(make_registry: Make, re
 
 
 def test_one_step_more_at_the_end_is_told_and_not_refused(bundled: Registry) -> None:
-    (remark,) = export(bundled, "flux.1/dev", "vllm-omni", Setting(num_steps=28)).remarks
+    (remark,) = export(bundled, "flux.1/dev", "vllm-omni", *request_and_run(num_steps=28)).remarks
     assert remark == "The record allows reuse in steps 1 to 26; vLLM-Omni may also reuse 1 step outside."
 
 
@@ -95,7 +97,7 @@ def test_a_record_without_a_threshold_names_the_option(bundled: Registry) -> Non
 
 
 def test_a_speedup_that_is_not_calibrated_is_refused(bundled: Registry) -> None:
-    assert refused(bundled, "wan2.1/t2v-14b", "sglang", Setting(speedup=9.0)).rules == ("threshold",)
+    assert refused(bundled, "wan2.1/t2v-14b", "sglang", *request_and_run(speedup=9.0)).rules == ("threshold",)
 
 
 def test_a_schedule_is_refused_where_a_threshold_is_expected_and_the_other_way_round(
@@ -121,7 +123,7 @@ def test_a_schedule_judged_with_a_forecaster_that_cache_dit_lacks_is_refused(
 
 def test_numbers_of_another_step_count_are_refused_without_a_sigma_profile(make_registry: Make, record: Record) -> None:
     registry = make_registry(record("flux.1/dev"))
-    assert refused(registry, "flux.1/dev", "xdit", Setting(num_steps=50)).rules == ("steps",)
+    assert refused(registry, "flux.1/dev", "xdit", *request_and_run(num_steps=50)).rules == ("steps",)
 
 
 def test_an_unknown_signal_is_refused(make_registry: Make, record: Record) -> None:
@@ -169,11 +171,11 @@ def test_one_list_for_all_branches_is_enough_where_it_computes_the_same_steps(
 
 def test_magcache_is_refused_for_models_that_the_engine_runs_only_with_teacache(bundled: Registry) -> None:
     assert refused(bundled, "qwen-image/magcache", "vllm-omni").rules == ("model",)
-    assert export(bundled, "flux.2/dev/magcache-vllm-omni", "vllm-omni", Setting(threshold=0.2)).numbers.ratios
+    assert export(bundled, "flux.2/dev/magcache-vllm-omni", "vllm-omni", *request_and_run(threshold=0.2)).numbers.ratios
 
 
 def test_defaults_that_an_engine_fills_in_are_told(bundled: Registry) -> None:
-    (remark,) = export(bundled, "flux.2/dev/magcache-vllm-omni", "diffusers", Setting(threshold=0.2)).remarks
+    (remark,) = export(bundled, "flux.2/dev/magcache-vllm-omni", "diffusers", *request_and_run(threshold=0.2)).remarks
     assert remark == "The record states no retention and no run length: diffusers's own default applies."
 
 
@@ -188,7 +190,7 @@ def test_two_buckets_are_blended_exactly_where_both_hold(make_registry: Make, re
     )
     buckets = [bucket.model_dump(mode="json") for each in (lower, upper) for bucket in each.buckets]
     registry = make_registry(Calibration.from_mapping(lower.model_dump(mode="json") | {"buckets": buckets}))
-    exported = export(registry, "flux.1/dev", "json", Setting(sequence_length=800))
+    exported = export(registry, "flux.1/dev", "json", *request_and_run(sequence_length=800))
     assert exported.numbers.coefficients == pytest.approx((0.6, 0.02))
     assert exported.numbers.domain == (0.1, 0.5)
 
@@ -199,7 +201,7 @@ def test_a_blend_of_a_curve_that_is_floored_is_refused(make_registry: Make, reco
     upper = record("flux.1/dev", bucket={"sequence_length": 1600})
     buckets = [bucket.model_dump(mode="json") for each in (lower, upper) for bucket in each.buckets]
     registry = make_registry(Calibration.from_mapping(lower.model_dump(mode="json") | {"buckets": buckets}))
-    assert refused(registry, "flux.1/dev", "json", Setting(sequence_length=800)).rules == ("length",)
+    assert refused(registry, "flux.1/dev", "json", *request_and_run(sequence_length=800)).rules == ("length",)
 
 
 @pytest.mark.parametrize(("engine", "rule"), [("json", "plan"), ("python", "plan"), ("cache-dit", "forecast")])
@@ -209,7 +211,7 @@ def test_fitted_weights_are_refused_by_every_format_of_schedules_without_a_place
     weights = [[1.0], [1.0], [-0.5, 1.5], *[[1.0]] * 17]
     point = {"schedule": [0, 1, 3, 19], "forecaster": "fitted", "applied_to": "output", "weights": weights}
     registry = make_registry(record("any/key", bucket={"operating_points": [point | {"evidence": "replayed"}]}))
-    error = refused(registry, "any/key", engine, Setting(num_steps=20))
+    error = refused(registry, "any/key", engine, *request_and_run(num_steps=20))
     assert rule in error.rules
     assert "weights of its own" in str(error) or "with fitted as it was judged" in str(error)
 

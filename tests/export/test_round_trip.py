@@ -11,7 +11,7 @@ import pytest
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration
 from easyteacache.export import ENGINES, Draft, export, read
 from easyteacache.export.numbers import strip
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -29,7 +29,7 @@ def published(bundled: Registry, engine: str) -> list[tuple[str, str]]:
     for key in bundled:
         try:
             allow = {"abs", "window", "signal"}
-            found.append((key, export(bundled, key, engine, Setting(num_steps=None), allow=allow).text))
+            found.append((key, export(bundled, key, engine, *request_and_run(num_steps=None), allow=allow).text))
         except EasyTeaCacheError:
             continue
     return found
@@ -83,7 +83,7 @@ def test_lightx2v_gives_its_active_set_first_and_names_the_other(bundled: Regist
 
 
 def test_a_draft_says_what_is_missing(bundled: Registry) -> None:
-    (draft,) = back(export(bundled, "flux.1/dev", "vllm-omni", Setting(num_steps=28)).text, "vllm-omni")
+    (draft,) = back(export(bundled, "flux.1/dev", "vllm-omni", *request_and_run(num_steps=28)).text, "vllm-omni")
     assert draft.record.signal == "modulated_input"  # The engine measures nothing else for this model.
     assert [each.partition(":")[0] for each in draft.missing] == ["Missing"] * len(draft.missing)
     for part in ("domain", "step count", "sequence length", "skip window", "provenance"):

@@ -271,7 +271,7 @@ def test_solve_mode_computes_everything_and_has_no_policy(make: Make) -> None:
     cache = make(threshold=9.0)
     record(cache, sizes(6))
     assert cache.solving
-    assert not cache.driven
+    assert not cache.session.driven
     assert cache.current_speedup_rate() == 1
     assert repr(cache) == "TeaCache(solve mode)"
     cache.set_range(9, 0, 9.0)

@@ -11,8 +11,10 @@ import torch
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import Capabilities, Request, RunContext, request_and_run
 from easyteacache.policy.source import FixedPolicy, Resolver
+from easyteacache.runtime.session import Session
 
 Make = Callable[..., Any]
 STEPS = 8
@@ -43,8 +45,9 @@ def record(make_record: Make, bucket: Make) -> Any:
     return make_record(bucket(num_steps=STEPS, shift=3.0, sigma_profile=PROFILE, operating_points=points))
 
 
-def resolved(record: Any, **wish: Any) -> Policy:
-    return resolve(record, Setting(**{"sequence_length": 1024, "num_steps": STEPS, "shift": 3.0, **wish}))
+def resolved(record: Any, *, euler: bool = True, **wish: Any) -> Policy:
+    request, run = request_and_run(**{"sequence_length": 1024, "num_steps": STEPS, "shift": 3.0, **wish})
+    return resolve(record, request, dataclasses.replace(run, can=Capabilities(corrects=euler)))
 
 
 def say(policy: Policy) -> str:
@@ -64,7 +67,7 @@ def test_a_corrected_schedule_goes_before_a_plain_one_of_as_many_steps(make_reco
     points = [plain(), fitted(error={"mean": 0.06}), fitted((0, 4), error={"mean": 0.2})]
     record = make_record(bucket(num_steps=STEPS, shift=3.0, sigma_profile=PROFILE, operating_points=points))
     assert resolved(record, speedup=2.0).schedule == SCHEDULE
-    assert resolved(record, speedup=2.0, uncorrected=True).schedule == (0, 2, 4, 6)
+    assert resolved(record, speedup=2.0, euler=False).schedule == (0, 2, 4, 6)
     # One of fewer steps does not.
     points = [plain(), fitted((0, 4), error={"mean": 0.06})]
     record = make_record(bucket(num_steps=STEPS, shift=3.0, sigma_profile=PROFILE, operating_points=points))
@@ -74,13 +77,13 @@ def test_a_corrected_schedule_goes_before_a_plain_one_of_as_many_steps(make_reco
 def test_noise_levels_are_not_known_where_the_profile_has_others(make_record: Make, bucket: Make) -> None:
     for profile in (None, {"sigmas": [1.0, 0.5, 0.0], "distances": [0.0, 1.0, 2.0]}):
         content = bucket(num_steps=STEPS, sigma_profile=profile, operating_points=[fitted()])
-        policy = resolve(make_record(content), Setting(num_steps=STEPS))
+        policy = resolve(make_record(content), *request_and_run(num_steps=STEPS))
         assert policy.weights is not None
         assert policy.noise_levels is None
 
 
 def test_without_euler_another_point_is_chosen_and_the_reason_noted(record: Any) -> None:
-    policy = resolved(record, speedup=2.0, uncorrected=True)
+    policy = resolved(record, speedup=2.0, euler=False)
     assert (policy.schedule, policy.weights, policy.forecaster) == ((0, 2, 4, 6), None, "linear")
     assert "correct computed steps are left out" in say(policy)
     assert policy.noise_levels is None
@@ -88,28 +91,28 @@ def test_without_euler_another_point_is_chosen_and_the_reason_noted(record: Any)
 
 
 def test_without_euler_the_most_cautious_of_the_others_is_the_default(record: Any) -> None:
-    assert resolved(record, uncorrected=True).schedule == (0, 2, 4, 6)
+    assert resolved(record, euler=False).schedule == (0, 2, 4, 6)
 
 
 def test_a_target_that_only_corrections_reach_is_an_error_that_says_so(record: Any) -> None:
     assert resolved(record, speedup=4.0).schedule == (0, 4)
     with pytest.raises(UnreachableTarget, match=r"the record offers 2\. .*Euler"):
-        resolved(record, speedup=4.0, uncorrected=True)
+        resolved(record, speedup=4.0, euler=False)
     assert resolved(record, max_error=0.02).schedule == SCHEDULE
     with pytest.raises(UnreachableTarget, match=r"the least is 0\.05\. .*Euler"):
-        resolved(record, max_error=0.02, uncorrected=True)
+        resolved(record, max_error=0.02, euler=False)
 
 
 def test_a_record_of_fitted_points_alone_says_why_none_is_left(make_record: Make, bucket: Make) -> None:
     only = make_record(bucket(num_steps=STEPS, operating_points=[fitted()]))
     with pytest.raises(UnreachableTarget, match="Euler"):
-        resolve(only, Setting(num_steps=STEPS, uncorrected=True))
+        resolved(only, euler=False)
 
 
 def test_at_another_step_count_or_shift_no_weights_are_used(record: Any) -> None:
     for change in ({"num_steps": 9}, {"num_steps": 4}, {"shift": 5.0}):
-        for uncorrected in (False, True):
-            policy = resolved(record, **change, speedup=2.0, uncorrected=uncorrected)
+        for euler in (True, False):
+            policy = resolved(record, **change, speedup=2.0, euler=euler)
             assert (policy.weights, policy.schedule, policy.threshold) == (None, None, 0.0)
             assert "every step is computed" in (policy.refusal or "")
     thresholds = make_threshold(record)
@@ -129,7 +132,7 @@ def test_a_threshold_of_the_caller_s_own_has_no_weights(record: Any) -> None:
 
 
 def test_a_forecaster_of_the_caller_s_own_replaces_the_weights_and_their_error(record: Any) -> None:
-    policy = resolved(record, speedup=2.0, forecaster="quadratic")
+    policy = resolved(record, speedup=2.0, predictor="quadratic")
     assert (policy.schedule, policy.weights, policy.forecaster) == (SCHEDULE, None, "quadratic")
     assert (policy.noise_levels, policy.expected_error) == (None, None)
     assert policy.expected_speedup == 2.0
@@ -160,12 +163,12 @@ def test_the_nearer_bucket_s_plan_keeps_to_its_own_window(make_record: Make, buc
         {"min_skip_step": 2, "max_skip_step": 5, "operating_points": [plain((0, 1, 4, 6, 7))]},
     ):
         record = make_record(near, bucket(4000, num_steps=STEPS, **other))
-        policy = resolve(record, Setting(sequence_length=1100, num_steps=STEPS))
+        policy = resolve(record, *request_and_run(sequence_length=1100, num_steps=STEPS))
         assert policy.schedule == (0, 4)
         assert policy.weights is not None
         assert (policy.first_skip_step, policy.last_skip_step, policy.max_consecutive_skips) == (1, 7, 3)
         # Past the middle it is the other one's turn.
-        policy = resolve(record, Setting(sequence_length=3900, num_steps=STEPS))
+        policy = resolve(record, *request_and_run(sequence_length=3900, num_steps=STEPS))
         assert policy.weights is None
         assert policy.max_consecutive_skips == other.get("max_consecutive_skips")
 
@@ -178,24 +181,24 @@ def test_between_lengths_the_nearer_one_s_corrections_are_used_and_a_blend_has_n
         bucket(1000, num_steps=STEPS, operating_points=[threshold, fitted()]),
         bucket(4000, num_steps=STEPS, operating_points=[threshold]),
     )
-    policy = resolve(record, Setting(sequence_length=1500, num_steps=STEPS, speedup=2.0))
+    policy = resolve(record, *request_and_run(sequence_length=1500, num_steps=STEPS, speedup=2.0))
     assert (policy.schedule, policy.weights is None) == (SCHEDULE, False)
-    policy = resolve(record, Setting(sequence_length=3000, num_steps=STEPS, speedup=2.0))
+    policy = resolve(record, *request_and_run(sequence_length=3000, num_steps=STEPS, speedup=2.0))
     assert (policy.schedule, policy.weights, policy.threshold) == (None, None, pytest.approx(0.2))
 
 
 # A given policy -----------------------------------------------------------------------------------------------------------
 
 
-def after(policy: Policy, *, num_steps: int | None = STEPS, shift: float | None = 3.0, **wish: Any) -> Policy:
-    source = FixedPolicy(policy).with_setting(Setting(**wish))
-    return source.policy(sequence_length=9, num_steps=num_steps, shift=shift)
+def after(policy: Policy, *, euler: bool = True, **known: Any) -> Policy:
+    request, run = request_and_run(**{"sequence_length": 9, "num_steps": STEPS, "shift": 3.0, **known})
+    return FixedPolicy(policy).policy(request, dataclasses.replace(run, can=Capabilities(corrects=euler)))
 
 
 def test_a_given_policy_keeps_its_weights_under_euler_only(record: Any) -> None:
     given = resolved(record, speedup=2.0)
     assert after(given) == given
-    without = after(given, uncorrected=True)
+    without = after(given, euler=False)
     assert (without.schedule, without.weights, without.forecaster, without.threshold) == (None, None, "hold", 0.0)
     assert "Euler" in (without.refusal or "")
     assert without.refusal in without.notes
@@ -204,8 +207,9 @@ def test_a_given_policy_keeps_its_weights_under_euler_only(record: Any) -> None:
 
 def test_a_given_policy_gets_its_weights_back_under_euler(record: Any) -> None:
     given = resolved(record, speedup=2.0)
-    source = FixedPolicy(given).with_setting(Setting(uncorrected=True)).with_setting(Setting())
-    assert source.policy(sequence_length=9, num_steps=STEPS, shift=3.0) == given
+    source = FixedPolicy(given)
+    assert source.policy(Request(), RunContext(num_steps=STEPS, can=Capabilities(corrects=False))).weights is None
+    assert source.policy(Request(), RunContext(num_steps=STEPS)) == given
 
 
 def test_a_given_policy_computes_every_step_at_another_step_count_or_shift(record: Any) -> None:
@@ -223,8 +227,8 @@ def test_a_given_policy_computes_every_step_at_another_step_count_or_shift(recor
 
 
 def test_a_threshold_replaces_a_given_policy_s_weights_without_a_refusal(record: Any) -> None:
-    for uncorrected in (False, True):
-        policy = after(resolved(record, speedup=2.0), threshold=0.4, uncorrected=uncorrected)
+    for euler in (True, False):
+        policy = after(resolved(record, speedup=2.0), threshold=0.4, euler=euler)
         assert (policy.threshold, policy.schedule, policy.weights, policy.refusal) == (0.4, None, None, None)
 
 
@@ -234,15 +238,19 @@ def test_a_threshold_replaces_a_given_policy_s_weights_without_a_refusal(record:
 def cache_of(record: Any, **wish: Any) -> TeaCache:
     from easyteacache.registry.registry import Found
 
-    setting = Setting(sequence_length=1024, num_steps=STEPS, shift=3.0, **wish)
-    return TeaCache._from_source(Resolver(Found(record, "given", record.model_key), setting), setting)
+    asked = request_and_run(sequence_length=1024, num_steps=STEPS, shift=3.0, **wish)
+    return TeaCache(-1, _session=Session(Resolver(Found(record, "given", record.model_key)), *asked))
+
+
+def run_of(*, euler: bool, num_steps: int = STEPS) -> RunContext:
+    return RunContext(num_steps=num_steps, shift=3.0, can=Capabilities(corrects=euler))
 
 
 def test_a_cache_that_learns_of_another_sampler_goes_back_and_forth(record: Any) -> None:
     cache = cache_of(record, speedup=2.0)
     assert cache.policy.weights is not None
     for euler in (False, False, True, True, False):
-        cache.know_sampler(euler=euler)
+        cache.session.drive(Capabilities(corrects=euler))
         assert (cache.policy.weights is not None) == euler
 
 
@@ -251,18 +259,18 @@ def test_a_sampler_that_reaches_nothing_is_refused_every_time_and_changes_nothin
     before = cache.policy
     for _ in range(2):
         with pytest.raises(UnreachableTarget, match="Euler"):
-            cache.know_sampler(euler=False)
+            cache.session.drive(Capabilities(corrects=False))
         with pytest.raises(UnreachableTarget, match="Euler"):
-            cache.begin_run(num_steps=STEPS, shift=3.0, euler=False)
+            cache.session.begin(run_of(euler=False))
     assert cache.policy == before
-    cache.begin_run(num_steps=STEPS, shift=3.0, euler=True)
+    cache.session.begin(run_of(euler=True))
     assert cache.policy.weights == before.weights
 
 
 def test_a_run_of_another_sampler_at_a_foreign_step_count_is_computed_not_refused(record: Any) -> None:
     cache = cache_of(record, speedup=4.0)
-    cache.begin_run(num_steps=STEPS, shift=3.0, euler=True)
-    cache.begin_run(num_steps=9, shift=3.0, euler=False)
+    cache.session.begin(run_of(euler=True))
+    cache.session.begin(run_of(euler=False, num_steps=9))
     assert cache.policy.refusal is not None
 
 

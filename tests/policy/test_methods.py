@@ -293,8 +293,9 @@ def test_the_published_counts_of_spectrum_are_met() -> None:
 
 def test_intervals_are_those_of_their_scripts() -> None:
     assert intervals.fora_schedule(30, interval=2) == (*range(0, 30, 2), 29)
-    assert intervals.skip_every(9, warmup=3, every=2) == (0, 1, 2, 4, 6, 8)
+    assert intervals.skip_every(9, warmup=3, every=2) == (0, 1, 2, 3, 5, 7)
     assert intervals.compute_every(20, warmup=6, every=4) == (0, 1, 2, 3, 4, 5, 6, 10, 14, 18)
+    assert intervals.compute_every(10, warmup=4, every=2, after=1) == (0, 1, 2, 3, 5, 7, 9)
     own = intervals.stride_between(50, start=11, end=45, interval=4)
     assert own == (*range(12), 15, 19, 23, 27, 31, 35, 39, 43, *range(45, 50))
 

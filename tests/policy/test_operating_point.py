@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import UnreachableTarget
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
 from easyteacache.policy.source import FixedPolicy
 
 Make = Callable[..., Any]
@@ -41,7 +42,11 @@ def choices(make_record: Make, bucket: Make) -> Any:
 
 
 def choose(record: Any, **wish: Any) -> Policy:
-    return resolve(record, Setting(sequence_length=1024, num_steps=50, **wish))
+    return resolve(record, *request_and_run(sequence_length=1024, num_steps=50, **wish))
+
+
+def choose_for_verbs(record: Any) -> Policy:
+    return resolve(record, Request(), RunContext(sequence_length=1024, num_steps=50, can=VERBS))
 
 
 def test_without_a_wish_the_most_cautious_point_is_used(choices: Any) -> None:
@@ -83,7 +88,7 @@ def test_without_errors_the_slowest_point_that_is_fast_enough_is_taken(make_reco
 def test_a_point_brings_its_forecaster_unless_the_caller_has_one(choices: Any) -> None:
     assert choose(choices, speedup=3.0).forecaster == "foca"
     assert choose(choices, speedup=2.0).forecaster == "linear"
-    assert choose(choices, speedup=3.0, forecaster="hold").forecaster == "hold"
+    assert choose(choices, speedup=3.0, predictor="hold").forecaster == "hold"
     assert choose(choices, threshold=0.33).forecaster == "hold"
 
 
@@ -111,7 +116,7 @@ def test_a_blend_of_two_points_is_the_weighted_mean(make_record: Make, bucket: M
         bucket(1000, operating_points=[point(threshold=0.1, speedup=1.5, error=0.1)]),
         bucket(4000, operating_points=[point(threshold=0.3, speedup=2.5, error=0.3, forecaster="linear")]),
     )
-    policy = resolve(record, Setting(sequence_length=2100, num_steps=50))
+    policy = resolve(record, *request_and_run(sequence_length=2100, num_steps=50))
     weight = policy.buckets[1].weight
     assert weight > 0.5
     for value, low, high in (
@@ -128,7 +133,7 @@ def test_schedules_are_not_blended_and_the_nearer_one_is_named(make_record: Make
     record = make_record(
         *(bucket(n, operating_points=[point(schedule=s)]) for n, s in zip((1000, 4000), plans, strict=True))
     )
-    policy = resolve(record, Setting(sequence_length=1100, num_steps=50))
+    policy = resolve(record, *request_and_run(sequence_length=1100, num_steps=50))
     assert list(policy.schedule or ()) == plans[0]
     assert "Schedules cannot be blended" in say(policy)
     mixed = make_record(
@@ -136,9 +141,9 @@ def test_schedules_are_not_blended_and_the_nearer_one_is_named(make_record: Make
         bucket(4000, operating_points=[point(threshold=0.3, speedup=2.0)]),
     )
     # The nearer one's schedule goes before a blend of thresholds; where the nearer one has none, they are blended.
-    policy = resolve(mixed, Setting(sequence_length=1500, num_steps=50, speedup=2.0))
+    policy = resolve(mixed, *request_and_run(sequence_length=1500, num_steps=50, speedup=2.0))
     assert list(policy.schedule or ()) == plans[0]
-    policy = resolve(mixed, Setting(sequence_length=3000, num_steps=50, speedup=2.0))
+    policy = resolve(mixed, *request_and_run(sequence_length=3000, num_steps=50, speedup=2.0))
     assert policy.schedule is None
     assert 0.1 < policy.threshold < 0.3
 
@@ -146,18 +151,18 @@ def test_schedules_are_not_blended_and_the_nearer_one_is_named(make_record: Make
 def test_a_schedule_is_never_used_at_another_step_count_or_shift(make_record: Make, bucket: Make) -> None:
     record = make_record(bucket(shift=3.0, sigma_profile=PROFILE, operating_points=[point(schedule=[0, 2, 4])]))
     for setting in ({"num_steps": 25, "shift": 3.0}, {"num_steps": 50, "shift": 5.0}):
-        policy = resolve(record, Setting(sequence_length=1024, **setting))
+        policy = resolve(record, *request_and_run(sequence_length=1024, **setting))
         assert (policy.schedule, policy.threshold) == (None, 0.0)
         assert "schedules, which hold for no other step count or shift" in (policy.refusal or "")
         # Its own threshold needs no operating point.
-        own = resolve(record, Setting(sequence_length=1024, threshold=0.2, **setting))
+        own = resolve(record, *request_and_run(sequence_length=1024, threshold=0.2, **setting))
         assert (own.refusal, own.threshold, own.needs_sigma) == (None, 0.2, True)
 
 
 @pytest.mark.parametrize(("num_steps", "last"), [(50, 49), (None, 4)])
 def test_a_schedule_ends_with_its_steps(make_record: Make, bucket: Make, num_steps: int | None, last: int) -> None:
     record = make_record(bucket(num_steps=num_steps, operating_points=[point(schedule=[0, 2, 4])]))
-    assert resolve(record, Setting(sequence_length=1024)).last_skip_step == last
+    assert resolve(record, *request_and_run(sequence_length=1024)).last_skip_step == last
 
 
 def test_a_caller_that_sees_the_block_stack_alone_gets_a_point_for_it(make_record: Make, bucket: Make) -> None:
@@ -168,11 +173,11 @@ def test_a_caller_that_sees_the_block_stack_alone_gets_a_point_for_it(make_recor
     ]
     record = make_record(bucket(operating_points=points))
     assert choose(record).applied_to == "output"
-    policy = choose(record, block_stack_only=True)
+    policy = choose_for_verbs(record)
     assert policy.threshold == 0.3
     assert "nothing but the block stack" in say(policy)
     # Where there is none the caller is told so when it uses it.
-    assert choose(make_record(bucket(operating_points=points[:1])), block_stack_only=True).applied_to == "output"
+    assert choose_for_verbs(make_record(bucket(operating_points=points[:1]))).applied_to == "output"
 
 
 def test_reported_speed_ups_say_whose_they_are(make_record: Make, bucket: Make) -> None:
@@ -188,10 +193,10 @@ def test_a_fixed_policy_changes_only_what_is_asked(choices: Any) -> None:
     source = FixedPolicy(policy)
 
     def after(**wish: Any) -> Policy:
-        return source.with_setting(Setting(**wish)).policy(sequence_length=9, num_steps=9, shift=None)
+        return source.policy(*request_and_run(sequence_length=9, **wish))
 
     assert after() == policy
-    assert after(block_stack_only=True) == policy
+    assert source.policy(Request(), RunContext(can=VERBS)) == policy
     changed = after(threshold=0.4, max_skip_step=-3, max_consecutive_skips=2)
     assert (changed.threshold, changed.schedule, changed.last_skip_step, changed.max_consecutive_skips) == (
         0.4,
@@ -206,9 +211,9 @@ def test_a_fixed_policy_changes_only_what_is_asked(choices: Any) -> None:
 
 def test_wishes_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="threshold and speedup exclude each other"):
-        Setting(threshold=0.1, speedup=2.0)
+        Request(threshold=0.1, speedup=2.0)
     with pytest.raises(ValueError, match="speedup and max_error"):
-        Setting(speedup=2.0, max_error=0.1)
+        Request(speedup=2.0, max_error=0.1)
 
 
 @pytest.mark.parametrize(
@@ -227,12 +232,12 @@ def test_wishes_exclude_each_other() -> None:
 )
 def test_a_number_out_of_range_is_named(name: str, bad: Any) -> None:
     with pytest.raises(ValueError, match=f"{name} is"):
-        Setting(**{name: bad})
+        request_and_run(**{name: bad})
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    setting = Setting(
+    request, run = request_and_run(
         sequence_length=np.int64(8), num_steps=np.uint8(50), threshold=np.float32(0.5), shift=np.float64(3)
     )  # type: ignore[arg-type]
-    assert (setting.sequence_length, setting.num_steps, setting.threshold, setting.shift) == (8, 50, 0.5, 3.0)
-    assert {type(setting.sequence_length), type(setting.threshold)} == {int, float}
+    assert (run.sequence_length, run.num_steps, request.threshold, run.shift) == (8, 50, 0.5, 3.0)
+    assert {type(run.sequence_length), type(request.threshold)} == {int, float}

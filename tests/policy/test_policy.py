@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.curves import SigmaProfile, blend_profiles
-from easyteacache.policy.policy import Policy, RetiredCalibration, Setting, resolve
+from easyteacache.policy.policy import Policy, RetiredCalibration, resolve
+from easyteacache.policy.request import Request, RunContext, request_and_run
 from easyteacache.policy.source import Resolver
 from easyteacache.registry.registry import Found
 
@@ -27,7 +28,7 @@ def say(policy: Policy) -> str:
 
 
 def choose(record: Any, **wish: Any) -> Policy:
-    return resolve(record, Setting(sequence_length=1024, num_steps=50, **wish))
+    return resolve(record, *request_and_run(sequence_length=1024, num_steps=50, **wish))
 
 
 def lengths(policy: Policy) -> list[tuple[int | None, float]]:
@@ -47,7 +48,7 @@ def two(make_record: Make, bucket: Make) -> Any:
 
 
 def test_between_two_buckets_the_curves_are_blended_in_log_length(two: Any) -> None:
-    policy = resolve(two, Setting(sequence_length=2000, num_steps=50))
+    policy = resolve(two, *request_and_run(sequence_length=2000, num_steps=50))
     assert lengths(policy) == [(1000, pytest.approx(0.5)), (4000, pytest.approx(0.5))]
     assert "between the buckets at 1000 (weight 0.500) and 4000 (weight 0.500)" in say(policy)
     # Each curve is clamped to its own domain before they are blended.
@@ -57,7 +58,7 @@ def test_between_two_buckets_the_curves_are_blended_in_log_length(two: Any) -> N
 
 @pytest.mark.parametrize("length", [1000, 4000])
 def test_at_a_bucket_its_own_curve_is_exact(two: Any, length: int) -> None:
-    policy = resolve(two, Setting(sequence_length=length, num_steps=50))
+    policy = resolve(two, *request_and_run(sequence_length=length, num_steps=50))
     assert lengths(policy) == [(length, 1.0)]
     assert policy.notes == (CAUTIOUS,)
 
@@ -68,7 +69,7 @@ def test_at_a_bucket_its_own_curve_is_exact(two: Any, length: int) -> None:
 def test_outside_the_outermost_buckets_the_nearest_is_used_and_named(
     two: Any, length: int, nearest: int, where: str
 ) -> None:
-    policy = resolve(two, Setting(sequence_length=length, num_steps=50))
+    policy = resolve(two, *request_and_run(sequence_length=length, num_steps=50))
     assert lengths(policy) == [(nearest, 1.0)]
     assert f"{length} is {where} bucket: the one at {nearest} is used" in say(policy)
 
@@ -76,20 +77,20 @@ def test_outside_the_outermost_buckets_the_nearest_is_used_and_named(
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1000, 4000), st.floats(0.0, 1.0))
 def test_a_blend_lies_between_its_curves(two: Any, length: int, x: float) -> None:
-    policy = resolve(two, Setting(sequence_length=length, num_steps=50))
+    policy = resolve(two, *request_and_run(sequence_length=length, num_steps=50))
     low, high = sorted((min(max(x, 0.1), 0.4), 3 * min(x, 0.2)))
     assert low - 1e-12 <= policy.curve(x) <= high + 1e-12
     assert sum(share.weight for share in policy.buckets) == pytest.approx(1.0)
 
 
 def test_without_a_length_the_longest_bucket_serves_until_one_is_known(two: Any) -> None:
-    policy = resolve(two, Setting(num_steps=50))
+    policy = resolve(two, *request_and_run(num_steps=50))
     assert lengths(policy) == [(4000, 1.0)]
     assert "until one is known" in say(policy)
 
 
 def test_a_record_without_lengths_is_used_for_any_and_says_so(make_record: Make, bucket: Make) -> None:
-    policy = resolve(make_record(bucket(None)), Setting(sequence_length=777, num_steps=50))
+    policy = resolve(make_record(bucket(None)), *request_and_run(sequence_length=777, num_steps=50))
     assert lengths(policy) == [(None, 1.0)]
     assert "777 is assumed to be fine" in say(policy)
 
@@ -98,7 +99,7 @@ def test_of_several_buckets_at_one_length_the_one_that_says_most_is_used(make_re
     general = bucket(1000, num_steps=None, coefficients=[1.0], domain=None)
     special = bucket(1000, num_steps=50, coefficients=[2.0], domain=None)
     other = bucket(4000, num_steps=None, coefficients=[4.0], domain=None)
-    policy = resolve(make_record(general, special, other), Setting(sequence_length=2000, num_steps=50))
+    policy = resolve(make_record(general, special, other), *request_and_run(sequence_length=2000, num_steps=50))
     assert policy.curve(0.3) == pytest.approx(3.0)
 
 
@@ -115,12 +116,12 @@ def settled(make_record: Make, bucket: Make) -> Any:
 
 @pytest.mark.parametrize(("num_steps", "shift"), [(20, 3.0), (20, 5.0), (50, 3.0), (50, 5.0)])
 def test_a_setting_of_the_record_is_used_without_a_word(settled: Any, num_steps: int, shift: float) -> None:
-    policy = resolve(settled, Setting(sequence_length=1000, num_steps=num_steps, shift=shift))
+    policy = resolve(settled, *request_and_run(sequence_length=1000, num_steps=num_steps, shift=shift))
     assert (policy.curve(0.1), policy.notes, policy.refusal) == (num_steps + shift, (CAUTIOUS,), None)
 
 
 def test_what_is_not_given_is_assumed_and_named(settled: Any) -> None:
-    policy = resolve(settled, Setting(sequence_length=1000))
+    policy = resolve(settled, *request_and_run(sequence_length=1000))
     assert (policy.buckets[0].num_steps, policy.buckets[0].shift) == (50, 5.0)
     assert "No num_steps given: 50 steps assumed (the record has 20 steps, 50 steps)." in policy.notes
     assert "No shift given: shift 5 assumed (the record has shift 3, shift 5)." in policy.notes
@@ -133,7 +134,7 @@ def test_what_was_fitted_here_computes_everything_elsewhere_and_says_why(
     settled: Any, make_record: Make, setting: dict[str, Any], wish: dict[str, Any], status: str
 ) -> None:
     record = make_record(*[b.model_dump(mode="json", exclude_none=True) for b in settled.buckets], status=status)
-    policy = resolve(record, Setting(sequence_length=1000, **setting, **wish))
+    policy = resolve(record, *request_and_run(sequence_length=1000, **setting, **wish))
     assert policy.refusal is not None
     assert policy.refusal in policy.notes
     assert "no sigma profile" in policy.refusal
@@ -144,10 +145,10 @@ def test_what_was_fitted_here_computes_everything_elsewhere_and_says_why(
 
 def test_a_sigma_profile_carries_it_over(make_record: Make, bucket: Make) -> None:
     record = make_record(bucket(num_steps=50, shift=3.0, sigma_profile=PROFILE, min_skip_step=5))
-    native = resolve(record, Setting(sequence_length=1024, num_steps=50, shift=3.0))
+    native = resolve(record, *request_and_run(sequence_length=1024, num_steps=50, shift=3.0))
     assert (native.needs_sigma, native.refusal, native.expected_speedup) == (False, None, 1.5)
     for setting in ({"num_steps": 25, "shift": 3.0}, {"num_steps": 50, "shift": 5.0}):
-        policy = resolve(record, Setting(sequence_length=1024, **setting))
+        policy = resolve(record, *request_and_run(sequence_length=1024, **setting))
         assert (policy.needs_sigma, policy.refusal, policy.threshold) == (True, None, 0.1)
         assert policy.profile == SigmaProfile((1.0, 0.5, 0.0), (0.0, 1.0, 3.0))
         assert (policy.expected_speedup, policy.expected_error) == (None, None)
@@ -158,14 +159,14 @@ def test_the_nearest_setting_is_the_nearest_in_ratio(make_record: Make, bucket: 
     buckets = [bucket(num_steps=n, coefficients=[n], domain=None) for n in (10, 50)]
     record = make_record(*buckets, status="published")
     for num_steps, nearest in ((5, 10), (20, 10), (25, 50), (90, 50)):
-        policy = resolve(record, Setting(sequence_length=1024, num_steps=num_steps, threshold=0.1))
+        policy = resolve(record, *request_and_run(sequence_length=1024, num_steps=num_steps, threshold=0.1))
         assert policy.buckets[0].num_steps == nearest
         assert f"{nearest} steps is nearest" in say(policy)
 
 
 def test_published_numbers_are_scaled_and_go_on(make_record: Make, bucket: Make) -> None:
     record = make_record(bucket(domain=None, min_skip_step=5), status="published")
-    policy = resolve(record, Setting(sequence_length=1024, num_steps=30))
+    policy = resolve(record, *request_and_run(sequence_length=1024, num_steps=30))
     assert (policy.refusal, policy.needs_sigma, policy.threshold, policy.first_skip_step) == (None, False, 0.1, 3)
     assert "Calibrated for 50 steps, not 30 steps" in say(policy)
     assert "not validated here" in say(policy)
@@ -173,13 +174,15 @@ def test_published_numbers_are_scaled_and_go_on(make_record: Make, bucket: Make)
 
 def test_a_retired_record_keeps_to_where_it_was_fitted(make_record: Make, bucket: Make) -> None:
     fitted = make_record(bucket(), status="deprecated")
-    assert resolve(fitted, Setting(num_steps=30)).refusal is not None
+    assert resolve(fitted, *request_and_run(num_steps=30)).refusal is not None
     copied = make_record(bucket(domain=None), status="deprecated", provenance={})
-    assert resolve(copied, Setting(num_steps=30)).refusal is None
+    assert resolve(copied, *request_and_run(num_steps=30)).refusal is None
 
 
 def test_a_record_that_does_not_say_holds_everywhere(make_record: Make, bucket: Make) -> None:
-    policy = resolve(make_record(bucket(num_steps=None)), Setting(sequence_length=1024, num_steps=33, shift=9.0))
+    policy = resolve(
+        make_record(bucket(num_steps=None)), *request_and_run(sequence_length=1024, num_steps=33, shift=9.0)
+    )
     assert (policy.refusal, policy.notes) == (None, (CAUTIOUS,))
 
 
@@ -194,7 +197,7 @@ def test_a_yanked_record_is_refused_unless_asked_for(make_record: Make, bucket: 
     ) as error:
         choose(record)
     assert (error.value.model_key, error.value.replacement) == ("toy/model", "toy/better")
-    policy = resolve(record, Setting(num_steps=50), allow_yanked=True)
+    policy = resolve(record, *request_and_run(num_steps=50), allow_yanked=True)
     assert "yanked on 2026-01-02" in say(policy)
     assert "'toy/better'" in say(policy)
 
@@ -209,15 +212,16 @@ def test_a_draft_says_so(make_record: Make) -> None:
 
 def test_the_record_s_and_the_lookup_s_notes_are_kept(make_record: Make) -> None:
     record = make_record(notes=["Mind the gap."])
-    policy = resolve(Found(record, "local", "toy/model", ("From a shelf.",)), Setting(num_steps=50))
+    policy = resolve(Found(record, "local", "toy/model", ("From a shelf.",)), *request_and_run(num_steps=50))
     assert {"Mind the gap.", "From a shelf."} <= set(policy.notes)
     assert policy.layer == "local"
 
 
-def test_another_method_s_record_is_refused(make_record: Make) -> None:
-    ratios = [{"branch": "cond", "ratios": [1.0, 0.9]}]
-    record = make_record({"num_steps": 2, "magnitude_ratios": ratios}, method="magcache")
-    with pytest.raises(InvalidCalibration, match="'magcache'"):
+def test_another_engine_s_presets_are_refused(make_record: Make) -> None:
+    preset = {"engine": "cache-dit", "method": "DBCache", "parameters": {"Fn_compute_blocks": 8}}
+    bucket = {"num_steps": 28, "operating_points": [{"preset": preset}]}
+    record = make_record(bucket, method="preset", signal="none", schema_version=3)
+    with pytest.raises(InvalidCalibration, match="presets of cache-dit, which this project never applies"):
         resolve(record)
 
 
@@ -240,17 +244,15 @@ def test_a_resolver_resolves_once_for_each_setting(two: Any, monkeypatch: pytest
 
     calls = []
     monkeypatch.setattr(resolver, "resolve", lambda *a, **k: calls.append(a) or resolve(*a, **k))
-    source = Resolver(Found(two, "given", "toy/model"), Setting())
+    source = Resolver(Found(two, "given", "toy/model"))
     policies = [
-        source.policy(sequence_length=length, num_steps=steps, shift=None)
+        source.policy(Request(), RunContext(sequence_length=length, num_steps=steps))
         for length, steps in ((1000, 50), (2000, 50), (1000, 50), (1000, 25), (2000, 50))
     ]
     assert len(calls) == 3
     assert policies[0] is policies[2]
-    assert (
-        source.with_setting(Setting(threshold=0.7)).policy(sequence_length=1000, num_steps=50, shift=None).threshold
-        == 0.7
-    )
+    assert source.policy(*request_and_run(threshold=0.7, sequence_length=1000, num_steps=50)).threshold == 0.7
+    assert len(calls) == 4
 
 
 # Profiles -------------------------------------------------------------------------------------------------------------
@@ -288,12 +290,12 @@ def test_a_blended_profile_predicts_the_blend_of_the_predictions(
 def test_profiles_are_blended_only_where_both_buckets_have_one(make_record: Make, bucket: Make) -> None:
     steep = {"sigmas": [1.0, 0.0], "distances": [0.0, 4.0]}
     both = make_record(bucket(1000, sigma_profile=PROFILE), bucket(4000, sigma_profile=steep))
-    policy = resolve(both, Setting(sequence_length=2000, num_steps=50))
+    policy = resolve(both, *request_and_run(sequence_length=2000, num_steps=50))
     assert policy.profile is not None
     assert policy.profile.between(1.0, 0.5) == pytest.approx(0.5 * 1.0 + 0.5 * 2.0)
     one = make_record(bucket(1000, sigma_profile=PROFILE), bucket(4000))
-    assert resolve(one, Setting(sequence_length=1001, num_steps=50)).profile is None
-    assert resolve(one, Setting(sequence_length=1001, num_steps=25)).refusal is not None
+    assert resolve(one, *request_and_run(sequence_length=1001, num_steps=50)).profile is None
+    assert resolve(one, *request_and_run(sequence_length=1001, num_steps=25)).refusal is not None
 
 
 def test_the_reference_record_resolves_between_two_buckets_with_their_weights() -> None:
@@ -302,6 +304,8 @@ def test_the_reference_record_resolves_between_two_buckets_with_their_weights() 
     record = calibration.load(Path(__file__).resolve().parents[2] / "registry/reference/moving-digits.json")
     steps = record.buckets[-1].num_steps
     known = sorted({bucket.sequence_length for bucket in record.buckets if bucket.num_steps == steps})
-    policy = resolve(record, Setting(sequence_length=known[0] + 17, num_steps=steps, shift=record.buckets[-1].shift))
+    policy = resolve(
+        record, *request_and_run(sequence_length=known[0] + 17, num_steps=steps, shift=record.buckets[-1].shift)
+    )
     assert [share.sequence_length for share in policy.buckets] == known[:2]
     assert f"(weight {policy.buckets[0].weight:.3f})" in say(policy)

@@ -105,7 +105,7 @@ def test_distances_are_those_the_gate_measures(run, trace):
 def test_the_header_says_what_was_seen(trace):
     header = trace.header
     assert (header.sequence_length, header.num_steps, header.batch_size) == (48, STEPS, 1)
-    assert (header.branches, header.signals, header.dtype) == (("cond", "uncond"), SIGNALS, "float32")
+    assert (header.branches, header.signals, header.model.dtype) == (("cond", "uncond"), SIGNALS, "float32")
     assert (header.prompt, header.seed, header.sketch) == ("7 down", 5, None)
 
 
@@ -129,7 +129,8 @@ def error_norms(gram: np.ndarray) -> np.ndarray:
 
 
 def test_a_count_sketch_keeps_forecast_errors_within_its_stated_error(run):
-    exact = {name: error_norms(gram) for name, gram in record(Recorder(signals=SIGNALS), run).grams.items()}
+    grams = record(Recorder(signals=SIGNALS), run).grams
+    exact = {name: error_norms(gram) for name, gram in grams.items() if "*" not in name}
     wrong = []
     for seed in range(40):
         trace = record(Recorder(signals=SIGNALS, sketch="count", dimension=256, seed=seed), run)
@@ -245,7 +246,7 @@ def test_half_precision_residuals_have_exact_products(run):
     rows = np.stack([one.residual for one in steps])
     trace = record(Recorder(), {"cond": steps})
     np.testing.assert_allclose(trace.grams["cond"], rows @ rows.T, rtol=1e-12)
-    assert trace.header.dtype == "bfloat16"
+    assert trace.header.model.dtype == "bfloat16"
 
 
 def test_contradictory_arguments_are_refused():

@@ -96,9 +96,11 @@ def test_wrong_shapes_and_number_types_are_refused(data):
 
 def test_another_version_is_refused_before_anything_else_is_read(data):
     metadata, arrays = taken_apart(data)
-    assert rule_of(put_together({**metadata, "trace_version": 2, "runs": "?"}, arrays)) == "trace.version"
-    next(iter(metadata["runs"].values()))["trace_version"] = 2
-    assert rule_of(put_together(metadata, arrays)) == "trace.version"
+    for version in (0, 3, True, 2.0, "2", None):
+        assert rule_of(put_together({**metadata, "trace_version": version, "runs": "?"}, arrays)) == "trace.version"
+    for version in (0, 3, "2", None):
+        next(iter(metadata["runs"].values()))["trace_version"] = version
+        assert rule_of(put_together(metadata, arrays)) == "trace.version"
 
 
 def test_an_unknown_header_field_is_refused(data):

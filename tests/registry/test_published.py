@@ -14,6 +14,7 @@ import pytest
 
 from easyteacache.records import (calibration, model_key)
 from easyteacache.policy import policy
+from easyteacache.policy.request import RunContext
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "published" / "import_published.py"
@@ -110,7 +111,7 @@ def test_windows_given_in_percent_stay_fractions(records: dict[str, Any]) -> Non
 def test_a_window_in_fractions_resolves_for_any_step_count(
     num_steps: int | None, window: tuple[int, int], records: dict[str, Any]
 ) -> None:
-    resolved = policy.resolve(records["flux.1-kontext-dev"], policy.Setting(num_steps=num_steps))
+    resolved = policy.resolve(records["flux.1-kontext-dev"], run=RunContext(num_steps=num_steps))
     assert (resolved.first_skip_step, resolved.last_skip_step) == window
     assert (num_steps is None) == any("Pass num_steps=" in note for note in resolved.notes)
 

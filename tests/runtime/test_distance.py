@@ -95,4 +95,4 @@ def test_a_sharded_cache_decides_by_the_reduced_distance(make_cache: Any) -> Non
     latent = torch.zeros(1, 8, 4)
     cache.store_truth(0, torch.ones(4), latent, latent)
     assert not cache.check(1, torch.ones(4))
-    assert cache._run.known("default").gate.reason == "threshold"
+    assert cache.session.known("default").gate.reason == "threshold"

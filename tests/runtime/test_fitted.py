@@ -263,7 +263,7 @@ def test_a_copy_of_a_cache_has_the_weights(make_cache: Any) -> None:
     cache = make_cache(schedule=SCHEDULE, weights=ROWS, forecaster="fitted", applied_to="output")
     for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert other.policy == cache.policy
-        assert isinstance(other.branch_state("b", 0).predictor, PlannedRows)
+        assert isinstance(other.session.branch("b", 0).predictor, PlannedRows)
 
 
 # The three verbs ----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import torch
 
 from easyteacache.errors import StepOrderError
 from easyteacache.policy.policy import Policy
-from easyteacache.policy.request import Setting
-from easyteacache.runtime.session import RunState
+from easyteacache.policy.request import VERBS, Request, RunContext
+from easyteacache.runtime.session import Session
 from easyteacache.teacache import TeaCache
 
 LATENT = torch.zeros(1, 8, 4)
@@ -265,28 +265,26 @@ class Recorded:
     def __init__(self, policy: Policy) -> None:
         self.fixed, self.asked = policy, []
 
-    def policy(self, **setting: Any) -> Policy:
-        self.asked.append(setting)
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        self.asked.append(run)
         return self.fixed
-
-    def with_setting(self, setting: Setting) -> Recorded:
-        return self
 
 
 @pytest.fixture
-def watched(make_policy: Make) -> tuple[TeaCache, list[dict[str, Any]]]:
+def watched(make_policy: Make) -> tuple[TeaCache, list[RunContext]]:
     source = Recorded(make_policy(threshold=9.0))
-    cache = TeaCache._from_source(source, Setting())
+    cache = TeaCache(-1, _session=Session(source, Request()))
+    cache.session.drive(VERBS)
     source.asked.clear()
     return cache, source.asked
 
 
-def lengths(asked: list[dict[str, Any]]) -> list[int | None]:
-    return [setting["sequence_length"] for setting in asked]
+def lengths(asked: list[RunContext]) -> list[int | None]:
+    return [run.sequence_length for run in asked]
 
 
-def steps(asked: list[dict[str, Any]]) -> list[int | None]:
-    return [setting["num_steps"] for setting in asked]
+def steps(asked: list[RunContext]) -> list[int | None]:
+    return [run.num_steps for run in asked]
 
 
 def test_another_length_in_the_middle_of_a_run_computes_and_resolves_anew(watched: Any) -> None:
@@ -308,7 +306,7 @@ def test_another_length_drops_what_every_branch_remembers_when_its_turn_comes(wa
         compute(cache, 0, sequence_length=8, branch=branch)
     for branch in ("cond", "uncond"):
         compute(cache, 1, sequence_length=16, branch=branch)
-        assert cache._run.known(branch).length == 16
+        assert cache.session.known(branch).length == 16
     for branch in ("cond", "uncond"):
         assert cache.check(2, ONE, 16, branch=branch)
 
@@ -348,19 +346,19 @@ def test_a_declared_step_count_goes_before_a_learned_one(watched: Any) -> None:
     cache, asked = watched
     cache.store_truth(0, ONE, LATENT, LATENT)
     cache.begin_run(num_steps=7, sequence_length=24, shift=3.0)
-    assert asked[-1] == {"sequence_length": 24, "num_steps": 7, "shift": 3.0}
+    assert asked[-1] == RunContext(24, 7, 3.0, can=VERBS)
     cache.begin_run()
-    assert asked[-1] == {"sequence_length": 24, "num_steps": 1, "shift": None}
+    assert asked[-1] == RunContext(24, 1, can=VERBS)
 
 
 def test_what_the_cache_was_made_with_goes_before_what_it_learns(make_policy: Make) -> None:
     source = Recorded(make_policy())
-    run = RunState(source, Setting(num_steps=20, shift=5.0))
-    run.branch("default", 0, length=None, reduce=None).store_truth(0, None, LATENT, LATENT)
-    run.branch("default", 0, length=None, reduce=None)
+    session = Session(source, Request(), RunContext(num_steps=20, shift=5.0))
+    session.branch("default", 0).store_truth(0, None, LATENT, LATENT)
+    session.branch("default", 0)
     assert set(steps(source.asked)) == {20}
-    run.begin(num_steps=10, sequence_length=None, shift=None)
-    assert source.asked[-1] == {"sequence_length": None, "num_steps": 10, "shift": 5.0}
+    session.begin(RunContext(num_steps=10))
+    assert source.asked[-1] == RunContext(num_steps=10, shift=5.0)
 
 
 def test_a_disabled_cache_computes_everything_and_remembers_nothing(make_cache: Make) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from easyteacache.errors import InvalidCalibration, InvalidTrace, NotEnoughTraces, SignalMismatch, UnreachableTarget
-from easyteacache.policy.policy import Setting, resolve
+from easyteacache.policy.policy import resolve
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.solver.fit.options import FitOptions
@@ -60,13 +61,13 @@ def test_every_target_has_a_schedule_and_operating_points_slow_down_never(record
 
 
 def test_the_runtime_chooses_a_solved_point_by_speed_or_error(record: Calibration) -> None:
-    fast = resolve(record, Setting(sequence_length=64, num_steps=20, shift=3.0, speedup=4.0))
+    fast = resolve(record, *request_and_run(sequence_length=64, num_steps=20, shift=3.0, speedup=4.0))
     assert fast.expected_speedup == pytest.approx(4.0)
-    careful = resolve(record, Setting(sequence_length=64, num_steps=20, shift=3.0, max_error=0.01))
+    careful = resolve(record, *request_and_run(sequence_length=64, num_steps=20, shift=3.0, max_error=0.01))
     assert careful.expected_error is not None
     assert careful.expected_error <= 0.01
     with pytest.raises(UnreachableTarget, match="offers"):
-        resolve(record, Setting(sequence_length=64, num_steps=20, shift=3.0, speedup=50.0))
+        resolve(record, *request_and_run(sequence_length=64, num_steps=20, shift=3.0, speedup=50.0))
 
 
 def test_one_bucket_per_length_and_step_count(make_set: MakeSet) -> None:

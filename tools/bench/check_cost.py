@@ -104,7 +104,7 @@ class Ours:
         self.cache, self.step, self.signal = TeaCache.from_policy(policy(**changes)), 0, signal
         tiny = torch.zeros(1, 1, 1)
         self.cache.store_truth(0, signal, tiny, tiny)
-        self.state: BranchState = self.cache.branch_state("default", 1)
+        self.state: BranchState = self.cache.session.branch("default", 1)
 
     def check(self, signal: torch.Tensor) -> None:
         """Ask for the next step."""

@@ -29,7 +29,8 @@ from easyteacache.cli import text
 from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.compare import quality
 from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records import calibration
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.solver.replay.fitted_weights import Schedule, StateFit
@@ -82,8 +83,8 @@ def main(
         exact, oracle = Samples.of(subject, runs, None), Oracle(runs, measure, bar.set_description)
         for target in targets:
             count = computed_steps(steps, target)
-            setting = Setting(sequence_length=subject.tokens(case), num_steps=steps, speedup=target)
-            policy = resolve(found, setting)
+            run = RunContext(sequence_length=subject.tokens(case), num_steps=steps)
+            policy = resolve(found, Request(speedup=target), run)
             plan, measured = oracle.best(count, policy)
             best = Plan(dataclasses.replace(plan.filling, weights=measured.weights), plan.computed)
             own, other = (Samples.of(subject, runs, each).decibels(exact) for each in (policy, policy_of(best, runs)))

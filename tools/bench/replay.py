@@ -23,7 +23,8 @@ from scipy.stats import spearmanr
 from easyteacache import Registry, TeaCache
 from easyteacache.cli import text
 from easyteacache.files import atomic_write, strict_json
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.calibration import Bucket, Calibration
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.solver.replay.predictor_rows import Filling
@@ -171,8 +172,8 @@ def _require_same_steps(cache: TeaCache, decided: list[Decisions]) -> None:
 
 def _named(record: Calibration, bucket: Bucket, speedup: float) -> str:
     """The plan that the record has for a speed-up, by its name among all plans."""
-    length, steps, shift = bucket.sequence_length, bucket.num_steps, bucket.shift
-    policy = resolve(record, Setting(sequence_length=length, num_steps=steps, shift=shift, speedup=speedup))
+    run = RunContext(sequence_length=bucket.sequence_length, num_steps=bucket.num_steps, shift=bucket.shift)
+    policy = resolve(record, Request(speedup=speedup), run)
     return f"{len(policy.schedule or ())} searched, {filling_of(policy)}"
 
 

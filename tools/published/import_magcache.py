@@ -23,12 +23,14 @@ for folder in (ROOT, ROOT / "tools"):
 import import_published  # noqa: E402
 
 from easyteacache.errors import InvalidCalibration  # noqa: E402
+from easyteacache.policy.methods.magcache import rule_of  # noqa: E402
 from easyteacache.records import model_key  # noqa: E402
 from easyteacache.records.calibration import SCHEMA_VERSION, BranchRatios, Bucket, Calibration, OperatingPoint  # noqa: E402
 from easyteacache.records.evidence import Evidence  # noqa: E402
 from easyteacache.records.provenance import Provenance  # noqa: E402
-from published import magcache, records  # noqa: E402
+from published import import_plans, magcache, records  # noqa: E402
 from published.magcache import Fact, Target  # noqa: E402
+from published.plans import magcache as settings  # noqa: E402
 
 FACTS = ROOT / "tools" / "published" / "mag_ratios.json"
 AUTHORS = ("Zehong-Ma/MagCache", "kandinskylab/kandinsky-5")
@@ -57,7 +59,12 @@ def build(target: Target, facts: Sequence[Fact]) -> Calibration:
     by_steps: dict[int, list[tuple[Fact, str | None]]] = {}
     for fact, branch in found:
         by_steps.setdefault(fact["num_steps"], []).append((fact, branch))
-    buckets = [_bucket(target, steps, lists) for steps, lists in sorted(by_steps.items())]
+    presets = [fact for fact in import_plans.read_facts() if fact["method"] == "MagCache"]
+    mine = [fact for fact in presets if settings.key_of(fact) == target.key]
+    lost = [fact["id"] for fact in mine if fact["num_steps"] not in by_steps]
+    if lost:
+        raise ValueError(f"{target.key}: no ratios of as many steps as {lost}")
+    buckets = [_bucket(target, steps, lists, mine) for steps, lists in sorted(by_steps.items())]
     branches = list(dict.fromkeys(entry.branch for bucket in buckets for entry in bucket.magnitude_ratios))
     return Calibration.from_mapping(
         {
@@ -67,7 +74,8 @@ def build(target: Target, facts: Sequence[Fact]) -> Calibration:
             "status": "published",
             "title": target.title,
             "modality": target.modality,
-            "model": None if target.checkpoint is None else {"checkpoint": target.checkpoint},
+            "model": _model(target),
+            "aliases": [{"kind": "hub_repository", "value": name} for name in target.names],
             "method": "magcache",
             "signal": "none",
             "signal_source": "MagCache takes no signal: its ratios say for each step what to expect.",
@@ -75,10 +83,15 @@ def build(target: Target, facts: Sequence[Fact]) -> Calibration:
             "branches": branches,
             "buckets": [bucket.model_dump() for bucket in buckets],
             "provenance": _provenance(target, [fact for fact, _ in found]).model_dump(),
-            "notes": [*target.notes, *_notes([fact for fact, _ in found])],
+            "notes": [*target.notes, *_notes(target, [fact for fact, _ in found], mine)],
         },
         where=target.key,
     )
+
+
+def _model(target: Target) -> dict[str, str] | None:
+    known = {"class_name": target.class_name, "checkpoint": target.checkpoint}
+    return {name: value for name, value in known.items() if value is not None} or None
 
 
 def chosen(target: Target, facts: Sequence[Fact]) -> Iterator[tuple[Fact, str | None]]:
@@ -91,7 +104,9 @@ def chosen(target: Target, facts: Sequence[Fact]) -> Iterator[tuple[Fact, str | 
             yield fact, branches[fact["model_key"]]
 
 
-def _bucket(target: Target, steps: int, lists: Sequence[tuple[Fact, str | None]]) -> Bucket:
+def _bucket(
+    target: Target, steps: int, lists: Sequence[tuple[Fact, str | None]], presets: Sequence[settings.Fact]
+) -> Bucket:
     ratios: Branches = {}
     for fact, branch in lists:
         for name, values in _branches(fact, branch).items():
@@ -100,13 +115,20 @@ def _bucket(target: Target, steps: int, lists: Sequence[tuple[Fact, str | None]]
             if ratios.setdefault(name, values) != values:
                 raise ValueError(f"{target.key}: two different lists for {name}; give one of them a record of its own")
     advice = next(filter(None, (_advice(fact) for fact, _ in lists)), None)
-    return Bucket(
+    own = [fact for fact in presets if fact["num_steps"] == steps]
+    # Where the settings name one, theirs: a recommendation of a later README is of the same script.
+    limits = [limit for limit in (settings.limit_of(own), None if advice is None else advice["K"]) if limit is not None]
+    kept = settings.retention_of(own)
+    if kept is None and advice is not None:
+        kept = advice["retention_ratio"]
+    bucket = Bucket(
         num_steps=steps,
         magnitude_ratios=tuple(BranchRatios(branch=name, ratios=values) for name, values in ratios.items()),
-        max_consecutive_skips=None if advice is None else advice["K"],
-        skip_window_fraction=None if advice is None else (advice["retention_ratio"], 1.0),
+        max_consecutive_skips=max(limits, default=None),
+        skip_window_fraction=None if kept is None else (kept, 1.0),
         operating_points=() if advice is None else (_operating_point(advice),),
     )
+    return bucket.model_copy(update={"operating_points": tuple(settings.points(target.key, bucket, own))})
 
 
 def _branches(fact: Fact, branch: str | None) -> Branches:
@@ -137,15 +159,16 @@ def _recommended(advice: Fact) -> str:
     )
 
 
-def _notes(facts: Sequence[Fact]) -> Iterator[str]:
+def _notes(target: Target, facts: Sequence[Fact], presets: Sequence[settings.Fact]) -> Iterator[str]:
     yield (
         "A ratio is ‖residual of the step‖ / ‖residual of the step before‖. For another step count its users take the nearest "
         "ratio of each branch."
     )
-    if any(_advice(fact) for fact in facts):
-        yield "The source rounds the number of steps computed at the start down; this record's window rounds up."
-    else:
+    yield from dict.fromkeys(settings.notes(presets))
+    if not presets and not any(_advice(fact) for fact in facts):
         yield "The source recommends no threshold, run length or retention for this model."
+    if rule_of(target.key).boundary is not None:
+        yield "Two experts take turns: the rule begins anew with the second one, at the step where the noise level crosses its boundary."
 
 
 def _provenance(target: Target, facts: Sequence[Fact]) -> Provenance:

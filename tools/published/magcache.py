@@ -52,7 +52,39 @@ class Target:
         )
         return names[0] if names else None
 
+    @property
+    def class_name(self) -> str | None:
+        """Its transformer's class in diffusers; None where diffusers has none, or the checkpoint is not known."""
+        parts = self.key.split("/")
+        places = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        return next((CLASSES[place] for place in places if place in CLASSES), None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its Hub repositories, where no other record of the model carries them."""
+        return ALONE.get(self.key, ())
+
+
+#: First parts of a key → the class that runs the model in diffusers.
+CLASSES = {
+    "chroma": "ChromaTransformer2DModel",
+    "flux.1": "FluxTransformer2DModel",
+    "flux.2": "Flux2Transformer2DModel",
+    "framepack": "HunyuanVideoFramepackTransformer3DModel",
+    "hunyuanvideo": "HunyuanVideoTransformer3DModel",
+    "hunyuanvideo-1.5": "HunyuanVideo15Transformer3DModel",
+    "kandinsky-5": "Kandinsky5Transformer3DModel",
+    "qwen-image": "QwenImageTransformer2DModel",
+    "wan2.1": "WanTransformer3DModel",
+    "wan2.1/vace-1.3b": "WanVACETransformer3DModel",
+    "wan2.2": "WanTransformer3DModel",
+}
+#: Records that are their model's only ones → its Hub repositories.
+ALONE = {
+    "framepack/f1/magcache": ("lllyasviel/FramePack_F1_I2V_HY_20250503",),
+    "qwen-image/edit/magcache": ("Qwen/Qwen-Image-Edit",),
+    "wan2.1/vace-1.3b/magcache": ("Wan-AI/Wan2.1-VACE-1.3B", "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
+}
 _CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "wan2.2/t2v-a14b/magcache": ("Wan-AI/Wan2.2-T2V-A14B",),
     "wan2.2/i2v-a14b/magcache": ("Wan-AI/Wan2.2-I2V-A14B",),

@@ -51,13 +51,13 @@ def _defaults(transformer: str, vae: str) -> str:
     return f"defaults of diffusers' {transformer} and {vae}"
 
 
-_WAN = Geometry(8, 4, (1, 2, 2), _defaults("WanTransformer3DModel", "AutoencoderKLWan"))
-_WAN_TI2V = Geometry(
+WAN = Geometry(8, 4, (1, 2, 2), _defaults("WanTransformer3DModel", "AutoencoderKLWan"))
+WAN_TI2V = Geometry(
     16, 4, (1, 2, 2), "diffusers' WanTransformer3DModel; the 16×16×4 VAE of Wan2.2-TI2V-5B (Wan-Video/Wan2.2 README)"
 )
-_HUNYUAN = Geometry(8, 4, (1, 2, 2), _defaults("HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"))
+HUNYUAN = Geometry(8, 4, (1, 2, 2), _defaults("HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"))
 _PACKED_IMAGE = "8× VAE and 2 × 2 latents packed into one token (diffusers' FluxPipeline and its descendants)"
-_FLUX = Geometry(8, 1, (1, 2, 2), _PACKED_IMAGE)
+FLUX = Geometry(8, 1, (1, 2, 2), _PACKED_IMAGE)
 _COGVIDEOX15 = Geometry(
     8, 4, (2, 2, 2), "diffusers' CogVideoXPipeline, which pads the latent frames to a multiple of patch_size_t = 2"
 )
@@ -69,30 +69,30 @@ _OPEN_SORA_PLAN = Geometry(8, 4, (1, 2, 2), "Open-Sora-Plan v1.1.0: CausalVAE 4�
 _COSMOS25 = Geometry(
     8, 4, (1, 2, 2), "diffusers' CosmosTransformer3DModel with the Wan2.1 VAE (Cosmos2_5_PredictBasePipeline)"
 )
-_Z_IMAGE = Geometry(8, 1, (1, 2, 2), "diffusers' ZImageTransformer2DModel (patch 2) and ZImagePipeline (8× VAE)")
-_QWEN = Geometry(8, 1, (1, 2, 2), _defaults("QwenImagePipeline", "AutoencoderKLQwenImage (three spatial halvings)"))
+Z_IMAGE = Geometry(8, 1, (1, 2, 2), "diffusers' ZImageTransformer2DModel (patch 2) and ZImagePipeline (8× VAE)")
+QWEN = Geometry(8, 1, (1, 2, 2), _defaults("QwenImagePipeline", "AutoencoderKLQwenImage (three spatial halvings)"))
 
 # id → (geometry, frames, height, width), for every calibration whose facts give the whole shape.
 SHAPES: dict[str, tuple[Geometry, int, int, int]] = {
-    **{f"wan2.1-t2v-1.3b-{mode}": (_WAN, 81, 480, 832) for mode in ("default", "ret")},
-    **{f"wan2.1-t2v-14b-{mode}": (_WAN, 81, 720, 1280) for mode in ("default", "ret")},
-    **{f"wan2.1-i2v-14b-480p-{mode}": (_WAN, 81, 480, 832) for mode in ("default", "ret")},
-    **{f"wan2.1-i2v-14b-720p-{mode}": (_WAN, 81, 720, 1280) for mode in ("default", "ret")},
-    "wan2.2-ti2v-5b-lightx2v": (_WAN_TI2V, 121, 704, 1280),
-    "hunyuanvideo-t2v": (_HUNYUAN, 129, 720, 1280),
-    "flux.1-krea-dev": (_FLUX, 1, 512, 512),
+    **{f"wan2.1-t2v-1.3b-{mode}": (WAN, 81, 480, 832) for mode in ("default", "ret")},
+    **{f"wan2.1-t2v-14b-{mode}": (WAN, 81, 720, 1280) for mode in ("default", "ret")},
+    **{f"wan2.1-i2v-14b-480p-{mode}": (WAN, 81, 480, 832) for mode in ("default", "ret")},
+    **{f"wan2.1-i2v-14b-720p-{mode}": (WAN, 81, 720, 1280) for mode in ("default", "ret")},
+    "wan2.2-ti2v-5b-lightx2v": (WAN_TI2V, 121, 704, 1280),
+    "hunyuanvideo-t2v": (HUNYUAN, 129, 720, 1280),
+    "flux.1-krea-dev": (FLUX, 1, 512, 512),
     "cogvideox1.5-5b": (_COGVIDEOX15, 81, 768, 1360),
     "cogvideox1.5-5b-i2v": (_COGVIDEOX15, 81, 768, 1360),
     "cosmos-predict2.5": (_COSMOS25, 93, 704, 1280),
     "ltx-video-0.9.1": (_LTX, 161, 512, 768),
     "mochi-1-preview": (_MOCHI, 163, 480, 848),
     "open-sora-plan-1.1": (_OPEN_SORA_PLAN, 65, 512, 512),
-    "qwen-image-mlx": (_QWEN, 1, 768, 768),
-    "qwen-image-2512-mlx": (_QWEN, 1, 768, 768),
-    "z-image-base-mlx": (_Z_IMAGE, 1, 512, 512),
-    "flux.2-klein-4b-mlx": (_FLUX, 1, 512, 512),
-    "flux.2-klein-9b-mlx": (_FLUX, 1, 512, 512),
-    "flux.2-klein-base-4b-mlx": (_FLUX, 1, 512, 512),
+    "qwen-image-mlx": (QWEN, 1, 768, 768),
+    "qwen-image-2512-mlx": (QWEN, 1, 768, 768),
+    "z-image-base-mlx": (Z_IMAGE, 1, 512, 512),
+    "flux.2-klein-4b-mlx": (FLUX, 1, 512, 512),
+    "flux.2-klein-9b-mlx": (FLUX, 1, 512, 512),
+    "flux.2-klein-base-4b-mlx": (FLUX, 1, 512, 512),
 }
 
 # (frames, height, width) as far as the facts give them, where they do not give all three.

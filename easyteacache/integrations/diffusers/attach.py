@@ -1,56 +1,64 @@
-"""Put a cache on a diffusers pipeline or transformer, and take it off again."""
+"""Put sessions on the transformers of a diffusers pipeline, or on one transformer, and take them off again."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import context_parallel
-from easyteacache.integrations.diffusers.compiled import step_around
+from easyteacache.integrations.diffusers import context_parallel, driver
 from easyteacache.integrations.diffusers.driver import Driver
-from easyteacache.integrations.diffusers.experts import is_pipeline, parts_of
-from easyteacache.integrations.diffusers.hooks import NAME, Installed
+from easyteacache.integrations.diffusers.hooks import NAME, Installed, step_around
 from easyteacache.integrations.diffusers.model_classes import refuse_another_model
 from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
+from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
 from easyteacache.integrations.diffusers.scheduler_facts import is_euler
+from easyteacache.runtime.attachment import Detach
+from easyteacache.runtime.session import Session
 
-if TYPE_CHECKING:
-    from easyteacache.runtime.driven import DrivenCache
 
-Detach = Callable[[], None]
+class Cache(Protocol):
+    """What a ``TeaCache`` shows of itself here."""
+
+    @property
+    def session(self) -> Session:
+        """What decides, predicts and remembers."""
+        ...
 
 
 def attach(
-    cache: DrivenCache,
+    cache: Session | Cache,
     target: Any,
     *,
     residual_device: torch.device | str | None = None,
     allow_borrowed: bool = False,
 ) -> Detach:
-    """Attach ``cache`` to a diffusers pipeline (better: its scheduler tells step count and noise levels) or to a transformer.
+    """Attach to a diffusers pipeline (better: its scheduler tells step count and noise levels) or to a transformer.
 
     Args:
-        cache: a cache in speed mode.
+        cache: a session, or a cache that has one; in speed mode.
         target: a ``DiffusionPipeline`` with a transformer, or a transformer.
         residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
         allow_borrowed: attach a record that was fitted to a model of another class.
 
     Returns:
-        What takes the cache off again.
+        What takes it off again.
 
     Raises:
         AttachError: the class has no adapter, the record is another model's, a cache is active already, or the state of the model
             does not allow it.
         SignalMismatch: the calibration's signal cannot be taken from this class.
+        UnreachableTarget: what can be applied here does not meet the request.
     """
+    options = {"residual_device": residual_device, "allow_borrowed": allow_borrowed}
     if isinstance(target, nn.Module):
-        return _attach(cache, target, None, residual_device, allow_borrowed=allow_borrowed)[1]
+        return _attach([(cache, target)], None, **options)
     if not is_pipeline(target):
         raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
     transformers = list(parts_of(target).values())
@@ -59,14 +67,15 @@ def attach(
             f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
             "TeaCache.for_pipeline(pipe), which finds both, or ExpertCaches with one cache each"
         )
-    scheduled = _attach(
-        cache, transformers[0], lambda: target.scheduler, residual_device, allow_borrowed=allow_borrowed
-    )
-    return scheduled[1]
+    return _attach([(cache, transformers[0])], lambda: target.scheduler, **options)
 
 
 def attach_parts(
-    caches: Mapping[str, DrivenCache], pipe: Any, *, residual_device: torch.device | str | None = None
+    caches: Mapping[str, Session | Cache],
+    pipe: Any,
+    *,
+    residual_device: torch.device | str | None = None,
+    allow_borrowed: bool = False,
 ) -> Detach:
     """Attach one cache to each expert of a pipeline; raises as ``attach`` does, with nothing attached then."""
     transformers = parts_of(pipe)
@@ -74,22 +83,24 @@ def attach_parts(
         raise AttachError(
             f"{type(pipe).__name__} has {' and '.join(transformers)}, the caches are for {' and '.join(caches)}"
         )
-    done: list[tuple[Driver, Detach]] = []
+    pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
+    return _attach(pairs, lambda: pipe.scheduler, residual_device=residual_device, allow_borrowed=allow_borrowed)
 
-    def detach() -> None:
-        for _, undo in done:
-            undo()
 
-    try:
-        for name, transformer in transformers.items():
-            done.append(_attach(caches[name], transformer, lambda: pipe.scheduler, residual_device))
-    except Exception:
-        detach()
-        raise
-    drivers = [driver for driver, _ in done]
-    for driver in drivers:
-        driver.on_run = _ending([other for other in drivers if other is not driver])
-    return detach
+def _attach(
+    pairs: Sequence[tuple[Session | Cache, Any]], scheduler: Callable[[], Any] | None, **options: Any
+) -> Detach:
+    """All of them or none; when a run begins in one, the others let go of their tensors."""
+    with contextlib.ExitStack() as undo:
+        drivers = []
+        for cache, transformer in pairs:
+            session = cache if isinstance(cache, Session) else cache.session
+            found, detach = _attach_one(session, transformer, scheduler, **options)
+            undo.callback(detach)
+            drivers.append(found)
+        for one in drivers:
+            one.on_run = _ending([other for other in drivers if other is not one])
+        return undo.pop_all().close
 
 
 def _ending(others: Sequence[Driver]) -> Callable[[], None]:
@@ -100,57 +111,61 @@ def _ending(others: Sequence[Driver]) -> Callable[[], None]:
     return end
 
 
-def _attach(
-    cache: DrivenCache,
+def _attach_one(
+    session: Session,
     transformer: Any,
     scheduler: Callable[[], Any] | None,
-    residual_device: torch.device | str | None,
     *,
-    allow_borrowed: bool = False,
+    residual_device: torch.device | str | None,
+    allow_borrowed: bool,
 ) -> tuple[Driver, Detach]:
     # What `torch.compile` returned holds the model itself.
     module = getattr(transformer, "_orig_mod", transformer)
     adapter = adapter_for(module)
     _refuse_other_caches(module)
-    cache.know_sampler(euler=scheduler is not None and is_euler(scheduler()))
-    source = _source(cache, adapter)
-    if cache.driven and not allow_borrowed:
-        refuse_another_model(cache.policy, type(module).__name__)
+    if session.solving and session.enabled:
+        raise AttachError(
+            "a cache in solve mode (speedup_mode=False) records what its caller reports with store_truth(); to record a "
+            "pipeline use `easyteacache record`"
+        )
+    session.drive(driver.capabilities(corrects=scheduler is not None and is_euler(scheduler())))
+    sources = _sources(session, adapter)
+    if session.driven and not allow_borrowed:
+        refuse_another_model(session.policy, type(module).__name__)
     reason = adapter.refuses(module)
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
     blocks = located(adapter, module)
     context_parallel.refuse_split_blocks(blocks[0][1])
-    driver = Driver(
-        cache,
+    driving = Driver(
+        session,
         adapter,
         module,
         scheduler=scheduler,
         residual_device=residual_device,
         reduction=lambda: context_parallel.reduction(module),
     )
-    watching = None if source is None else signals.watch(source, module, driver.collect)
-    installed = Installed(driver, blocks, [] if watching is None else [watching])
-    step_back = step_around(driver, transformer)
+    watching = [handle for source in sources if (handle := signals.watch(source, module, driving.collect)) is not None]
+    installed = Installed(driving, blocks, watching)
+    step_back = step_around(driving, transformer)
 
     def detach() -> None:
-        driver.end_run()
+        driving.end_run()
         step_back()
         installed.remove()
 
-    return driver, detach
+    return driving, detach
 
 
-def _source(cache: DrivenCache, adapter: Adapter) -> Source | None:
-    """Where the calibration's signal is found in this class; None when no signal is needed."""
-    if cache.solving:
-        raise AttachError(
-            "a cache in solve mode (speedup_mode=False) records what its caller reports with store_truth(); to record a "
-            "pipeline use `easyteacache record`"
-        )
-    if not cache.driven or cache.policy.schedule is not None:
-        return None
-    return signals.source_of(adapter, cache.policy.signal)
+def _sources(session: Session, adapter: Adapter) -> tuple[Source, ...]:
+    """Where the signals are found in this class that a run may need; a model's other records may decide in another run."""
+    if not session.driven:
+        return ()
+    if session.policy.decided_by not in ("schedule", "nothing"):
+        signals.source_of(adapter, session.policy.signal)
+    names = ["timestep_projection" if name == signals.SEED_SIGNAL else name for name in session.signals]
+    found = (adapter.source(name) for name in names)
+    return tuple(dict.fromkeys(source for source in found if source is not None))
 
 
 def _refuse_other_caches(module: nn.Module) -> None:

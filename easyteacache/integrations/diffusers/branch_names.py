@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from easyteacache.teacache import DEFAULT_BRANCH
+from easyteacache.runtime.branch_state import DEFAULT_BRANCH
 
 
 class Branches:

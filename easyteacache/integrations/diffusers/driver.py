@@ -1,4 +1,4 @@
-"""Drive one transformer's cache: find run, branch and step of each forward, decide, and commit when the forward succeeded."""
+"""Drive one transformer's session: find run, branch and step of each forward, decide, and commit when the forward succeeded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from easyteacache.integrations.diffusers import context_parallel, timestep_plan
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches
-from easyteacache.integrations.diffusers.forward_state import Forward
+from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
+from easyteacache.policy.request import Capabilities, RunContext
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
     from torch import nn
 
     from easyteacache.policy.policy import Policy
-    from easyteacache.runtime.driven import DrivenCache
+    from easyteacache.runtime.session import Session
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -31,11 +32,16 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     return torch.compiler.disable(reason=reason)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def capabilities(*, corrects: bool) -> Capabilities:
+    """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
+
+
 class Driver:
     """Everything one attached transformer has besides its hooks.
 
     Args:
-        cache: the cache whose branches are driven.
+        session: whose branches are driven.
         adapter: of the transformer's class.
         transformer: the module.
         scheduler: gives the pipeline's scheduler; None for a bare transformer.
@@ -45,7 +51,7 @@ class Driver:
 
     def __init__(
         self,
-        cache: DrivenCache,
+        session: Session,
         adapter: Adapter,
         transformer: nn.Module,
         *,
@@ -53,7 +59,7 @@ class Driver:
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
     ) -> None:
-        self.cache, self.adapter, self.transformer = cache, adapter, transformer
+        self.session, self.adapter, self.transformer = session, adapter, transformer
         self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
         self.residual_device = residual_device
         #: What the pipeline said last through ``cache_context``.
@@ -68,8 +74,6 @@ class Driver:
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
-        #: Noise levels of a policy → whether this run goes over them.
-        self._met: dict[tuple[float, ...], bool] = {}
 
     # Around a forward ------------------------------------------------------------------------------------------------
 
@@ -78,27 +82,30 @@ class Driver:
         """A forward begins: which run, branch and step; and the decision, where it needs no tensor."""
         if self.forward is not None:
             self.end_run()
-        if not self.cache.driven:
+        if not self.session.driven:
             return
-        timestep = arguments.get(self.adapter.timestep)
-        timestep = timestep if isinstance(timestep, torch.Tensor) else None
+        timestep = self._timestep(arguments)
         branch = self._locate(arguments, timestep)
         latent = arguments.get(self.adapter.latent)
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         if branch in self._last and self._last[branch][1] != shape:
-            self.cache.forget(branch)
+            self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
-        forward = self.forward = Forward(arguments, branch, self.clock.step)
-        if branch in self._tokens:
-            self._resolve(forward, self._tokens[branch], timestep)
-            forward.wants_signal = not self._planned(forward)
-            if not forward.wants_signal:
-                self._decide(forward)
-        else:
+        if branch not in self._tokens:
             # The first forward of a branch in a run: there is nothing to reuse yet.
-            forward.decided = True
-            forward.wants_signal = not self._needs_no_signal(self.cache.policy, timestep)
+            policy = self.session.policy
+            reads_signal = self._will_read_signal(policy, timestep)
+            place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
+            self.forward = Forward(arguments, place, COMPUTED)
+            return
+        self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
+        if not self.forward.place.reads_signal:
+            self._decide(self.forward)
+
+    def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
+        timestep = arguments.get(self.adapter.timestep)
+        return timestep if isinstance(timestep, torch.Tensor) else None
 
     def _locate(self, arguments: Mapping[str, Any], timestep: torch.Tensor | None) -> str:
         if self.clock.restarted(self.context):
@@ -114,7 +121,7 @@ class Driver:
         self.end_run()
         self.clock.begin(self.context, timestep)
         try:
-            self.cache.begin_run(num_steps=self.clock.num_steps, shift=self.clock.shift, euler=self.clock.euler)
+            self.session.begin(self._run_context())
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -122,12 +129,19 @@ class Driver:
         self._share(timestep)
         self.on_run()
 
+    def _run_context(self) -> RunContext:
+        """What clock and scheduler know of the run that begins."""
+        facts = self.clock.facts
+        sampler = None if facts is None else facts.record()
+        can = capabilities(corrects=self.clock.euler)
+        return RunContext(num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can)
+
     def _share(self, timestep: torch.Tensor | None) -> None:
         """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
-        whole = timestep_plan.of_timestep(self.cache.policy.signal) and (timestep is None or timestep.ndim <= 1)
+        whole = timestep_plan.of_timestep(self.session.policy.signal) and (timestep is None or timestep.ndim <= 1)
         reduce = None if whole else self._reduction()
         if reduce is not None or self._shared:
-            self.cache.reduce, self._shared = reduce, reduce is not None
+            self.session.reduce, self._shared = reduce, reduce is not None
 
     def end_run(self) -> None:
         """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
@@ -136,132 +150,130 @@ class Driver:
         self.clock.end()
         self._last.clear()
         self._tokens.clear()
-        self._met.clear()
         self._distances = None
-        self.cache.release()
+        self.session.release()
 
-    def _resolve(self, forward: Forward, tokens: int, timestep: torch.Tensor | None) -> None:
-        """Find the branch's state and policy, and what a decision needs besides the signal."""
-        state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
-        if self._strays(state.policy):
-            self.cache.know_sampler(euler=False)
-            state = self.cache.branch_state(forward.branch, forward.step, sequence_length=tokens)
-        policy, forward.state = state.policy, state
-        forward.of_output = policy.applied_to == "output"
+    def _place(self, branch: str, step: int, tokens: int, arguments: Mapping[str, Any]) -> Place:
+        """The branch's state and policy, and what a decision needs besides the signal."""
+        state = self.session.branch(branch, step, sequence_length=tokens)
+        policy, sigma, coordinate = state.policy, None, None
         if policy.profile is not None or policy.coordinate == "sigma":
-            forward.sigma = self.clock.sigma(self.context)
+            sigma = self.clock.sigma(self.context)
         if policy.coordinate == "sigma":
-            forward.coordinate = forward.sigma
+            coordinate = sigma
         elif policy.coordinate == "timestep":
-            time = self.clock.time()
-            forward.coordinate = float(timestep.flatten()[0]) if time is None and timestep is not None else time
-        if policy.schedule is None and policy.threshold > 0 and self._distances is None:
+            timestep, coordinate = self._timestep(arguments), self.clock.time()
+            coordinate = float(timestep.flatten()[0]) if coordinate is None and timestep is not None else coordinate
+        reads_signal = policy.reads_signal(sigma)
+        distance = self._distance(policy, step, arguments) if reads_signal else None
+        return Place(
+            branch,
+            step,
+            state,
+            sigma=sigma,
+            coordinate=coordinate,
+            distance=distance,
+            target=policy.applied_to,
+            reads_signal=reads_signal and distance is None,
+        )
+
+    def _distance(self, policy: Policy, step: int, arguments: Mapping[str, Any]) -> float | None:
+        """The signal distance to the step before, where it follows from the sampler's timesteps."""
+        if self._distances is None:
             self._distances = timestep_plan.distances(
-                self.adapter, self.transformer, policy.signal, self.clock, forward.arguments
+                self.adapter, self.transformer, policy.signal, self.clock, arguments
             )
-        if self._distances and 0 < forward.step <= len(self._distances):
-            forward.distance = self._distances[forward.step - 1]
+        return self._distances[step - 1] if 0 < step <= len(self._distances) else None
 
-    def _strays(self, policy: Policy) -> bool:
-        """Does the policy correct computed steps, and the run go over other noise levels than that was fitted at?"""
-        if policy.weights is None or policy.noise_levels is None:
+    def _will_read_signal(self, policy: Policy, timestep: torch.Tensor | None) -> bool:
+        """Will the next step of this run be compared with this one's signal?"""
+        if not policy.reads_signal(self.clock.sigma(self.context)):
             return False
-        if policy.noise_levels not in self._met:
-            self._met[policy.noise_levels] = self.clock.runs_over(policy.noise_levels)
-        return not self._met[policy.noise_levels]
-
-    def _planned(self, forward: Forward) -> bool:
-        """Is the decision known without the signal's tensor?"""
-        assert forward.state is not None
-        policy = forward.state.policy
-        if policy.schedule is not None or policy.threshold <= 0 or forward.distance is not None:
-            return True
-        return policy.profile is not None and forward.sigma is not None
-
-    def _needs_no_signal(self, policy: Policy, timestep: torch.Tensor | None) -> bool:
-        """Will the later steps of this run do without this step's signal?"""
-        if policy.schedule is not None or policy.threshold <= 0:
-            return True
-        if policy.profile is not None and self.clock.sigma(self.context) is not None:
-            return True
-        return timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
+        return not timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
 
     def _decide(self, forward: Forward) -> None:
-        state = forward.state
-        assert state is not None
-        forward.decided = True
-        forward.reuse = state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
-        if forward.reuse:
-            forward.forecast = state.residual(coordinate=forward.coordinate)
+        place = forward.place
+        assert place.state is not None
+        reuse = place.state.check(place.step, forward.seen.signal, sigma=place.sigma, distance=place.distance)
+        forecast = place.state.residual(coordinate=place.coordinate) if reuse else None
+        forward.decision = Decision(reuse, forecast)
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
     def finish(self) -> None:
         """The forward succeeded: commit what it did."""
         forward, self.forward = self.forward, None
-        if forward is None or not forward.decided:
+        if forward is None or forward.decision is None:
             return
-        if forward.state is None:
-            if not forward.heads:
+        place, seen = forward.place, forward.seen
+        if place.state is None:
+            if not seen.heads:
                 return
-            tokens = self._whole_length(forward)
-            self._tokens[forward.branch] = tokens
-            self._resolve(forward, tokens, forward.arguments.get(self.adapter.timestep))
-            assert forward.state is not None
-            if forward.of_output:
-                forward.truth = forwards.sample_of(forward.returned)
+            tokens = self._tokens[place.branch] = self._whole_length(forward)
+            guessed = place.target
+            place = forward.place = self._place(place.branch, place.step, tokens, forward.arguments)
+            if place.of_output:
+                seen.truth = forwards.sample_of(seen.returned)
+            elif place.target != guessed:
+                # Another policy holds at this length, and what it predicts was not seen: the next step is computed.
+                seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
-            self.hand_on(forward.returned, forward)
-            forward.state.check(forward.step, forward.signal, sigma=forward.sigma, distance=forward.distance)
-        if forward.skipping:
-            forward.state.reuse(forward.signal, coordinate=forward.coordinate)
-        elif forward.truth is not None:
-            truth = forward.truth.detach()
+            self.hand_on(seen.returned, forward)
+            assert place.state is not None
+            place.state.check(place.step, seen.signal, sigma=place.sigma, distance=place.distance)
+        if seen.skipping:
+            place.state.reuse(seen.signal, coordinate=place.coordinate)
+        elif seen.truth is not None:
+            truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
-            forward.state.store_residual(forward.step, forward.signal, truth, coordinate=forward.coordinate)
+            place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
 
     def _whole_length(self, forward: Forward) -> int:
+        tokens, heads = forward.seen.tokens, forward.seen.heads
         if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
-            return forward.tokens
-        return context_parallel.whole_length(
-            self.transformer, forward.tokens, next(iter(forward.heads.values())).device
-        )
+            return tokens
+        return context_parallel.whole_length(self.transformer, tokens, next(iter(heads.values())).device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 
     def collect(self, source: Output, value: Any) -> None:
         """A submodule that the signal is taken from has run."""
         if self.forward is not None:
-            self.forward.collected[source] = value
+            self.forward.seen.collected[source] = value
 
     def enter(self, block: nn.Module, arguments: Mapping[str, Any]) -> None:
         """The first block is about to run: remember its input, and decide unless that was done or has to wait."""
         forward = self.forward
         assert forward is not None
-        forward.heads = forwards.entering(arguments, self.adapter.streams)
-        forward.tokens = self.adapter.tokens(next(iter(forward.heads.values())), forward.arguments, self.transformer)
-        if forward.wants_signal:
-            source = signals.source_of(self.adapter, self.cache.policy.signal)
-            forward.signal = signals.extract(source, block, arguments, forward.collected)
+        seen = forward.seen
+        seen.heads = forwards.entering(arguments, self.adapter.streams)
+        seen.tokens = self.adapter.tokens(next(iter(seen.heads.values())), forward.arguments, self.transformer)
+        if forward.place.reads_signal:
+            source = signals.source_of(self.adapter, self.session.policy.signal)
+            seen.signal = signals.extract(source, block, arguments, seen.collected)
             if not isinstance(source, FirstBlock):
                 self.decide_late()
         self._fill(forward)
 
     def _fill(self, forward: Forward) -> None:
-        if not forward.reuse:
+        decision, seen = forward.decision, forward.seen
+        if decision is None or not decision.reuse:
             return
-        assert forward.forecast is not None
-        streams = {} if forward.of_output else forwards.added(forward.heads, forward.forecast)
+        assert decision.forecast is not None
+        streams: dict[str, torch.Tensor] | None = {}
+        if not forward.place.of_output:
+            fill = forwards.replaced if forward.place.target == "feature" else forwards.added
+            streams = fill(seen.heads, decision.forecast)
         # None: the model joins other tokens to its stream than at the step that was computed.
         if streams is not None:
-            forward.streams, forward.skipping = streams, True
+            seen.streams, seen.skipping = streams, True
 
     def after_first(self, blocks: Blocks, output: Any) -> None:
         """The first block has run: its residual is the signal, where that is what was waited for."""
         forward = self.forward
         assert forward is not None
-        if forward.wants_signal and forward.signal is None:
-            forward.signal = forwards.residuals(blocks, output, forward.heads)
+        if forward.place.reads_signal and forward.seen.signal is None:
+            forward.seen.signal = forwards.residuals(blocks, output, forward.seen.heads)
             self.decide_late()
             self._fill(forward)
 
@@ -273,7 +285,7 @@ class Driver:
         """Decide by the signal, in the middle of a forward."""
         forward = self.forward
         assert forward is not None
-        if not forward.decided:
+        if forward.decision is None:
             self._decide(forward)
 
     def leave(self, blocks: Blocks, output: Any) -> None:
@@ -281,23 +293,25 @@ class Driver:
         forward = self.forward
         assert forward is not None
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
-        if forward.heads and not forward.of_output:
-            forward.truth = forwards.residuals(blocks, output, forward.heads)
+        if forward.seen.heads and not forward.place.of_output:
+            seen = forwards.features if forward.place.target == "feature" else forwards.residuals
+            forward.seen.truth = seen(blocks, output, forward.seen.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
         """What the last block returns at a reused step."""
         forward = self.forward
         assert forward is not None
-        return forwards.filled(blocks, arguments, forward.streams)
+        return forwards.filled(blocks, arguments, forward.seen.streams)
 
     def hand_on(self, output: Any, forward: Forward | None = None) -> Any:
         """The transformer's output as the sampler gets it: corrected by what it shows of the steps before, where the plan does so."""
         forward = forward or self.forward
-        if forward is None or forward.state is None or forward.state.policy.weights is None:
+        state = None if forward is None else forward.place.state
+        if forward is None or state is None or state.policy.weights is None or not state.policy.corrected:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = forward.state.handed(forward.step, held, self.clock.step_size(), reused=forward.skipping)
+        handed = state.handed(forward.place.step, held, self.clock.step_size(), reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:
@@ -305,13 +319,12 @@ class Driver:
         forward = self.forward
         if forward is None:
             return output
-        forward.returned = output
-        if forward.state is None:
-            return output
-        if forward.of_output and not forward.skipping:
-            forward.truth = forwards.sample_of(output)
-        elif forward.of_output:
-            assert forward.forecast is not None
+        forward.seen.returned = output
+        if forward.place.of_output and not forward.seen.skipping:
+            forward.seen.truth = forwards.sample_of(output)
+        elif forward.place.of_output:
+            assert forward.decision is not None
+            assert forward.decision.forecast is not None
             sample = forwards.sample_of(output)
-            output = forwards.with_sample(output, forward.forecast.to(sample.device).to(sample.dtype).clone())
+            output = forwards.with_sample(output, forward.decision.forecast.to(sample.device).to(sample.dtype).clone())
         return output if self.compiled_whole else self.hand_on(output)

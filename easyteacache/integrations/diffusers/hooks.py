@@ -3,6 +3,9 @@
 At a reused step every block hands its arguments on unchanged, and the last one's result is *overwritten* with the first
 one's input + forecast residual. What a model adds between blocks (ControlNet residuals, VACE hints) is inside the residual
 already; adding the residual at the first block would count it twice.
+
+What ``torch.compile`` made of a block, or of the whole transformer, is stepped around: run, branch and decision are no part of a
+graph.
 """
 
 from __future__ import annotations
@@ -101,7 +104,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         arguments = bound(self._names, args, kwargs)
         if self._first:
             return self._run_first(call, module, arguments, args, kwargs)
-        if not forward.skipping:
+        if not forward.seen.skipping:
             output = call(*args, **kwargs)
             if self._last:
                 self._driver.leave(self._blocks, output)
@@ -114,7 +117,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         forward = self._driver.forward
         assert forward is not None
         self._driver.enter(module, arguments)
-        if forward.skipping:
+        if forward.seen.skipping:
             return skipped(self._blocks, arguments)
         output = call(*args, **kwargs)
         self._driver.after_first(self._blocks, output)
@@ -198,3 +201,46 @@ def forget_children(root: nn.Module) -> None:
         registry = getattr(module, "_diffusers_hook", None)
         if registry is not None and hasattr(registry, "_child_registries_cache"):
             registry._child_registries_cache = None
+
+
+# A graph of the whole transformer ----------------------------------------------------------------------------------------
+
+
+class Around:
+    """Stands where torch keeps the compiled call of a whole transformer."""
+
+    def __init__(self, driver: Driver, compiled: Callable[..., Any]) -> None:
+        self.driver, self.compiled = driver, compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One forward: decide, run the graph, commit."""
+        driver = self.driver
+        driver.begin(Arguments(type(driver.transformer), args, kwargs))
+        driver.compiled_whole = True
+        try:
+            output = self.compiled(*args, **kwargs)
+        finally:
+            driver.compiled_whole = False
+        output = driver.hand_on(output)
+        driver.finish()
+        return output
+
+
+def step_around(driver: Driver, target: nn.Module) -> Callable[[], None]:
+    """Step around what ``torch.compile(transformer)`` returned, or ``transformer.compile()`` left; returns what undoes it."""
+    if target is not driver.transformer:
+        return _replace(target, "forward", driver)
+    if target._compiled_call_impl is not None:
+        return _replace(target, "_compiled_call_impl", driver)
+    return lambda: None
+
+
+def _replace(module: nn.Module, name: str, driver: Driver) -> Callable[[], None]:
+    before = getattr(module, name)
+    setattr(module, name, Around(driver, before))
+
+    def undo() -> None:
+        if isinstance(getattr(module, name), Around):
+            setattr(module, name, before)
+
+    return undo

@@ -8,10 +8,12 @@ own scheduler is only read, and no random number is drawn where others could mis
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import inspect
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +45,13 @@ class Probe:
         map: (N + 1, N + 1), or None.
         stochastic: it draws noise; None where that could not be tried.
         reason: why there is no map, as the end of a sentence; None where there is one.
+        signature: (N + 1,) of the map, as records keep it.
     """
 
     map: Array | None
     stochastic: bool | None
     reason: str | None = None
+    signature: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,16 @@ class SchedulerFacts:
         return bool(np.max(np.abs(self.map - euler_map(self.levels))) <= LINEAR)
 
     def record(self) -> SamplerRecord:
-        """The same as a record keeps it; the signature is absent where there is no map."""
+        """The same as a record keeps it; the signature is absent where there is no map, and the name says where that is for noise."""
         kept = self.calls <= MOST_CALLS
         return SamplerRecord(
-            name=self.name,
+            # Two of one class, one drawing noise, do not step alike, and only the other has a signature.
+            name=f"{self.name} (stochastic)" if self.stochastic else self.name,
             calls=self.calls,
             calls_per_step=self.calls_per_step,
             prediction=self.prediction,
             levels=self.levels if kept else None,
-            signature=None if self.map is None else signature_of(self.map),
+            signature=self.probe.signature,
         )
 
 
@@ -171,6 +176,12 @@ def is_euler(scheduler: Any) -> bool:
     """Does every step of ``scheduler`` add Δσ · output to the sample, with no noise and no memory of earlier outputs?"""
     facts = facts_for(scheduler, TRIAL_STEPS)
     return facts is not None and facts.euler
+
+
+def forget_probes() -> None:
+    """Drop every map that was measured, and what was learnt of classes; the next run measures them again."""
+    _probed.cache_clear()
+    _MEMORIES.clear()
 
 
 def is_dynamic(scheduler: Any) -> bool:
@@ -296,7 +307,7 @@ class _Setup:
         return isinstance(other, _Setup) and self._key() == other._key()
 
 
-_ABSENT = object()
+_ABSENT: Any = object()
 _MEMORIES: dict[tuple[type, str], Mapping[str, Any] | None] = {}
 
 
@@ -306,14 +317,16 @@ def _remembered(scheduler: Any) -> Mapping[str, Any] | None:
     Found by stepping a copy: whatever changes is memory. None where a copy cannot be set up or stepped.
     """
     key = type(scheduler), repr(sorted((str(name), repr(value)) for name, value in _config(scheduler).items()))
-    if key not in _MEMORIES:
+    found: Mapping[str, Any] | None = _MEMORIES.get(key, _ABSENT)
+    if found is _ABSENT:
+        try:
+            found = _tried(scheduler)
+        except Exception:  # whatever a class raises that is none of diffusers', or takes other arguments
+            found = None
         if len(_MEMORIES) >= PROBES_KEPT:
             _MEMORIES.clear()
-        try:
-            _MEMORIES[key] = _tried(scheduler)
-        except Exception:  # whatever a class raises that is none of diffusers', or takes other arguments
-            _MEMORIES[key] = None
-    return _MEMORIES[key]
+        _MEMORIES[key] = found
+    return found
 
 
 def _tried(scheduler: Any) -> Mapping[str, Any]:
@@ -350,27 +363,33 @@ def _made(kind: type, attributes: Mapping[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A copy that shares nothing changeable: tensors on the CPU; a configuration or another object is the same one."""
+    """A copy that shares nothing changeable, with tensors on the CPU; configurations and models are the same ones."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, torch.Generator):
-        return value.clone_state()
+        return torch.Generator(value.device).set_state(value.get_state())
     if type(value) in (list, tuple):
         return type(value)(_plain(one) for one in value)
-    return {name: _plain(one) for name, one in value.items()} if type(value) is dict else value
+    if type(value) is dict:
+        return {name: _plain(one) for name, one in value.items()}
+    if type(value) is deque:
+        return deque((_plain(one) for one in value), value.maxlen)
+    if isinstance(value, torch.nn.Module | Mapping):
+        return value
+    return copy.deepcopy(value)
 
 
 def _alike(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, torch.Tensor):
-        return bool(a.dtype == b.dtype) and _alike(a.numpy(), b.numpy())
+        return bool(a.dtype == b.dtype) and _alike(a.double().numpy(), b.double().numpy())
     if isinstance(a, np.ndarray):
         # By their bytes: what is no number equals itself here.
         return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
-    if type(a) in (list, tuple):
+    if type(a) in (list, tuple, deque):
         return len(a) == len(b) and all(map(_alike, a, b))
     return a is b or (a == b) is True
 
@@ -388,7 +407,7 @@ def _add(found: Any, value: Any) -> None:
         value = value.double().numpy()
     if isinstance(value, np.ndarray) and value.dtype != object:
         found.update(f"{value.shape}".encode() + value.tobytes())
-    elif type(value) in (list, tuple):
+    elif type(value) in (list, tuple, deque):
         found.update(f"{len(value)}[".encode())
         for one in value:
             _add(found, one)
@@ -434,7 +453,7 @@ def _measured(setup: _Setup, calls: int) -> Probe:
     if max(ahead, float(np.max(np.abs(rows @ drawn - seen)))) <= LINEAR * largest:
         rows = np.tril(rows)
         rows.flags.writeable = False
-        return Probe(rows, False)
+        return Probe(rows, False, signature=signature_of(rows))
     if np.max(np.abs(_states(setup, given, seed=1) - states)) > LINEAR * largest:
         return Probe(None, True, "it draws noise at its steps")
     return Probe(None, False, "its steps are not linear in the outputs (they clip or threshold the sample)")

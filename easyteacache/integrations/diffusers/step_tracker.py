@@ -18,9 +18,6 @@ from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.first_timestep import SPAN, place_of
 from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts, facts_of, numbers
 
-# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
-SAME_LEVEL = 0.02
-
 
 @dataclass(frozen=True)
 class Context:
@@ -269,11 +266,6 @@ class Clock:
     def sigma(self, context: Context) -> float | None:
         """Noise level of this step in [0, 1], where context or scheduler know it."""
         return context.sigma if context.sigma is not None else _at(self._levels(), self.step)
-
-    def runs_over(self, levels: Sequence[float]) -> bool:
-        """Are these (S + 1,) the noise levels of this run, to within ``SAME_LEVEL``?"""
-        found = self._levels()
-        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
 
     def _levels(self) -> Sequence[float]:
         levels = None if self.facts is None else self.facts.levels

@@ -65,17 +65,24 @@ def spectrum_schedule(
 
 
 def skip_every(num_steps: int, *, warmup: int, every: int) -> tuple[int, ...]:
-    """ComfyUI-CacheDiT's image nodes: after the warm-up the first step and every ``every``-th after it is *reused*."""
+    """ComfyUI-CacheDiT's image nodes: after the warm-up every ``every``-th step is *reused*, counted from the first step behind it."""
     _at_least("warmup", warmup, 1)
     _at_least("every", every, 1)
-    return tuple(step for step in range(num_steps) if step < warmup or (step - warmup) % every)
+    return tuple(step for step in range(num_steps) if step < warmup or (step + 1 - warmup) % every)
 
 
-def compute_every(num_steps: int, *, warmup: int, every: int) -> tuple[int, ...]:
-    """ComfyUI-CacheDiT's video nodes: after the warm-up the first step and every ``every``-th after it is *computed*."""
+def compute_every(num_steps: int, *, warmup: int, every: int, after: int = 0) -> tuple[int, ...]:
+    """ComfyUI-CacheDiT's video nodes: after the warm-up every ``every``-th step is *computed*.
+
+    Args:
+        num_steps: steps of a run.
+        warmup: steps computed at the beginning, at least 1.
+        every: distance of computed steps behind it, at least 1.
+        after: how many steps behind the warm-up are reused before the first computed one: 0 for LTX-2, ``every − 1`` for Wan.
+    """
     _at_least("warmup", warmup, 1)
     _at_least("every", every, 1)
-    return tuple(step for step in range(num_steps) if step < warmup or (step - warmup) % every == 0)
+    return tuple(step for step in range(num_steps) if step < warmup or (step - warmup - after) % every == 0)
 
 
 def stride_between(num_steps: int, *, start: int, end: int, interval: int) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import FITTED, Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import Trace
@@ -34,10 +35,8 @@ def policy_at(record: Calibration, bucket: Bucket, point: OperatingPoint | None 
         bucket: one of its buckets.
         point: None leaves the gate shut (threshold 0).
     """
-    setting = Setting(
-        sequence_length=bucket.sequence_length, num_steps=bucket.num_steps, shift=bucket.shift, threshold=0.0
-    )
-    policy = resolve(record, setting, allow_yanked=True)
+    run = RunContext(sequence_length=bucket.sequence_length, num_steps=bucket.num_steps, shift=bucket.shift)
+    policy = resolve(record, Request(threshold=0.0), run, allow_yanked=True)
     if point is None:
         return policy
     return dataclasses.replace(

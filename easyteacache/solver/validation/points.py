@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.errors import EasyTeaCacheError
-from easyteacache.policy.policy import Policy, Setting, resolve
+from easyteacache.policy.policy import Policy, resolve
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import Trace
@@ -136,10 +137,8 @@ def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array
     """The incumbent's errors (R,) with at most as many computed steps; None where it says nothing about these runs."""
     head = replay.runs.traces[0].header
     try:
-        setting = Setting(
-            sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift, threshold=0.0
-        )
-        policy = resolve(incumbent, setting, allow_yanked=True)
+        run = RunContext(sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift)
+        policy = resolve(incumbent, Request(threshold=0.0), run, allow_yanked=True)
         own = [b for b in incumbent.buckets if b.setting == (head.sequence_length, head.num_steps, head.shift or 0.0)]
         policies = [policy_at(incumbent, bucket, point) for bucket in own for point in bucket.operating_points]
         candidates = [(replay.decide(p), filling_of(p)) for p in policies]

@@ -17,7 +17,8 @@ from easyteacache import TeaCache
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import Adapter, Blocks, adapters, register_adapter
 from easyteacache.integrations.diffusers.models.registry import _REGISTERED
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import Request
+from easyteacache.runtime.session import Session
 
 ADDITIONS: dict[str, dict[str, Any]] = {
     "FluxTransformer2DModel": {
@@ -151,15 +152,12 @@ def test_what_is_forecast_may_follow_from_a_length_that_only_the_first_forward_t
     known = make_cache(schedule=(0, 1, 3), applied_to="output", forecaster="linear").policy
 
     class ByLength:
-        def policy(self, *, sequence_length, num_steps, shift):
-            return dataclasses.replace(known, applied_to="residual" if sequence_length is None else "output")
-
-        def with_setting(self, setting):
-            return self
+        def policy(self, request, run):
+            return dataclasses.replace(known, applied_to="residual" if run.sequence_length is None else "output")
 
     pipe = wan()
     outputs: list[torch.Tensor] = []
-    with TeaCache._from_source(ByLength(), Setting()).attached(pipe):
+    with TeaCache(-1, _session=Session(ByLength(), Request())).attached(pipe):
         pipe.transformer.register_forward_hook(lambda module, args, output: outputs.append(output[0].clone()))
         sample(pipe, "wan", steps=4, guidance_scale=1.0)
     torch.testing.assert_close(outputs[2], 2 * outputs[1] - outputs[0])

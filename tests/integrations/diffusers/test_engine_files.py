@@ -15,9 +15,9 @@ from tiny_transformers import arguments, build
 
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.export.magcache_plan import magcache_plan
+from easyteacache.export.magcache_rule import magcache_plan
 from easyteacache.integrations.diffusers import adapter_for, located
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry.registry import Registry
 
@@ -62,10 +62,10 @@ class Ran:
 def test_every_magcache_record_runs_in_its_class_of_diffusers_or_is_refused(key: str) -> None:
     if key.startswith(REFUSED):
         with pytest.raises(ExportRefused) as caught:
-            export(BUNDLED, key, "diffusers", Setting(threshold=0.1))
+            export(BUNDLED, key, "diffusers", *request_and_run(threshold=0.1))
         assert caught.value.rules == ("model",)
         return
-    exported = export(BUNDLED, key, "diffusers", Setting(threshold=0.1))
+    exported = export(BUNDLED, key, "diffusers", *request_and_run(threshold=0.1))
     entry = ENGINES["diffusers"].model_for(key, "magcache")
     assert entry is not None
     assert entry.name is not None

@@ -17,10 +17,11 @@ from tiny_pipelines import PIPELINES, flow_matching, flux, sample, wan
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
 from easyteacache.integrations.diffusers.scheduler_facts import is_euler
-from easyteacache.policy.request import Setting
+from easyteacache.policy.request import request_and_run
 from easyteacache.policy.source import Resolver
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Found
+from easyteacache.runtime.session import Session
 
 STEPS = 7
 SCHEDULE = (0, 1, 3, 6)
@@ -388,8 +389,8 @@ def record_of(levels: list[float], *points: dict[str, Any], profile: bool = True
 
 
 def cache_of(record: Calibration, **wish: Any) -> TeaCache:
-    setting = Setting(**wish)
-    return TeaCache._from_source(Resolver(Found(record, "given", record.model_key), setting), setting)
+    source = Resolver(Found(record, "given", record.model_key))
+    return TeaCache(-1, _session=Session(source, *request_and_run(**wish)))
 
 
 PLAIN_POINT = {"schedule": list(PLAIN), "speedup": 7 / 4, "error": {"mean": 0.1}, "evidence": "replayed"}

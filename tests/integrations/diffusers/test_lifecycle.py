@@ -144,19 +144,16 @@ def test_step_count_sequence_length_and_noise_levels_come_from_the_pipeline(pipe
     asked = []
 
     class Source:
-        def policy(self, *, sequence_length, num_steps, shift):
-            asked.append((sequence_length, num_steps))
+        def policy(self, request, run):
+            asked.append((run.sequence_length, run.num_steps))
             return fixed
-
-        def with_setting(self, setting):
-            return self
 
     cache = make_cache(schedule=(0,), coordinate="sigma", forecaster="linear")
     fixed: Policy = cache.policy
-    cache._run._source = Source()
     with cache.attached(pipe):
+        cache.session._source = Source()
         sample(pipe, "wan", steps=STEPS)
-        anchors = [at for at, _ in cache._run.known("cond")._anchors]
+        anchors = [at for at, _ in cache.session.known("cond")._anchors]
     # 5 frames of 32×32 pixels: 2×4×4 latent, patches of 1×2×2.
     assert asked[-1] == (8, STEPS)
     assert anchors == []
@@ -315,7 +312,7 @@ def test_residuals_may_rest_on_another_device(pipe, cache, make_cache):
     with make_cache(schedule=(0, 2, 3, 5)).attached(pipe, residual_device="meta") as elsewhere:
         with pytest.raises((NotImplementedError, RuntimeError)):
             sample(pipe, "wan", steps=STEPS)
-        devices = {residual.device.type for _, residual in elsewhere._run.known("cond")._anchors}
+        devices = {residual.device.type for _, residual in elsewhere.session.known("cond")._anchors}
     assert devices == {"meta"}
     with make_cache(schedule=(0, 2, 3, 5)).attached(pipe, residual_device="cpu"):
         assert torch.equal(sample(pipe, "wan", steps=STEPS), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import inspect
 import threading
@@ -148,6 +149,7 @@ def test_the_map_reproduces_a_run_or_the_facts_say_why_there_is_none(name: str) 
         assert found.map is None
         assert found.reason == "it draws noise at its steps"
         assert found.record().signature is None
+        assert found.record().name == f"{name} (stochastic)"
     else:
         reproduces(found, scheduler)
         assert np.array_equal(found.map, np.tril(found.map))
@@ -481,6 +483,29 @@ def test_a_class_of_the_users_own_is_measured_too() -> None:
     reproduces(found, scheduler)
     # It remembers an output now; what is measured is a run from its beginning.
     assert facts(scheduler).map is found.map
+
+
+class Queued(OwnNames):
+    """Remembers its outputs in a queue."""
+
+    def set_timesteps(self, num_steps: int) -> None:
+        super().set_timesteps(num_steps)
+        self.queue: collections.deque[torch.Tensor] = collections.deque(maxlen=2)
+
+    def step(self, velocity: torch.Tensor, at: Any, state: torch.Tensor, return_dict: bool = True) -> Any:
+        self.queue.append(velocity)
+        return (state - self.pull * sum(self.queue) / len(self.queue),)
+
+
+def test_the_memory_of_a_users_own_class_is_not_touched() -> None:
+    scheduler, one = Queued(0.2), torch.ones(1, 1, 1, 1)
+    scheduler.set_timesteps(7)
+    before = facts(scheduler)
+    scheduler.step(one, scheduler.timesteps[0], one)
+    assert np.array_equal(facts(scheduler).map, before.map)
+    assert list(scheduler.queue) == [one]
+    scheduler.set_timesteps(7)
+    reproduces(before, scheduler)
 
 
 def test_a_step_replaced_on_the_object_is_not_vouched_for() -> None:

@@ -113,8 +113,8 @@ def test_levels_and_timesteps_are_those_from_where_the_run_begins(declared: bool
     assert clock.step_size() == pytest.approx(float(sigmas[15] - sigmas[14]))
     assert clock.time() == pytest.approx(float(scheduler.timesteps[14]))
     assert torch.equal(clock.timesteps(), scheduler.timesteps[12:])
-    assert clock.runs_over(sigmas[12:].tolist())
-    assert not clock.runs_over(sigmas[:9].tolist())
+    assert clock.facts is not None
+    assert clock.facts.levels == tuple(sigmas[12:].tolist())
     assert not clock.euler, "a plan for whole runs does not hold for the rest of one"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from easyteacache.policy.policy import Setting, resolve
+from easyteacache.policy.policy import resolve
+from easyteacache.policy.request import request_and_run
 from easyteacache.records import calibration as records
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.fit.sigma_profile import fit_profile
@@ -384,7 +385,7 @@ def test_such_a_record_passes_validation_and_survives_its_file(
 
 def test_it_holds_the_noise_levels_its_weights_were_fitted_at(record: records.Calibration, traces: TraceSet) -> None:
     for speedup in (1.5, 2.0, 4.0):
-        policy = resolve(record, Setting(sequence_length=64, num_steps=STEPS, shift=3.0, speedup=speedup))
+        policy = resolve(record, *request_and_run(sequence_length=64, num_steps=STEPS, shift=3.0, speedup=speedup))
         if policy.weights is not None:
             assert policy.noise_levels == pytest.approx(tuple(traces[0].sigmas), abs=1e-6)
             break

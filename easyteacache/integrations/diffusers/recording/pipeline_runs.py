@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import scheduler_facts
+from easyteacache.integrations.diffusers.active_adapters import adapters_of
+from easyteacache.integrations.diffusers.record_lookup import configuration_name
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
@@ -21,6 +23,7 @@ from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts
 from easyteacache.recording.recorder import DIMENSION, Recorder, SketchChoice
 from easyteacache.recording.sketch import Shard
 from easyteacache.records.calibration import Signal
+from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -83,10 +86,10 @@ def record_run(
     recorders: dict[str, Recorder] = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(scheduler_facts.shifted(pipe, job.shift))
-        planned, name = scheduler_facts.facts_for(pipe.scheduler, job.num_steps), type(pipe.scheduler).__name__
+        planned, sampler = scheduler_facts.facts_for(pipe.scheduler, job.num_steps), type(pipe.scheduler).__name__
         if planned is not None:
             # Before hours of sampling are lost to it.
-            levels_of(planned, name)
+            recordable(planned, sampler)
         for name, transformer in _transformers(pipe).items():
             probe = Probe(transformer)
             recorders[name] = Recorder(
@@ -102,8 +105,8 @@ def record_run(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
         pipe(**arguments_of(pipe, job))
-        facts = scheduler_facts.facts_of(pipe.scheduler)
-        return _finish(recorders, levels_of(facts, name), job, settings, _described(facts))
+        facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
+        return _finish(recorders, _transformers(pipe), facts, job, settings)
 
 
 def resolved(pipe: Any, job: Job) -> Job:
@@ -126,8 +129,8 @@ def resolved(pipe: Any, job: Job) -> Job:
     return dataclasses.replace(job, **changes)
 
 
-def levels_of(facts: SchedulerFacts | None, name: str) -> tuple[float, ...]:
-    """(S + 1,) noise levels of a run that can be recorded.
+def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
+    """The facts of a run that can be recorded.
 
     Args:
         facts: of the run.
@@ -142,19 +145,7 @@ def levels_of(facts: SchedulerFacts | None, name: str) -> tuple[float, ...]:
         raise AttachError(
             f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
         )
-    return facts.levels
-
-
-def _described(facts: SchedulerFacts | None) -> dict[str, Any]:
-    """What a trace's header says of the sampler."""
-    if facts is None:
-        return {}
-    return {
-        # Two of one class, one drawing noise, do not step alike.
-        "sampler": f"{facts.name} (stochastic)" if facts.stochastic else facts.name,
-        "shift": facts.shift,
-        "prediction": "unknown" if facts.prediction == "v" else facts.prediction,
-    }
+    return facts
 
 
 def _transformers(pipe: Any) -> dict[str, nn.Module]:
@@ -186,13 +177,26 @@ def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in accepted}
 
 
+def _identity(transformer: nn.Module, checkpoint: str | None, part: str | None) -> ModelIdentity:
+    kind, _, digest = configuration_name(transformer).partition("@")
+    return ModelIdentity(
+        class_name=kind,
+        configuration_sha256=digest,
+        checkpoint=checkpoint,
+        part=part,
+        adapters=adapters_of(transformer),
+    )
+
+
 def _finish(
     recorders: Mapping[str, Recorder],
-    sigmas: Sequence[float],
+    transformers: Mapping[str, nn.Module],
+    facts: SchedulerFacts,
     job: Job,
     settings: RecordingSettings,
-    known: Mapping[str, Any],
 ) -> tuple[Trace, ...]:
+    sigmas = facts.levels
+    assert sigmas is not None
     several, traces, first = len(recorders) > 1, [], 0
     for name, recorder in recorders.items():
         count = recorder.steps("cond")
@@ -205,14 +209,17 @@ def _finish(
                 guidance_scale=job.guidance_scale,
                 prompt=job.prompt,
                 publish_prompt=settings.publish_prompts,
-                checkpoint=settings.checkpoint,
+                model=_identity(transformers[name], settings.checkpoint, part),
+                sampler=facts.record(),
+                # Of the whole run: a part's states are not reached from its own outputs alone.
+                sampler_map=None if several else facts.map,
+                shift=facts.shift,
                 part=part,
-                total_steps=len(sigmas) - 1 if several else None,
+                total_steps=facts.calls if several else None,
                 seed=job.seed,
                 frames=job.frames,
                 height=job.height,
                 width=job.width,
-                **known,
             )
             traces.append(trace)
         first += count

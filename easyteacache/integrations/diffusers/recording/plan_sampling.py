@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from easyteacache.errors import AttachError, InvalidTrace
-from easyteacache.files import atomic_write, strict_json
+from easyteacache.files import atomic_write, regular_files, strict_json
+from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.pipeline_runs import arguments_of
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit, Row
 from easyteacache.integrations.diffusers.scheduler_facts import shifted
 from easyteacache.policy.policy import Policy
+from easyteacache.policy.request import Request, RunContext
+from easyteacache.policy.source import FixedPolicy
 from easyteacache.records.bucket import FITTED
 from easyteacache.records.trace_set import Trace
-from easyteacache.teacache import TeaCache
+from easyteacache.runtime.session import Session
 
 MAX_BYTES = 64 * 1024 * 1024
 #: Stands for the error of a sample that is not finite: worse than any other, and a number that a file can hold.
@@ -145,7 +148,9 @@ class SampledPlans:
         if fills:
             # What the pipeline gives at reused steps is replaced anyway.
             plain = replace(plain, forecaster="hold", applied_to="residual")
-        with TeaCache.from_policy(plain).attached(self._pipe, allow_borrowed=True):
+        run = RunContext(num_steps=plain.num_steps, shift=plain.shift)
+        with contextlib.ExitStack() as stack:
+            stack.callback(attach(Session(FixedPolicy(plain), Request(), run), self._pipe, allow_borrowed=True))
             final = self._states(jobs, len(moves), refit.handed)[-1]
         return final, tuple(refit.rows)
 
@@ -259,7 +264,7 @@ def _spelled(known: Mapping[str, Sampled]) -> str:
 
 def _read(file: Path) -> dict[str, Sampled]:
     try:
-        content = strict_json.parse(file.read_bytes(), max_bytes=MAX_BYTES)
+        content = strict_json.parse(regular_files.read_bytes(file, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
     except (OSError, strict_json.JSONTextError) as error:
         raise InvalidTrace(str(file), f"cannot be read ({error}); delete it to measure again") from error
     try:

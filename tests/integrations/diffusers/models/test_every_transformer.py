@@ -175,7 +175,7 @@ def test_the_modulated_input_is_what_the_first_block_feeds_its_attention(name, m
     try:
         with make_cache(signal="modulated_input", threshold=1e-9).attached(model) as cache:
             run(model, name, branches=("cond",), steps=1)
-            signal = cache.branch_state(next(iter(cache.statistics())), 1)._signal
+            signal = cache.session.branch(next(iter(cache.statistics())), 1)._signal
     finally:
         for handle in handles:
             handle.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -21,6 +22,7 @@ from easyteacache.integrations.diffusers.recording import (
     record_pipeline,
     record_run,
 )
+from easyteacache.records.sampler import euler_map, signature_of
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 
@@ -78,8 +80,10 @@ def test_noise_levels_and_shift_come_from_the_scheduler(small_pipeline):
         use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction"
     )
     (trace,) = record_run(small_pipeline, dataclasses.replace(JOB, shift=None), SETTINGS)
-    assert (trace.header.sampler, trace.header.shift) == ("UniPCMultistepScheduler", 5.0)
-    assert trace.header.prediction == "velocity"
+    sampler = trace.header.sampler
+    assert (sampler.name, sampler.prediction, trace.header.shift) == ("UniPCMultistepScheduler", "velocity", 5.0)
+    assert sampler.signature == signature_of(trace.sampler_map)
+    assert np.any(trace.sampler_map != euler_map(trace.sigmas)), "a solver of second order is not Euler's"
     assert trace.sigmas == pytest.approx(small_pipeline.scheduler.sigmas.double().numpy())
 
 

@@ -12,11 +12,13 @@ import torch
 from diffusers import FirstBlockCacheConfig
 
 from easyteacache.errors import AttachError, SignalMismatch
+from easyteacache.integrations.diffusers.record_lookup import configuration_name
 from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, record_run
 from easyteacache.integrations.diffusers.recording.pipeline_runs import resolved
 from easyteacache.integrations.diffusers.recording.probe import Probe, as_tokens
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
 from easyteacache.recording.recorder import Recorder
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.runtime.tensor_math import relative_l1
 
 SETTINGS = RecordingSettings(model_key="test/small")
@@ -122,7 +124,14 @@ def test_the_header_holds_the_setting_of_the_run(small_pipeline):
     (trace,) = record_run(small_pipeline, JOB, SETTINGS)
     header = trace.header
     assert (header.num_steps, header.sequence_length, header.frames, header.width) == (4, 128, 2, 16)
-    assert (header.sampler, header.shift, header.prediction) == ("FlowMatchEulerDiscreteScheduler", 3.0, "velocity")
+    assert header.sampler.name == "FlowMatchEulerDiscreteScheduler"
+    assert (header.shift, header.prediction) == (3.0, "velocity")
+    assert header.sampler.agrees(SamplerRecord.euler(trace.sigmas))
+    assert header.model.class_name == "WanTransformer3DModel"
+    assert (
+        configuration_name(small_pipeline.transformer)
+        == f"{header.model.class_name}@{header.model.configuration_sha256}"
+    )
     assert (header.prompt, header.seed, header.guidance_scale) == ("3 right", 4, 2.5)
     assert trace.sigmas[0] == 1.0
     assert trace.sigmas[-1] == 0.0

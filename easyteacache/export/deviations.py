@@ -1,0 +1,288 @@
+"""Where an engine would compute something else than what a record was calibrated for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from easyteacache.export.engine import CachedModels, Engine
+from easyteacache.export.magcache_rule import magcache_plan
+from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
+from easyteacache.policy.curves import Polynomial
+from easyteacache.records.bucket import FITTED
+from easyteacache.records.calibration import Calibration
+
+Rule = Literal[
+    "model", "signal", "method", "order", "abs", "window", "plan", "steps", "threshold", "forecast", "domain"
+]
+
+# Reusing one step more at the very end is what engines do differently, and what a remark is enough for.
+TOLERATED_STEPS = 1
+# Ratios of two branches this far apart are no measurement noise; only asked where the plans they make are not known.
+TOLERATED_RATIO = 0.05
+# Stands for a step count that is not known where only distances from its end matter.
+FAR = 1_000_000
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One thing that the engine does otherwise.
+
+    Attributes:
+        rule: stable name, as ``--allow`` takes it.
+        refuses: True when the numbers would mean something else; False when it is enough to know.
+        text: what was expected and what the engine does, one or two sentences.
+    """
+
+    rule: Rule
+    refuses: bool
+    text: str
+
+
+def of_record(engine: Engine, record: Calibration) -> Deviation | None:
+    """Why ``engine`` has no use for a record, whatever its operating point; None when it has."""
+    key, method = record.model_key, record.method
+    if method not in engine.methods:
+        return Deviation("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
+    known = [model.keys for model in engine.models or () if method in model.methods]
+    if not known or engine.model_for(key, method) is not None:
+        return None
+    listed = ", ".join(known)
+    return Deviation("model", True, f"{engine.title} was read to run {method} for {listed}; {key} is none of these.")
+
+
+def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Deviation, ...]:
+    """Every difference between what the numbers mean and what ``engine`` would do with them; refusals first."""
+    return tuple(sorted(_find(engine, numbers), key=lambda difference: not difference.refuses))
+
+
+def _find(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    method = numbers.record.method
+    model = engine.model_for(numbers.record.model_key, method)
+    yield from _plan(engine, numbers)
+    if method == "magcache":
+        yield from _ratios(engine, numbers)
+    elif not engine.evaluates_as_recorded:
+        if model is not None:
+            yield from _signal(engine, model, numbers)
+        if engine.plan == "threshold":
+            yield from _order(engine, numbers)
+            yield from _sign(engine, model, numbers)
+            yield from _domain(engine, numbers)
+    if method == "teacache":
+        yield from _window(engine, numbers)
+
+
+def _signal(engine: Engine, model: CachedModels, numbers: Numbers) -> Iterator[Deviation]:
+    found = numbers.record.signal
+    if found == "unknown":
+        yield Deviation("signal", True, "The record does not say which signal its numbers were fitted to.")
+    elif found not in model.signals:
+        measures = " or ".join(sorted(model.signals)) or "no signal"
+        yield Deviation(
+            "signal", True, f"The numbers were fitted to {found}, {engine.title} measures {measures} for this model."
+        )
+
+
+def _plan(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    if engine.plan == "schedule" and numbers.schedule is None:
+        yield Deviation(
+            "plan",
+            True,
+            f"{engine.title} takes a schedule, this operating point is a threshold. `easyteacache solve` finds schedules from traces.",
+        )
+    if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is not None:
+        yield Deviation(
+            "plan", True, f"This operating point is a schedule, {engine.title} takes a threshold. Pass --threshold."
+        )
+    if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is None and numbers.threshold is None:
+        yield Deviation("threshold", True, "A threshold of 0 reuses nothing. Pass --threshold or --speedup.")
+    if not engine.takes_threshold and numbers.threshold is not None:
+        told = f"{engine.title} takes the threshold outside this file: {numbers.threshold:g}."
+        yield Deviation("threshold", False, told)
+    if engine.plan == "threshold" and numbers.schedule is None and numbers.forecaster != "hold":
+        yield Deviation(
+            "forecast",
+            False,
+            f"This operating point was judged with the forecaster {numbers.forecaster}; {engine.title} repeats the last residual, "
+            "so speed-up and error will differ.",
+        )
+    if engine.plan == "either" and numbers.forecaster == FITTED:
+        # Of this rule, because no permission gives the format a place for them.
+        told = f"This operating point fills reused steps with weights of its own, which {engine.title} does not hold."
+        yield Deviation("plan", True, told)
+
+
+def _order(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    assert numbers.coefficients is not None
+    if engine.coefficients is not None and len(numbers.coefficients) > engine.coefficients:
+        yield Deviation(
+            "order",
+            True,
+            f"{engine.title} takes {engine.coefficients} coefficients, the polynomial has {len(numbers.coefficients)}. "
+            "With traces, --refit --traces DIR fits one that it can evaluate.",
+        )
+
+
+def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Iterator[Deviation]:
+    """Compare the curve as the record means it with the one that the engine evaluates, over the distances that occur."""
+    assert numbers.coefficients is not None
+    post = "none" if model is None else model.post
+    theirs, ours = Polynomial(numbers.coefficients, post=post), numbers.curve
+    places = _places(numbers)
+    low, high = places[0], places[-1]
+    scale = max(abs(ours(x)) for x in places)
+    differing = [x for x in places if abs(ours(x) - theirs(x)) > 1e-9 * scale]
+    if not differing:
+        return
+    worst = max(differing, key=lambda x: abs(ours(x) - theirs(x)))
+    meant = {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}[numbers.post]
+    meant = "max(p(x), 0)" if numbers.domain is not None and numbers.post == "none" else meant
+    does = {"none": "p(x)", "abs": "|p(x)|"}[post]
+    yield Deviation(
+        "abs",
+        True,
+        f"The record means {meant}, {engine.title} accumulates {does}, and p goes negative within "
+        f"[{low:.4g}, {high:.4g}]: at x = {worst:.4g} they are {ours(worst):.4g} and {theirs(worst):.4g}. "
+        "With traces, --refit --traces DIR fits a polynomial that stays positive.",
+    )
+
+
+def _domain(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    if numbers.domain is None:
+        return
+    low, high = numbers.domain
+    bare, ours = Polynomial(numbers.coefficients or ()), numbers.curve
+    outside = [x for x in (0.0, 1.5 * high) if abs(bare(x) - ours(x)) > 1e-6 * max(abs(ours(x)), 1e-12)]
+    if outside:
+        shown = ", ".join(f"p({x:.4g}) = {bare(x):.4g} instead of {ours(x):.4g}" for x in outside)
+        yield Deviation(
+            "domain",
+            False,
+            f"The fit saw distances from {low:.4g} to {high:.4g}; outside {engine.title} evaluates it all the same: {shown}.",
+        )
+
+
+def engine_window(engine: Engine, numbers: Numbers) -> tuple[int, int | None]:
+    """Inclusive range of steps that ``engine`` may reuse with these numbers; None for the end, negative counts from it."""
+    if engine.window == "retention":
+        return (5, None) if numbers.record.signal == "timestep_projection" else (1, -2)
+    if engine.window == "second":
+        return 2, None
+    if engine.window == "ends":
+        return 1, -2
+    if engine.window in ("first", "fraction"):
+        # A share of the run is MagCache's; what such an engine runs with a threshold has no window.
+        return 1, None
+    return numbers.first, numbers.last
+
+
+def _window(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    shares = numbers.fraction if numbers.num_steps is None and numbers.fraction != (0.0, 1.0) else None
+    if shares is not None and engine.window not in ("user", "shares") and not engine.evaluates_as_recorded:
+        yield Deviation("steps", True, "The window is a share of the run, whose step count is not known. Pass --steps.")
+        return
+    if numbers.schedule is None and numbers.last is not None and 0 <= numbers.last < numbers.first:
+        yield Deviation("steps", True, "The skip window reuses nothing at this step count.")
+        return
+    if engine.window == "user" or (engine.window == "shares" and numbers.num_steps is None):
+        yield Deviation(
+            "window", False, f"{engine.title} takes the window outside this file: {_told(numbers, shares)}."
+        )
+    else:
+        yield from _window_ends(engine, numbers)
+    yield from _limit(engine, numbers)
+
+
+def _window_ends(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    start, end = _steps_more(numbers, *engine_window(engine, numbers))
+    may = f"The record allows reuse in steps {numbers.first} to {_end(numbers)}; {engine.title}"
+    more, fewer = max(start, 0) + max(end, 0), max(-start, 0) + max(-end, 0)
+    if more:
+        refuses = start > 0 or end > TOLERATED_STEPS
+        yield Deviation("window", refuses, f"{may} may also reuse {more} step{'s' * (more > 1)} outside.")
+    if fewer:
+        where = [told for told, steps in (("at the start", start), ("at the end", end)) if steps < 0]
+        yield Deviation("window", False, f"{may} computes {fewer} of them always, {' and '.join(where)}.")
+
+
+def _limit(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    """Steps in a row: an engine without a limit does the same where the threshold ends every run sooner."""
+    if numbers.limit is None or engine.takes_limit or engine.plan != "threshold" or numbers.schedule is not None:
+        return
+    told = f"The record reuses at most {numbers.limit} steps in a row; {engine.title} has no such limit"
+    if numbers.threshold is None or not engine.takes_threshold:
+        yield Deviation("window", False, f"{told}.")
+        return
+    least = min(map(numbers.curve, _places(numbers)))
+    if (numbers.limit + 1) * least < numbers.threshold:
+        yield Deviation(
+            "window",
+            True,
+            f"{told}, and p falls to {least:.3g}, so that its threshold of {numbers.threshold:g} sets none.",
+        )
+
+
+def _places(numbers: Numbers) -> list[float]:
+    """Distances that occur: the record's domain, or where published models' lie."""
+    low, high = numbers.domain or USUAL_RANGE
+    return [low + (high - low) * i / (SAMPLES - 1) for i in range(SAMPLES)]
+
+
+def _told(numbers: Numbers, shares: tuple[float, float] | None) -> str:
+    if shares is not None:
+        return f"allow reuse between {shares[0]:.4g} and {shares[1]:.4g} of the run"
+    of = f" of {numbers.num_steps}" if numbers.num_steps else ""
+    return f"allow reuse from step {numbers.first} to {_end(numbers)}{of}"
+
+
+def _end(numbers: Numbers) -> str:
+    if numbers.last is None:
+        return "the end"
+    return str(numbers.last) if numbers.last >= 0 else f"{-numbers.last} steps before the end"
+
+
+def _steps_more(numbers: Numbers, first: int, last: int | None) -> tuple[int, int]:
+    """How many steps more the engine may reuse than the record allows, at the start and at the end; fewer are negative."""
+    # Ends that are counted from the end compare at any step count.
+    steps = numbers.num_steps or FAR
+    allowed, possible = (steps - 1 if end is None else end if end >= 0 else steps + end for end in (numbers.last, last))
+    if numbers.num_steps is None and numbers.last is not None and numbers.last >= 0 and (last is None or last < 0):
+        # The record's end is an index and the engine's is not: how far apart they are cannot be known.
+        possible = allowed + 1
+    return numbers.first - max(first, 1), possible - allowed
+
+
+def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    if numbers.num_steps is not None and numbers.num_steps != numbers.bucket.num_steps:
+        yield Deviation(
+            "steps",
+            False,
+            f"Measured for {numbers.bucket.num_steps} steps; for {numbers.num_steps} the nearest step's ratio is taken.",
+        )
+    left_out = [
+        name for name, value in (("retention", numbers.retention), ("run length", numbers.limit)) if value is None
+    ]
+    if left_out and not engine.evaluates_as_recorded:
+        yield Deviation(
+            "window", False, f"The record states no {' and no '.join(left_out)}: {engine.title}'s own default applies."
+        )
+    if not engine.list_per_branch and len(numbers.ratios) > 1:
+        yield _one_list(engine, numbers)
+
+
+def _one_list(engine: Engine, numbers: Numbers) -> Deviation:
+    """One list for all branches: the same steps are computed, or the export is refused."""
+    first, *others = numbers.ratios.values()
+    names = list(numbers.ratios)
+    apart = max(abs(a / b - 1) for other in others for a, b in zip(first, other, strict=False) if b)
+    told = (
+        f"{engine.title} takes one list for all branches: that of {names[0]} is written, {', '.join(names[1:])} differ by up to "
+        f"{apart:.2%}"
+    )
+    plans = [magcache_plan(numbers, branch) for branch in names]
+    if None in plans:
+        return Deviation("signal", apart > TOLERATED_RATIO, f"{told}.")
+    same = all(plan == plans[0] for plan in plans)
+    return Deviation("signal", not same, f"{told}, and {'the same' if same else 'other'} steps would be computed.")

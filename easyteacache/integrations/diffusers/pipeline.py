@@ -1,0 +1,33 @@
+"""The transformers of a pipeline: one, or two experts that share the sampler's steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from easyteacache.errors import AttachError
+
+#: Component of a two-expert pipeline → the last part of its model key (Wan2.2 calls them so).
+PARTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
+
+
+def is_pipeline(target: Any) -> bool:
+    """Is it a pipeline rather than a model?"""
+    return hasattr(target, "scheduler") and not isinstance(target, nn.Module)
+
+
+def parts_of(pipe: Any) -> dict[str, Any]:
+    """The transformers of a pipeline by component name.
+
+    Raises:
+        AttachError: there is none.
+    """
+    found = {name: getattr(pipe, name, None) for name in PARTS}
+    present = {name: module for name, module in found.items() if module is not None}
+    if not present:
+        raise AttachError(
+            f"{type(pipe).__name__} has no transformer: the cache skips the blocks of a diffusion transformer, "
+            "so a U-Net pipeline cannot use it"
+        )
+    return present
