@@ -31,6 +31,10 @@ __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"
 DecidedBy = Literal["schedule", "sigma", "signal", "nothing"]
 #: Methods whose records consist of computed steps, which can be carried over to other runs.
 _OF_STEPS = ("plan", "magcache")
+_PER_BRANCH = (
+    "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
+    "guidance is a weighted sum of them, and does not where it rescales that sum."
+)
 
 
 class RetiredCalibration(EasyTeaCacheError, ValueError):
@@ -74,6 +78,7 @@ class Policy:
 
     Attributes:
         model_key, revision, status, layer: which record, and the registry layer it came from.
+        class_name: the transformer class that runs its model; None where the record does not say.
         signal: the signal that must drive it.
         curve: predicted output distance from signal distance.
         profile: accumulated output distance over sigma, or None.
@@ -111,6 +116,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
+    class_name: str | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
     branch_schedules: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -215,6 +221,7 @@ def resolve(
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None else [])
+        notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     measured = not selection.foreign and request.predictor in (None, choice.forecaster)
@@ -227,6 +234,7 @@ def resolve(
         revision=record.revision,
         status=record.status,
         layer=found.layer,
+        class_name=None if record.model is None else record.model.class_name,
         signal=record.signal,
         curve=_curve(record, selection),
         profile=profile,

@@ -212,7 +212,7 @@ class Driver:
             guessed = place.target
             place = forward.place = self._place(place.branch, place.step, tokens, forward.arguments)
             if place.of_output:
-                seen.truth = forwards.sample_of(seen.returned)
+                seen.truth = forwards.outputs(seen.returned)
             elif place.target != guessed:
                 # Another policy holds at this length, and what it predicts was not seen: the next step is computed.
                 seen.truth = None
@@ -321,10 +321,9 @@ class Driver:
             return output
         forward.seen.returned = output
         if forward.place.of_output and not forward.seen.skipping:
-            forward.seen.truth = forwards.sample_of(output)
+            forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:
             assert forward.decision is not None
             assert forward.decision.forecast is not None
-            sample = forwards.sample_of(output)
-            output = forwards.with_sample(output, forward.decision.forecast.to(sample.device).to(sample.dtype).clone())
+            output = forwards.with_outputs(output, forward.decision.forecast)
         return output if self.compiled_whole else self.hand_on(output)

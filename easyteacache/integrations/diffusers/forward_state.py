@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -247,8 +247,8 @@ def sample_of(output: Any) -> torch.Tensor:
     sample = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
     if not isinstance(sample, torch.Tensor):
         raise AttachError(
-            f"the operating point forecasts the model's output, but this model returns {type(sample).__name__}, not one "
-            "tensor: choose an operating point that forecasts the residual"
+            f"the operating point corrects the model's output, but this model returns {type(sample).__name__}, not one "
+            "tensor: choose an operating point that does not correct"
         )
     return sample
 
@@ -258,3 +258,45 @@ def with_sample(output: Any, sample: torch.Tensor) -> Any:
     if isinstance(output, tuple):
         return (sample, *output[1:])
     return sample if isinstance(output, torch.Tensor) else replace(output, sample=sample)
+
+
+def outputs(output: Any) -> torch.Tensor:
+    """Everything that a transformer returned: its tensor, or several as one vector."""
+    found = list(_tensors(output))
+    return found[0] if len(found) == 1 else torch.cat([tensor.flatten() for tensor in found])
+
+
+def with_outputs(output: Any, values: torch.Tensor) -> Any:
+    """The same output with the tensors that ``outputs`` would take from it, new ones."""
+    found = list(_tensors(output))
+    if len(found) == 1:
+        parts = [values.to(found[0].device).to(found[0].dtype).clone()]
+    else:
+        vector = values.to(found[0].device)
+        split = torch.split(vector, [tensor.numel() for tensor in found])
+        parts = [part.view_as(tensor).to(tensor.dtype).clone() for part, tensor in zip(split, found, strict=True)]
+    return _refilled(output, iter(parts))
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        yield output
+        return
+    for value in _items(output):
+        yield from _tensors(value)
+
+
+def _items(output: Any) -> Sequence[Any]:
+    # The outputs of diffusers are dataclasses; what is neither, such as None or a number, holds no tensor.
+    if is_dataclass(output):
+        return [getattr(output, entry.name) for entry in fields(output)]
+    return output if isinstance(output, (tuple, list)) else ()
+
+
+def _refilled(output: Any, parts: Iterator[torch.Tensor]) -> Any:
+    if isinstance(output, torch.Tensor):
+        return next(parts)
+    items = [_refilled(value, parts) for value in _items(output)]
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{entry.name: item for entry, item in zip(fields(output), items, strict=True)})
+    return type(output)(items) if isinstance(output, (tuple, list)) else output

@@ -1,7 +1,7 @@
 """Which transformer class runs a published family: another model's numbers must not attach silently.
 
 FLUX shipped with Wan's coefficients (NVIDIA/TensorRT-LLM #12007), and nothing said so. A published record therefore attaches only to
-the class of its own family, unless the caller asks for borrowed numbers.
+the class that it names, or else of its own family, unless the caller asks for borrowed numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def refuse_another_model(policy: Policy, transformer: str) -> None:
     Raises:
         AttachError: the record's family runs in another class, or a published one in none of diffusers'.
     """
-    expected = class_of(policy.model_key)
+    expected = policy.class_name or class_of(policy.model_key)
     if expected == transformer or (expected is None and policy.status != "published"):
         return
     home = "no class of diffusers that is known here" if expected is None else expected

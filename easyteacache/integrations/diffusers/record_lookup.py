@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
 from easyteacache.integrations.diffusers.pipeline import PARTS, parts_of
 from easyteacache.records import model_key
+from easyteacache.registry.family import model_of
 from easyteacache.registry.registry import Found, Registry
 
 # Where the Hub's own client keeps `owner/name`.
@@ -69,16 +70,20 @@ def _names(pipe: Any, transformer: Any) -> Iterator[str]:
 
 
 def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: bool) -> str:
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if _known(name, registry):
-            return _own(registry.find(name), allow_borrowed=allow_borrowed)
+            # What an alias leads to may be one of several records of its model.
+            return model_of(_own(registry.find(name), allow_borrowed=allow_borrowed))
     raise _unknown(names, registry)
 
 
 def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow_borrowed: bool) -> str:
-    """The record of one expert: an alias both experts share leads to both, and the part's name tells them apart."""
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    """The key of one expert: an alias both experts share leads to both, and the part's name tells them apart.
+
+    A plan or MagCache counts the sampler's steps through both experts, so a model that has no other records has one key for both.
+    """
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if not _known(name, registry):
             continue
@@ -89,8 +94,24 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
             if len(mine) != 1:
                 raise
             return mine[0]
-        return key if key.endswith(f"/{part}") else registry.find(f"{key}/{part}").calibration.model_key
+        if key.endswith(f"/{part}"):
+            return key
+        model = model_of(key)
+        if f"{model}/{part}" not in registry and _counts_steps(model, registry):
+            return model
+        return registry.find(f"{model}/{part}").calibration.model_key
     raise _unknown(names, registry)
+
+
+def _by_trust(names: Iterable[str], registry: Registry) -> list[str]:
+    """Each name once, those last that none but layers of others' records know: a pulled record cannot come first by one."""
+    own = [layer for layer in registry.layers if not layer.foreign]
+    known = {name for layer in own for name in (*layer.index.records, *layer.aliases)}
+    return sorted(dict.fromkeys(names), key=lambda name: name not in known)
+
+
+def _counts_steps(model: str, registry: Registry) -> bool:
+    return all(found.calibration.method in ("plan", "magcache", "preset") for found in registry.of_model(model))
 
 
 def _known(name: str, registry: Registry) -> bool:
