@@ -98,8 +98,9 @@ def test_blocks_are_really_skipped(name, models, make_cache):
     handles = [
         layer.register_forward_hook(lambda layer, args, output: calls.append(type(layer).__name__))
         for block in blocks
-        for layer in block.modules()
-        if layer is not block
+        for path, layer in block.named_modules()
+        # DiT asks its first block's embedding for the output, too, at every step.
+        if layer is not block and not path.startswith("norm1.emb")
     ]
     try:
         run(model, name, branches=("cond",), steps=1)
