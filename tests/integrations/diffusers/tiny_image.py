@@ -176,6 +176,21 @@ CASES: dict[str, Case] = {
             "encoder_attention_mask": torch.ones(1, 5),
         },
     ),
+    "DiTTransformer2DModel": Case(
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "in_channels": 4,
+            "num_layers": 3,
+            "norm_num_groups": 1,
+            "sample_size": 8,
+            "num_embeds_ada_norm": 10,
+        },
+        lambda step, branch: {
+            "hidden_states": latent(step, 1, 4, 8, 8),
+            "class_labels": torch.tensor([sum(map(ord, branch)) % 10]),
+        },
+    ),
     "PixArtTransformer2DModel": Case(
         {
             "num_attention_heads": 2,

@@ -72,6 +72,12 @@ ADAPTERS: tuple[Adapter, ...] = (
     _pixart("PixArtTransformer2DModel"),
     _pixart("SanaTransformer2DModel"),
     Adapter(
+        "DiTTransformer2DModel",
+        (Blocks("transformer_blocks"),),
+        {"modulated_input": Computed(m.dit)},
+        conditioning=("class_labels",),
+    ),
+    Adapter(
         "LatteTransformer3DModel",
         # In the model the two lists take turns; what counts here is the very first and the very last block.
         (Blocks("transformer_blocks"), Blocks("temporal_transformer_blocks", layout=TEMPORAL)),
