@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ def attach(
             f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
             "TeaCache.for_pipeline(pipe), which finds both, or ExpertCaches with one cache each"
         )
-    return _attach([(cache, transformers[0])], lambda: target.scheduler, **options)
+    return _attach([(cache, transformers[0])], functools.partial(getattr, target, "scheduler"), **options)
 
 
 def attach_parts(
@@ -84,7 +85,12 @@ def attach_parts(
             f"{type(pipe).__name__} has {' and '.join(transformers)}, the caches are for {' and '.join(caches)}"
         )
     pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
-    return _attach(pairs, lambda: pipe.scheduler, residual_device=residual_device, allow_borrowed=allow_borrowed)
+    return _attach(
+        pairs,
+        functools.partial(getattr, pipe, "scheduler"),
+        residual_device=residual_device,
+        allow_borrowed=allow_borrowed,
+    )
 
 
 def _attach(

@@ -228,11 +228,12 @@ class Driver:
             place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
 
     def _whole_length(self, forward: Forward) -> int:
-        tokens, heads = forward.seen.tokens, forward.seen.heads
+        head = next(iter(forward.seen.heads.values()))
+        tokens = self.adapter.tokens(head, forward.arguments, self.transformer)
         if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
             return tokens
-        return context_parallel.whole_length(self.transformer, tokens, next(iter(heads.values())).device)
+        return context_parallel.whole_length(self.transformer, tokens, head.device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 
@@ -247,7 +248,6 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
-        seen.tokens = self.adapter.tokens(next(iter(seen.heads.values())), forward.arguments, self.transformer)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)

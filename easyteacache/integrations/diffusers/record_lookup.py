@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
@@ -70,7 +70,7 @@ def _names(pipe: Any, transformer: Any) -> Iterator[str]:
 
 
 def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: bool) -> str:
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if _known(name, registry):
             # What an alias leads to may be one of several records of its model.
@@ -83,7 +83,7 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
 
     A plan or MagCache counts the sampler's steps through both experts, so a model that has no other records has one key for both.
     """
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if not _known(name, registry):
             continue
@@ -101,6 +101,13 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
             return model
         return registry.find(f"{model}/{part}").calibration.model_key
     raise _unknown(names, registry)
+
+
+def _by_trust(names: Iterable[str], registry: Registry) -> list[str]:
+    """Each name once, those last that none but layers of others' records know: a pulled record cannot come first by one."""
+    own = [layer for layer in registry.layers if not layer.foreign]
+    known = {name for layer in own for name in (*layer.index.records, *layer.aliases)}
+    return sorted(dict.fromkeys(names), key=lambda name: name not in known)
 
 
 def _counts_steps(model: str, registry: Registry) -> bool:
