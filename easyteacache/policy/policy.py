@@ -17,8 +17,9 @@ from easyteacache.errors import EasyTeaCacheError, InvalidCalibration, InvalidPl
 from easyteacache.policy.bucket_choice import Selection, select
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
+from easyteacache.policy.methods import of_steps, rule_for
 from easyteacache.policy.operating_point import Choice, Offer, choose
-from easyteacache.policy.planned import PlannedSteps, magcache_in, plan_in
+from easyteacache.policy.planned import PlannedSteps, plan_in
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import SkipWindow, skip_window
 from easyteacache.records.bucket import Bucket
@@ -29,8 +30,6 @@ from easyteacache.registry.registry import Found
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
 
 DecidedBy = Literal["schedule", "sigma", "signal", "nothing"]
-#: Methods whose records consist of computed steps, which can be carried over to other runs.
-_OF_STEPS = ("plan", "magcache")
 _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
@@ -277,17 +276,18 @@ def _steps(
     request: Request,
     run: RunContext,
 ) -> tuple[PlannedSteps | None, str | None]:
-    """The computed steps where a plan or MagCache decides, and why nothing can be reused where they cannot be known."""
+    """The computed steps where a plan or a method's rule decides, and why nothing can be reused where they cannot be known."""
     if choice.plan is not None and planned is not None:
-        if record.method not in _OF_STEPS:
+        if not of_steps(record.method):
             return PlannedSteps(choice.plan.computed), None
         return plan_in(choice.plan, planned, run, selection.foreign), None
-    if record.method != "magcache" or choice.threshold <= 0:
+    rule = rule_for(record.method)
+    if rule is None or choice.threshold <= 0:
         return None, None
     try:
-        return magcache_in(record.model_key, selection.main, choice.threshold, request, run), None
+        return rule(record.model_key, selection.main, choice.threshold, request, run), None
     except InvalidPlan as error:
-        return None, f"MagCache's steps cannot be known: {error}; every step is computed."
+        return None, f"The steps of {record.method} cannot be known: {error}; every step is computed."
 
 
 def _window(
@@ -298,8 +298,8 @@ def _window(
     run: RunContext,
     notes: list[str],
 ) -> SkipWindow:
-    """Where reuse is allowed; what a plan or MagCache computes already keeps to the record's own window."""
-    if record.method in _OF_STEPS:
+    """Where reuse is allowed; what a plan or a rule computes already keeps to the record's own window."""
+    if of_steps(record.method):
         free = {"skip_window_fraction": None, "max_consecutive_skips": None, "num_steps": run.num_steps}
         return skip_window([(planned or selection.main).model_copy(update=free)], request, run, notes)
     return skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
@@ -360,7 +360,7 @@ def _choice(
     if refused:
         return Choice(threshold=0.0), None
     offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
-    carry = record.method in _OF_STEPS
+    carry = of_steps(record.method)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
     except UnreachableTarget as error:
