@@ -61,7 +61,42 @@ def page() -> str:
     tested = "\n".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("tiny_*.py")))
     rows = [_row(adapter, records, tested=f'"{adapter.transformer}": Case(' in tested) for adapter in adapters()]
     notes = [f"- `{adapter.transformer}`: {adapter.note}" for adapter in adapters() if adapter.note]
-    return HEAD + "\n".join(rows) + "\n\n" + "\n".join(["Notes:", "", *notes]) + "\n"
+    parts = ["\n".join(rows), "\n".join(["Notes:", "", *notes]), _without_adapter()]
+    return HEAD + "\n\n".join(parts) + "\n"
+
+
+def _without_adapter() -> str:
+    """The transformers of diffusers that `attach` refuses, by name."""
+    import diffusers
+
+    names = without_adapter()
+    listed = "\n".join(f"- `{name}`" for name in names)
+    return (
+        f"## Without an adapter\n\nOf the transformer classes of diffusers {diffusers.__version__}, `attach` refuses these "
+        f"{len(names)}; a class with one list of blocks takes [a few lines](attach.md#a-class-of-your-own).\n\n{listed}"
+    )
+
+
+def without_adapter() -> list[str]:
+    """Names of diffusers' transformer classes that no adapter covers, sorted."""
+    import diffusers
+
+    covered = {adapter.transformer for adapter in adapters()}
+    return sorted(name for name in transformers() if name not in covered and hasattr(diffusers, name))
+
+
+def transformers() -> list[str]:
+    """Names of every transformer model that diffusers exports."""
+    import diffusers
+
+    kinds = {name: getattr(diffusers, name, None) for name in dir(diffusers)}
+    return [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type)
+        and issubclass(kind, diffusers.ModelMixin)
+        and kind.__module__.startswith("diffusers.models.transformers")
+    ]
 
 
 def _row(adapter: Adapter, records: list[Calibration], *, tested: bool) -> str:

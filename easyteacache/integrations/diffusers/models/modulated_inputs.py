@@ -50,9 +50,9 @@ def table(temb: str = "temb", *, norm: str = "norm1", in_float: bool = False) ->
 
 
 def dit(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """DiT: the block embeds timestep and class itself."""
-    hidden = arguments["hidden_states"]
-    return block.norm1(hidden, arguments["timestep"], arguments["class_labels"], hidden_dtype=hidden.dtype)[0]  # type: ignore[no-any-return]
+    """DiT: its norm embeds timestep and class itself."""
+    hidden, given = arguments["hidden_states"], {name: arguments[name] for name in ("timestep", "class_labels")}
+    return block.norm1(hidden, **given, hidden_dtype=hidden.dtype)[0]  # type: ignore[no-any-return]
 
 
 def chroma(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
