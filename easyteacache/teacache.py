@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import SignalMismatch, StepOrderError
 from easyteacache.original.online_fit import SeedSolver, SeedSource
+from easyteacache.policy.model_choice import ModelResolver
 from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
 from easyteacache.policy.source import FixedPolicy, Resolver
 from easyteacache.runtime import predictors, verb_arguments
@@ -125,11 +126,16 @@ class TeaCache:
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_yanked: bool = False,
     ) -> Self:
-        """A cache with the calibration filed under ``key``.
+        """A cache with the calibration of a model.
+
+        A speed-up or error is asked of every record of the model, its own and those of its methods (``wan2.1/t2v-14b/lemica``): what
+        holds for the run goes first, then the stronger evidence, then the better figure, and a note says what was chosen over what.
 
         Args:
-            key: a model key (``"wan2.1/t2v-14b"``) or an exact alias such as a Hub repository id.
-            threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
+            key: a model key (``"wan2.1/t2v-14b"``), the key of one method's record, which then decides alone, or an exact alias
+                such as a Hub repository id.
+            threshold, speedup, max_error: at most one of them; without any, the most cautious operating point of the model's own
+                record.
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
             predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
@@ -145,10 +151,14 @@ class TeaCache:
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
+        from easyteacache.registry.family import names_method
         from easyteacache.registry.registry import Registry
 
+        layers = Registry.opened(registry)
+        # A key that names a method means that record alone; a model's, every record of the model.
+        found = (layers.find(key),) if isinstance(key, str) and names_method(key) else layers.of_model(key)
         return cls._from_found(
-            Registry.opened(registry).find(key),
+            found,
             allow_yanked=allow_yanked,
             threshold=threshold,
             speedup=speedup,
@@ -177,7 +187,7 @@ class TeaCache:
         """
         from easyteacache.registry.registry import Found
 
-        return cls._from_found(Found.in_file(path), **wishes)
+        return cls._from_found((Found.in_file(path),), **wishes)
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
@@ -222,7 +232,7 @@ class TeaCache:
     @classmethod
     def _from_found(
         cls,
-        found: Found,
+        found: Sequence[Found],
         *,
         allow_yanked: bool = False,
         predictor: str | None = None,
@@ -234,11 +244,15 @@ class TeaCache:
         named = predictor if forecaster is None else forecaster
         named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
         request, run = request_and_run(predictor=named, **wishes)
-        if found.calibration.signal == "unknown":
+        if all(one.calibration.signal == "unknown" for one in found):
             raise SignalMismatch(
-                "unknown", "whatever t_mod holds", f"The sources of {found.asked!r} do not say which signal it is."
+                "unknown", "whatever t_mod holds", f"The sources of {found[0].asked!r} do not say which signal it is."
             )
-        return cls(-1, _session=Session(Resolver(found, allow_yanked=allow_yanked), request, run))
+        alone = len(found) == 1
+        source = (
+            Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
+        )
+        return cls(-1, _session=Session(source, request, run))
 
     # The three verbs -------------------------------------------------------------------------------------------------
 

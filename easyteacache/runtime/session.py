@@ -82,6 +82,13 @@ class Session:
         return self._policy
 
     @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that any policy of a run to come may need, the present one's first."""
+        if self._source is None or self._policy is None:
+            return ()
+        return tuple(dict.fromkeys((self._policy.signal, *self._source.signals)))
+
+    @property
     def request(self) -> Request:
         """What the caller wishes."""
         return self._request

@@ -129,7 +129,7 @@ def _attach_one(
             "pipeline use `easyteacache record`"
         )
     session.drive(driver.capabilities(corrects=scheduler is not None and is_euler(scheduler())))
-    source = _source(session, adapter)
+    sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
         refuse_another_model(session.policy, type(module).__name__)
     reason = adapter.refuses(module)
@@ -145,8 +145,8 @@ def _attach_one(
         residual_device=residual_device,
         reduction=lambda: context_parallel.reduction(module),
     )
-    watching = None if source is None else signals.watch(source, module, driving.collect)
-    installed = Installed(driving, blocks, [] if watching is None else [watching])
+    watching = [handle for source in sources if (handle := signals.watch(source, module, driving.collect)) is not None]
+    installed = Installed(driving, blocks, watching)
     step_back = step_around(driving, transformer)
 
     def detach() -> None:
@@ -157,11 +157,15 @@ def _attach_one(
     return driving, detach
 
 
-def _source(session: Session, adapter: Adapter) -> Source | None:
-    """Where the calibration's signal is found in this class; None when no signal is needed."""
-    if not session.driven or session.policy.decided_by == "schedule":
-        return None
-    return signals.source_of(adapter, session.policy.signal)
+def _sources(session: Session, adapter: Adapter) -> tuple[Source, ...]:
+    """Where the signals are found in this class that a run may need; a model's other records may decide in another run."""
+    if not session.driven:
+        return ()
+    if session.policy.decided_by not in ("schedule", "nothing"):
+        signals.source_of(adapter, session.policy.signal)
+    names = ["timestep_projection" if name == signals.SEED_SIGNAL else name for name in session.signals]
+    found = (adapter.source(name) for name in names)
+    return tuple(dict.fromkeys(source for source in found if source is not None))
 
 
 def _refuse_other_caches(module: nn.Module) -> None:

@@ -31,7 +31,7 @@ class MagCacheRule:
         start: how the number of steps computed at the beginning is rounded.
         tolerance: a step whose own ratio is off 1 by more than this is computed; None: no such rule.
         always: (step, of steps) that is always computed; at another step count, those that are mapped to it.
-        experts: two experts take turns, and each begins with computed steps of its own.
+        boundary: below this noise level a second expert takes over, and begins with computed steps of its own; None: there is one.
         spared: of two experts the first, at high noise, is never cached.
     """
 
@@ -39,7 +39,7 @@ class MagCacheRule:
     start: Start = "calls"
     tolerance: float | None = None
     always: tuple[int, int] | None = None
-    experts: bool = False
+    boundary: float | None = None
     spared: bool = False
 
 
@@ -56,8 +56,8 @@ RULES: dict[str, MagCacheRule] = {
     "framepack": MagCacheRule(inclusive=True, start="down", tolerance=0.06),
     "hunyuanvideo": MagCacheRule(inclusive=True, start="down"),
     "omnigen2": MagCacheRule(inclusive=True, start="up"),
-    "wan2.2/i2v-a14b": MagCacheRule(experts=True, spared=True),
-    "wan2.2/t2v-a14b": MagCacheRule(experts=True),
+    "wan2.2/i2v-a14b": MagCacheRule(boundary=0.9, spared=True),
+    "wan2.2/t2v-a14b": MagCacheRule(boundary=0.875),
 }
 
 
@@ -118,7 +118,7 @@ def magcache_schedule(
             f"{len(ratios)} ratios, {num_steps} steps, threshold {threshold}, retention {retention}, branch {branch} of "
             f"{branches}; expected at least one ratio and step, a threshold above 0, a retention of 0 to 1"
         )
-    if rule.experts and boundary is None:
+    if rule.boundary is not None and boundary is None:
         raise InvalidPlan("two experts take turns here: the first step of the second one must be given")
     gammas = nearest_ratios(ratios, num_steps)
     computed, product, error, reused = [0], 1.0, 0.0, 0
@@ -154,7 +154,7 @@ def _begun(
 ) -> bool:
     """Whether the steps that are always computed are over."""
     calls = branches * num_steps
-    if rule.experts and boundary is not None:
+    if rule.boundary is not None and boundary is not None:
         split = branches * boundary
         if rule.spared:
             return call >= int(split + (calls - split) * retention)

@@ -14,6 +14,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import scheduler_facts
+from easyteacache.integrations.diffusers.active_adapters import adapters_of
 from easyteacache.integrations.diffusers.record_lookup import configuration_name
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
@@ -178,7 +179,13 @@ def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
 
 def _identity(transformer: nn.Module, checkpoint: str | None, part: str | None) -> ModelIdentity:
     kind, _, digest = configuration_name(transformer).partition("@")
-    return ModelIdentity(class_name=kind, configuration_sha256=digest, checkpoint=checkpoint, part=part)
+    return ModelIdentity(
+        class_name=kind,
+        configuration_sha256=digest,
+        checkpoint=checkpoint,
+        part=part,
+        adapters=adapters_of(transformer),
+    )
 
 
 def _finish(
