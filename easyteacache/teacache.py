@@ -324,7 +324,9 @@ class TeaCache:
         state = self._session.known(name)
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
-        return state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        filled = state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        self._session.settle()
+        return filled
 
     def store_truth(
         self,
@@ -371,6 +373,7 @@ class TeaCache:
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
+        self._session.settle()
 
     def _state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply."""
@@ -453,7 +456,7 @@ class TeaCache:
         Args:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
-            allow_borrowed: attach a record that was fitted to a model of another class.
+            allow_borrowed: attach a record that was fitted to a model of another class or configuration.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.

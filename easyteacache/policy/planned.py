@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from easyteacache.errors import InvalidPlan
-from easyteacache.policy.carry import carried, shifted_levels
+from easyteacache.policy.carry import carried, carried_within, shifted_levels
+from easyteacache.policy.curves import SigmaProfile
 from easyteacache.policy.methods.magcache import MagCacheRule, magcache_plan, rule_of
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
@@ -38,17 +39,20 @@ def carryable(plan: Plan) -> bool:
     return plan.rows is None
 
 
-def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str]) -> PlannedSteps:
+def plan_in(
+    plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str], profile: SigmaProfile | None = None
+) -> PlannedSteps:
     """A plan in one run: as it is, or carried over the noise level.
 
     Args:
         plan: one of the bucket's.
         bucket: where it holds.
         run: what is known of the run.
-        foreign: how the run's step count and shift differ from the bucket's, one phrase each.
+        foreign: how the run's sampler, step count and shift differ from the bucket's, one phrase each.
+        profile: keeps the harm of what is carried over to that of the plan itself; None: its share of computed steps is kept.
     """
     steps = bucket.num_steps or plan.computed[-1] + 1
-    length = _other_length(bucket.sequence_length, run.sequence_length)
+    length = other_length(bucket.sequence_length, run.sequence_length)
     if not foreign:
         if length is None:
             return PlannedSteps(plan.computed)
@@ -61,7 +65,9 @@ def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str])
         shift = run.shift or bucket.shift or 1.0
         own, other = shifted_levels(steps, shift), shifted_levels(run.num_steps or steps, shift)
         axis = "by their share of the run, because its noise levels are not known"
-    found = carried(plan.computed, own, other)
+    found = (
+        carried(plan.computed, own, other) if profile is None else carried_within(plan.computed, own, other, profile)
+    )
     also = "" if length is None else f" and for {length}"
     made = f"It was made for {' and '.join(foreign)}{also}"
     why = f"{made}: {len(found)} of {len(other) - 1} steps are computed, carried over {axis}."
@@ -92,7 +98,7 @@ def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Reque
         for entry in bucket.magnitude_ratios
     )
     every = tuple(sorted({step for _, computed in found for step in computed}))
-    length = _other_length(bucket.sequence_length, run.sequence_length)
+    length = other_length(bucket.sequence_length, run.sequence_length)
     why = None if length is None else f"Its ratios were measured at {length}; those of this run may differ."
     if bucket.num_steps not in (None, steps):
         why = f"Its ratios are those of {bucket.num_steps} steps: each of the {steps} takes the nearest one's, as its authors do."
@@ -116,7 +122,8 @@ def levels_in(run: RunContext, steps: int) -> tuple[float, ...] | None:
     return None if run.shift is None else shifted_levels(steps, run.shift)
 
 
-def _other_length(made_for: int | None, here: int | None) -> str | None:
+def other_length(made_for: int | None, here: int | None) -> str | None:
+    """How a run's length differs from a bucket's, a phrase; None where it is about the same, or one is not known."""
     if made_for is None or here is None or max(made_for, here) <= SAME_LENGTH * min(made_for, here):
         return None
     return f"{made_for} tokens, not {here}"

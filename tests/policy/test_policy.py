@@ -133,7 +133,8 @@ def test_what_is_not_given_is_assumed_and_named(settled: Any) -> None:
 def test_what_was_fitted_here_computes_everything_elsewhere_and_says_why(
     settled: Any, make_record: Make, setting: dict[str, Any], wish: dict[str, Any], status: str
 ) -> None:
-    record = make_record(*[b.model_dump(mode="json", exclude_none=True) for b in settled.buckets], status=status)
+    buckets = [b.model_dump(mode="json", exclude_none=True) for b in settled.buckets]
+    record = make_record(*buckets, status=status, schema_version=3)
     policy = resolve(record, *request_and_run(sequence_length=1000, **setting, **wish))
     assert policy.refusal is not None
     assert policy.refusal in policy.notes
@@ -152,7 +153,9 @@ def test_a_sigma_profile_carries_it_over(make_record: Make, bucket: Make) -> Non
         assert (policy.needs_sigma, policy.refusal, policy.threshold) == (True, None, 0.1)
         assert policy.profile == SigmaProfile((1.0, 0.5, 0.0), (0.0, 1.0, 3.0))
         assert (policy.expected_speedup, policy.expected_error) == (None, None)
-        assert "The sigma profile carries it over" in say(policy)
+        assert "the sigma profile carries it over" in say(policy)
+        assert policy.evidence == "carried"
+        assert len(policy.warnings) == 1
 
 
 def test_the_nearest_setting_is_the_nearest_in_ratio(make_record: Make, bucket: Make) -> None:
