@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from easyteacache.files import regular_files
+
 FILE_NAME = ".easyteacache-audit-ignore"
 EVERY_RULE = "*"
+MAX_BYTES = 1 << 20
 _COMMENT = re.compile(r"easyteacache-audit:\s*ignore(?:\[([a-z, -]{1,200})\])?")
 
 
@@ -32,12 +35,17 @@ class IgnoreFile:
 
     @classmethod
     def above(cls, path: Path) -> IgnoreFile:
-        """The ignore file in ``path`` or the nearest folder above it; without patterns when there is none."""
+        """The ignore file in ``path`` or the nearest folder above it; without patterns when there is none.
+
+        Raises:
+            OSError: it cannot be read, or is larger than 1 MiB.
+        """
         start = path.resolve()
         for folder in (start, *start.parents):
             file = folder / FILE_NAME
             if file.is_file():
-                return cls(folder, _patterns(file.read_text(encoding="utf-8")))
+                data = regular_files.read_bytes(file, max_bytes=MAX_BYTES)
+                return cls(folder, _patterns(data.decode("utf-8", errors="replace")))
         return cls(start)
 
     def covers(self, file: Path) -> bool:
@@ -62,7 +70,7 @@ def ignored_rules(lines: Sequence[str], line: int) -> frozenset[str]:
 
 
 def _patterns(text: str) -> tuple[str, ...]:
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    lines = (line.partition("#")[0].strip() for line in text.split("\n"))
     return tuple(line.removeprefix("/") for line in lines if line)
 
 

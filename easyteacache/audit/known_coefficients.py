@@ -1,9 +1,10 @@
-"""The coefficient lists that can be recognised, indexed so that a text with many numbers is searched quickly."""
+"""The coefficient lists that can be recognised, and how far numbers agree with one: exactly, rounded, but for one, but for signs."""
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from easyteacache.records.calibration import Calibration
 VARIANTS_FILE = Path(__file__).with_name("known_variants.json")
 
 Origin = Literal["registry", "transcription", "preset"]
+Kind = Literal["exact", "rounded", "near", "unsigned"]
+
+# Fewest significant digits that must agree before a rounded or partial agreement is no coincidence.
+_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,11 @@ class Known:
         return cls(tuple(found), borrowings)
 
     @functools.cached_property
-    def _index(self) -> dict[str, tuple[int, ...]]:
-        found: dict[str, tuple[int, ...]] = {}
+    def _index(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
         for position, known in enumerate(self.lists):
             for leading in {signature(value) for value in known.coefficients if value}:
-                found[leading] = (*found.get(leading, ()), position)
+                found.setdefault(leading, []).append(position)
         return found
 
     def candidates(self, numbers: Sequence[float]) -> list[KnownList]:
@@ -111,6 +116,29 @@ def strip_leading_zeros(coefficients: Sequence[float]) -> tuple[float, ...]:
     return tuple(coefficients[first:])
 
 
+def agree(numbers: Sequence[float], wanted: Sequence[float]) -> tuple[Kind, str | None] | None:
+    """How ``numbers`` agree with ``wanted``, both highest degree first without leading zeros.
+
+    Returns:
+        The kind of agreement and, for ``near`` and ``unsigned``, the difference in words; None when they do not agree.
+    """
+    if len(numbers) != len(wanted):
+        return None
+    if tuple(numbers) == tuple(wanted) and (len(wanted) > 2 or _digits(wanted) >= _DIGITS):
+        return "exact", None
+    same = [_same_to_printed_digits(a, b) for a, b in zip(numbers, wanted, strict=True)]
+    agreed = sum(min(_significant(a), _significant(b)) for a, b, ok in zip(numbers, wanted, same, strict=True) if ok)
+    if all(same):
+        return ("rounded", None) if agreed >= _DIGITS else None
+    if same.count(False) == 1 and len(wanted) > 2 and agreed >= _DIGITS:
+        place = same.index(False)
+        return "near", _difference(numbers[place], wanted[place], len(wanted) - 1 - place)
+    unsigned = [_same_to_printed_digits(abs(a), abs(b)) for a, b in zip(numbers, wanted, strict=True)]
+    if all(unsigned) and sum(map(_significant, numbers)) >= _DIGITS:
+        return "unsigned", f"{same.count(False)} of {len(wanted)} signs differ"
+    return None
+
+
 def _of_record(record: Calibration) -> Iterable[KnownList]:
     names = [record.model_key, *(alias.value for alias in record.aliases if not alias.borrowed)]
     model = describe(names)
@@ -130,3 +158,49 @@ def _of_variant(entry: dict[str, object]) -> KnownList:
         model=describe([str(entry["model_key"])]),
         note=str(entry["note"]),
     )
+
+
+def _printed(value: float) -> str:
+    """Significant digits of the shortest decimal that reads back as ``value``; none for 0."""
+    return repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
+
+
+def _significant(value: float) -> int:
+    return len(_printed(value))
+
+
+def _digits(values: Iterable[float]) -> int:
+    return sum(map(_significant, values))
+
+
+def _same_to_printed_digits(a: float, b: float) -> bool:
+    """Equal, or one is the other rounded (or cut) to as many digits as it prints, at least three."""
+    if a == b:
+        return True
+    if a == 0 or b == 0 or (a < 0) != (b < 0):
+        return False
+    digits = min(_significant(a), _significant(b))
+    if digits < 3 or _significant(a) == _significant(b):
+        return False
+    return abs(a - b) < 10.0 ** (math.floor(math.log10(min(abs(a), abs(b)))) - digits + 1)
+
+
+def _difference(found: float, wanted: float, power: int) -> str:
+    what = "another value"
+    if found == -wanted:
+        what = "the sign differs"
+    else:
+        a, b = _printed(found), _printed(wanted)
+        if len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1:
+            what = "one digit differs"
+        elif a == b:
+            what = "another power of ten"
+        elif _inside(a, b) or _inside(b, a):
+            what = "digits are missing" if len(a) < len(b) else "there are digits too many"
+    return f"the coefficient of x^{power} is {found!r} instead of {wanted!r} ({what})"
+
+
+def _inside(short: str, long: str) -> bool:
+    """True when ``long`` without some of its digits, at most half, reads ``short``."""
+    rest = iter(long)
+    return len(long) // 2 <= len(short) < len(long) and all(digit in rest for digit in short)

@@ -5,6 +5,7 @@ Only for reading other people's files, where a list of coefficients stands near 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ class ModelName:
     variant: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
+@functools.lru_cache(maxsize=4096)
 def families_in(name: str) -> frozenset[str]:
     """The model families a name mentions; a shared word counts for all that share it."""
     words = re.sub(r"[^A-Za-z0-9]+", " ", _CAMEL.sub(" ", name)).lower()

@@ -83,12 +83,15 @@ def find_literals(text: str, *, suffix: str = "") -> list[NumberList]:
 
 
 def with_names(text: str, found: list[Span], *, suffix: str) -> list[NumberList]:
-    """The lists at ``found``, with line numbers and names."""
+    """The lists at ``found``, in ascending order, with line numbers and names."""
     if not found:
         return []
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    names = context_names.Names(text, suffix=suffix, line_starts=starts)
-    return [NumberList(span.numbers, bisect.bisect_right(starts, span.start), names.at(span.start)) for span in found]
+    names = context_names.names_at(text, [span.start for span in found], suffix=suffix)
+    lists, line, before = [], 1, 0
+    for span, own in zip(found, names, strict=True):
+        line, before = line + text.count("\n", before, span.start), span.start
+        lists.append(NumberList(span.numbers, line, own))
+    return lists
 
 
 def spans(text: str, *, suffix: str = "") -> list[Span]:

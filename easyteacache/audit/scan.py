@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from easyteacache.audit import sign_rule
-from easyteacache.audit.identify import Match, identify_text, read_source, source_files
 from easyteacache.audit.ignore_file import EVERY_RULE, IgnoreFile, ignored_rules
 from easyteacache.audit.known_coefficients import Known, KnownList
+from easyteacache.audit.recognition import Match, identify_text, name_of, read_source, reason_of, source_files
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -44,7 +44,7 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """One thing to look at.
 
     Attributes:
@@ -90,7 +90,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class TreeAudit:
     """Everything an audit found.
 
     Attributes:
@@ -100,7 +100,7 @@ class Report:
         ignored: how many files the ignore file passed over.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnostic, ...]
     recognised: tuple[Match, ...]
     files: int
     ignored: int
@@ -149,7 +149,7 @@ class Standard:
         return cls(Known((*known.lists, *extra), known.borrowings), newest, superseded)
 
 
-def audit(path: str | os.PathLike[str], registry: Registry, *, skipped: Skipped | None = None) -> Report:
+def audit(path: str | os.PathLike[str], registry: Registry, *, skipped: Skipped | None = None) -> TreeAudit:
     """Audit a file, or every source and configuration file below a folder.
 
     Args:
@@ -158,13 +158,13 @@ def audit(path: str | os.PathLike[str], registry: Registry, *, skipped: Skipped 
         skipped: told (file, reason) for every file below a folder that could not be read.
 
     Raises:
-        OSError: ``path`` does not exist or is a file that cannot be read.
-        ValueError: ``path`` is a file that is too large or not text.
+        OSError: ``path`` does not exist, cannot be read, is too large, or is no regular file.
+        ValueError: ``path`` is not text.
     """
     standard = Standard.of(registry)
     root = Path(path)
     ignore = IgnoreFile.above(root)
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     recognised: list[Match] = []
     files = ignored = 0
     for file in source_files(root) if root.is_dir() else [root]:
@@ -176,27 +176,30 @@ def audit(path: str | os.PathLike[str], registry: Registry, *, skipped: Skipped 
         except (OSError, ValueError) as error:
             if file == root or skipped is None:
                 raise
-            skipped(str(file), str(error))
+            skipped(name_of(file), reason_of(error))
             continue
         files += 1
-        matches, found = audit_text(text, standard, filename=str(file))
+        matches, found = audit_text(text, standard, filename=name_of(file))
         recognised += matches
         findings += found
-    return Report(tuple(findings), tuple(recognised), files, ignored)
+    return TreeAudit(tuple(findings), tuple(recognised), files, ignored)
 
 
-def audit_text(text: str, standard: Standard, *, filename: str) -> tuple[list[Match], list[Finding]]:
+def audit_text(text: str, standard: Standard, *, filename: str) -> tuple[list[Match], list[Diagnostic]]:
     """The lists of one text and what is wrong with them, by line."""
     matches = identify_text(text, standard.known, filename=filename)
-    lines = text.splitlines()
+    if not matches:
+        return [], []
+    lines = text.split("\n")
+    treatments = sign_rule.SourceTreatments(text if filename.endswith((".py", ".pyi")) else "")
     findings = []
-    for line, several in groupby(matches, key=lambda match: match.found.line):
-        same_line = list(several)
-        passed_over = ignored_rules(lines, line)
-        for _, owners in groupby(same_line, key=lambda match: match.found.numbers):
-            for finding in _judge(_owner(list(owners)), text, standard):
-                if not {EVERY_RULE, finding.rule} & passed_over:
-                    findings.append(finding)
+    # One list may be several records'; another list beside it on the line is judged by itself.
+    for _, owners in groupby(matches, key=lambda match: id(match.found)):
+        match = _owner(list(owners))
+        passed_over = ignored_rules(lines, match.found.line)
+        for finding in _judge(match, treatments, standard):
+            if not {EVERY_RULE, finding.rule} & passed_over:
+                findings.append(finding)
     return matches, findings
 
 
@@ -205,15 +208,15 @@ def _owner(matches: list[Match]) -> Match:
     return next((match for match in matches if not match.misfiled), matches[0])
 
 
-def _judge(match: Match, text: str, standard: Standard) -> Iterator[Finding]:
+def _judge(match: Match, treatments: sign_rule.SourceTreatments, standard: Standard) -> Iterator[Diagnostic]:
     file, line = match.file or "", match.found.line
     for rule, message in (
         *_filing(match),
         *_spelling(match),
         *_standing(match, standard),
-        *_signs(match, text, standard),
+        *_signs(match, treatments, standard),
     ):
-        yield Finding(rule, file, line, message, match)
+        yield Diagnostic(rule, file, line, message, match)
 
 
 def _filing(match: Match) -> Iterable[tuple[Rule, str]]:
@@ -257,14 +260,14 @@ def _standing(match: Match, standard: Standard) -> Iterable[tuple[Rule, str]]:
         yield "stale", f"{_named(match.known)} was {record.status} on {retirement.date}: {retirement.reason}{instead}"
 
 
-def _signs(match: Match, text: str, standard: Standard) -> Iterable[tuple[Rule, str]]:
+def _signs(match: Match, treatments: sign_rule.SourceTreatments, standard: Standard) -> Iterable[tuple[Rule, str]]:
     record = standard.records.get(match.known.model_key)
-    if record is None or match.known.origin != "registry" or not (match.file or "").endswith((".py", ".pyi")):
+    if record is None or match.known.origin != "registry":
         return
-    code = sign_rule.treatment_near(text, match.found.line)
-    where = None if code is None else sign_rule.differs(record, match.known.coefficients, code)
-    if code is None or where is None:
+    conflict = treatments.conflict(record, match.known.coefficients, match.found.line)
+    if conflict is None:
         return
+    code, where = conflict
     shown = {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}
     yield (
         "sign-treatment",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import bisect
+import functools
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -19,27 +21,58 @@ USUAL_RANGE = (0.0, 0.3)
 SAMPLES = 601
 
 
-def treatment_near(text: str, line: int) -> Treatment | None:
-    """What the code around ``line`` does to p(x) before it accumulates it.
+class SourceTreatments:
+    """What a Python source does to p(x) before it accumulates it; parsed once, however many lists it holds.
 
     Args:
-        text: Python source.
-        line: where the coefficients stand, from 1. Inside a function or class that accumulates, only that counts; otherwise the
-            whole file.
-
-    Returns:
-        None when no code accumulates a polynomial, when some does the one and some the other, or when it is no Python.
+        text: Python source; of anything else nothing is said.
     """
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._body = ast.parse(text).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            self._body = []
+        self._starts = [node.lineno for node in self._body]
+        self._compared: dict[tuple[str, tuple[float, ...], Treatment], float | None] = {}
+
+    def conflict(
+        self, record: Calibration, coefficients: tuple[float, ...], line: int
+    ) -> tuple[Treatment, float] | None:
+        """What the code around ``line`` does other than the record means, and where that differs most; None when it does not."""
+        code = self.near(line)
+        if code is None:
+            return None
+        asked = (record.model_key, coefficients, code)
+        if asked not in self._compared:
+            self._compared[asked] = differs(record, coefficients, code)
+        where = self._compared[asked]
+        return None if where is None else (code, where)
+
+    def near(self, line: int) -> Treatment | None:
+        """What the code around ``line`` (from 1) does, where some coefficients stand.
+
+        Inside a function or class that accumulates, only that counts; otherwise the whole file.
+
+        Returns:
+            None when no code accumulates a polynomial, when some does the one and some the other, or when it is no Python.
+        """
+        around = bisect.bisect_right(self._starts, line) - 1
+        node = self._body[around] if around >= 0 else None
+        inside = node is not None and line <= (node.end_lineno or node.lineno)
+        for found in (self._kinds[around] if inside else frozenset(), self._all):
+            if found:
+                return next(iter(found)) if len(found) == 1 else None
         return None
-    around = next((node for node in tree.body if node.lineno <= line <= (node.end_lineno or node.lineno)), None)
-    for scope in (around, tree):
-        found = set() if scope is None else {kind for node in ast.walk(scope) for kind in _accumulated(node)}
-        if found:
-            return found.pop() if len(found) == 1 else None
-    return None
+
+    @functools.cached_property
+    def _kinds(self) -> list[frozenset[Treatment]]:
+        """The treatments within each statement of the file."""
+        return [frozenset(kind for part in ast.walk(node) for kind in _accumulated(part)) for node in self._body]
+
+    @functools.cached_property
+    def _all(self) -> frozenset[Treatment]:
+        return frozenset().union(*self._kinds)
 
 
 def differs(record: Calibration, coefficients: tuple[float, ...], code: Treatment) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easyteacache.errors import BenchError
-from easyteacache.files import atomic_write, strict_json
+from easyteacache.files import atomic_write, regular_files, strict_json
 
 FORMAT = "easyteacache-bench/1"
 MAX_BYTES = 512 * 1024 * 1024
@@ -98,7 +98,7 @@ def load(path: Path) -> Results:
         BenchError: it is missing, damaged, or no file of results of this release.
     """
     try:
-        content = strict_json.parse(path.read_bytes(), max_bytes=MAX_BYTES)
+        content = strict_json.parse(regular_files.read_bytes(path, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
     except OSError as error:
         raise BenchError(f"{path}: expected a file of results, {error.strerror or error}") from error
     except strict_json.JSONTextError as error:

@@ -9,9 +9,10 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import open_registry, registry_option
+from easyteacache.files import console
 
 if TYPE_CHECKING:
-    from easyteacache.audit.scan import Report
+    from easyteacache.audit.scan import TreeAudit
 
 FORMATS = ("text", "json", "sarif", "github")
 FAIL_ON = ("error", "warning", "note", "never")
@@ -57,12 +58,12 @@ def audit(
     from easyteacache.audit.scan import audit as run
 
     def skip(file: str, reason: str) -> None:
-        click.echo(text.plain(f"skipped {reason if reason.startswith(file) else f'{file}: {reason}'}"), err=True)
+        click.echo(console.escaped(f"skipped {file}: {reason}"), err=True)
 
     try:
         report = run(path, open_registry(registry), skipped=skip)
     except ValueError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(console.escaped(f"{path}: {error}")) from error
     content = _printed(report, form, show_all)
     if out is None:
         click.echo(content, nl=False)
@@ -73,23 +74,22 @@ def audit(
     ctx.exit(1 if _fails(report, fail_on) else 0)
 
 
-def _printed(report: Report, form: str, show_all: bool) -> str:
-    from easyteacache.audit import report as audit_output
+def _printed(report: TreeAudit, form: str, show_all: bool) -> str:
+    from easyteacache.audit import output
     from easyteacache.files import strict_json
 
     root = Path.cwd()
     if form == "json":
-        return strict_json.spell(audit_output.as_json(report))
+        return strict_json.spell(output.as_json(report))
     if form == "sarif":
-        return strict_json.spell(audit_output.as_sarif(report, root=root))
+        return strict_json.spell(output.as_sarif(report, root=root))
     if form == "github":
-        lines = list(audit_output.github_lines(report, root=root))
-    else:
-        lines = [*(audit_output.recognised_lines(report) if show_all else ()), *audit_output.text_lines(report)]
-    return "".join(f"{text.plain(line)}\n" for line in lines)
+        return "".join(f"{text.plain(line)}\n" for line in output.github_lines(report, root=root))
+    lines = [*(output.recognised_lines(report) if show_all else ()), *output.text_lines(report)]
+    return "".join(f"{console.escaped(line)}\n" for line in lines)
 
 
-def _fails(report: Report, fail_on: str) -> bool:
+def _fails(report: TreeAudit, fail_on: str) -> bool:
     from easyteacache.audit.scan import LEVELS
 
     worst = report.worst()

@@ -10,12 +10,13 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry, registry_option
+from easyteacache.files import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from easyteacache.audit.identify import Match
     from easyteacache.audit.known_coefficients import Known
+    from easyteacache.audit.recognition import Match
 
 STDIN = "-"
 
@@ -65,15 +66,15 @@ def identify(targets: tuple[str, ...], only_misfiled: bool, registry: Path | Non
         text.echo_json({"matches": [match.to_dict() for match in matches], "skipped": files})
         return
     for match in matches:
-        click.echo(text.paragraph(str(match)))
+        click.echo(text.paragraph(console.escaped(str(match))))
     for file, reason in skipped:
-        click.echo(text.plain(f"skipped {file}: {reason}"), err=True)
+        click.echo(console.escaped(f"skipped {file}: {reason}"), err=True)
     if not matches:
         click.echo("No known list of coefficients found.", err=True)
 
 
 def _matches(target: str, known: Known, skipped: Callable[[str, str], None]) -> Iterable[Match]:
-    from easyteacache.audit.identify import find_literals, identify_path, identify_text
+    from easyteacache.audit.recognition import find_literals, identify_path, identify_text
 
     if target == STDIN:
         return identify_text(sys.stdin.read(), known)
@@ -81,7 +82,7 @@ def _matches(target: str, known: Known, skipped: Callable[[str, str], None]) -> 
         try:
             return list(identify_path(target, known, skipped=skipped))
         except ValueError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(console.escaped(f"{target}: {error}")) from error
     if not any(len(found.numbers) > 1 for found in find_literals(target)):
         raise click.BadParameter(f"{target!r} is no file or folder, and no list of numbers", param_hint="TARGET")
     return identify_text(target, known)

@@ -10,6 +10,7 @@ import click
 from easyteacache.cli import text
 from easyteacache.cli.parameters import MODEL_KEY, open_registry, registry_option
 from easyteacache.export.table import ENGINES
+from easyteacache.files import console
 
 if TYPE_CHECKING:
     from easyteacache.export import Draft
@@ -70,7 +71,7 @@ def import_(
     )
     draft = _chosen(drafts, label)
     for sentence in draft.missing:
-        click.echo(text.paragraph(sentence), err=True)
+        click.echo(text.paragraph(console.escaped(sentence)), err=True)
     if out is None:
         click.echo(draft.record.to_json(), nl=False)
         return
@@ -83,11 +84,10 @@ def import_(
 def _text(file: Path) -> str:
     from easyteacache.errors import InvalidCalibration
     from easyteacache.files import strict_json
+    from easyteacache.records import parsing
 
-    if file.stat().st_size > strict_json.MAX_BYTES:
-        raise InvalidCalibration(str(file), f"larger than {strict_json.MAX_BYTES} bytes", rule="import.size")
     try:
-        return file.read_text(encoding="utf-8")
+        return parsing.read_file(file, rules="import", max_bytes=strict_json.MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
 
@@ -112,10 +112,10 @@ def _chosen(drafts: list[Draft], label: str | None) -> Draft:
     if label is None:
         others = ", ".join(str(draft.label) for draft in drafts[1:])
         if others:
-            click.echo(f"The file holds further sets, see --set: {others}.", err=True)
+            click.echo(console.escaped(f"The file holds further sets, see --set: {others}."), err=True)
         return drafts[0]
     found = next((draft for draft in drafts if draft.label == label), None)
     if found is None:
         names = ", ".join(str(draft.label) for draft in drafts)
-        raise click.UsageError(f"No set named {label!r} in the file; it holds {names}.")
+        raise click.UsageError(console.escaped(f"No set named {label!r} in the file; it holds {names}."))
     return found

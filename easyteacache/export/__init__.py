@@ -16,8 +16,8 @@ from pathlib import PurePath
 from types import ModuleType
 
 from easyteacache.errors import ExportRefused
-from easyteacache.export import differences, draft, partners
-from easyteacache.export.differences import Difference
+from easyteacache.export import deviations, draft, partners
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.draft import Draft
 from easyteacache.export.engine import Engine
 from easyteacache.export.numbers import Numbers, resolve
@@ -27,7 +27,7 @@ from easyteacache.policy.policy import RetiredCalibration
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.registry.registry import Found, Registry
 
-__all__ = ["ENGINES", "Difference", "Draft", "Engine", "Exported", "Numbers", "Parsed", "export", "read", "write"]
+__all__ = ["ENGINES", "Deviation", "Draft", "Engine", "Exported", "Numbers", "Parsed", "export", "read", "write"]
 
 _ALLOW = "To export all the same, name the rule with --allow: {rules}."
 
@@ -145,17 +145,17 @@ def _admitted(
     record = found.calibration
     if record.status == "yanked":
         raise RetiredCalibration(record)
-    unfit = differences.of_record(engine, record)
+    unfit = deviations.of_record(engine, record)
     known = [] if unfit is None else [unfit]
     _refuse(engine, known, allow)
     needs = engine.takes_threshold and engine.plan == "threshold"
     numbers = resolve(found, request, run, engine=engine.title, needs_threshold=needs)
-    listed = [*known, *differences.of_numbers(engine, numbers), *_own_differences(engine, numbers)]
+    listed = [*known, *deviations.of_numbers(engine, numbers), *_own_deviations(engine, numbers)]
     _refuse(engine, listed, allow)
     return numbers, tuple(one.text for one in listed)
 
 
-def _refuse(engine: Engine, listed: Sequence[Difference], allow: Collection[str]) -> None:
+def _refuse(engine: Engine, listed: Sequence[Deviation], allow: Collection[str]) -> None:
     refused = [one for one in listed if one.refuses and one.rule not in allow]
     if not refused:
         return
@@ -170,9 +170,9 @@ def _refuse(engine: Engine, listed: Sequence[Difference], allow: Collection[str]
 _FINAL = frozenset({"method", "order", "plan", "threshold", "steps"})
 
 
-def _own_differences(engine: Engine, numbers: Numbers) -> list[Difference]:
+def _own_deviations(engine: Engine, numbers: Numbers) -> list[Deviation]:
     """What only the format's module can see."""
-    check = getattr(_format(engine), "differences", None)
+    check = getattr(_format(engine), "deviations", None)
     return [] if check is None else list(check(numbers))
 
 

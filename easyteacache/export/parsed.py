@@ -11,7 +11,7 @@ from typing import Any
 from easyteacache.errors import InvalidCalibration
 from easyteacache.export.numbers import Ratios
 from easyteacache.export.spelling import ORIGIN, origin_of_comments
-from easyteacache.files import strict_json
+from easyteacache.files import console, strict_json
 
 MAX_BYTES = strict_json.MAX_BYTES
 
@@ -62,8 +62,8 @@ class Parsed:
 
 
 def refuse(where: str, reason: str) -> InvalidCalibration:
-    """The error for a file that is not in the engine's format."""
-    return InvalidCalibration(where, reason, rule="import.format")
+    """The error for a file that is not in the engine's format; a parser's own words may quote the file."""
+    return InvalidCalibration(where, console.escaped(reason), rule="import.format")
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def yaml_object(text: str, where: str) -> dict[str, Any]:
             raise refuse(where, "YAML aliases are not read")
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise refuse(where, f"not valid YAML: {error}") from error
+        raise refuse(where, f"not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise refuse(where, f"expected a YAML mapping, found {strict_json.shown(content)}")
     return content

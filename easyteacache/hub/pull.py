@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
+from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, UnknownModelKey
 from easyteacache.files import strict_json
 from easyteacache.hub.downloads import PUBLIC, Downloads
 from easyteacache.hub.failures import MissingFile, TooLarge
+from easyteacache.hub.newest import Newest
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.review import check_record
 from easyteacache.hub.review.check_record import Finding
@@ -26,7 +27,6 @@ from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
 State = Literal["new", "changed", "mended", "unchanged", "refused"]
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,39 @@ def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
         HubError: the hub has none.
         InvalidCalibration: it breaks its format.
     """
-    commit, path = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
-    if not _COMMIT.fullmatch(commit):
-        raise HubError(remote.repository, f"the hub names the commit {strict_json.shown(commit)}, which is none")
-    data = parsing.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
+    commit, data = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
     return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
+
+
+def newest_index(
+    remote: Remote,
+    revision: str | None,
+    *,
+    home: Path | None = None,
+    allow_rollback: bool = False,
+    remember: bool = True,
+) -> tuple[str, Index]:
+    """``read_index`` of a state that follows the newest one seen of this hub.
+
+    Args:
+        remote: the repository.
+        revision: branch, tag or commit; None: main.
+        home: where what was seen is written down; None: ``registry.home()``.
+        allow_rollback: take an older state, or a history written anew, too.
+        remember: write down what was seen now.
+
+    Raises:
+        RolledBack: it does not follow.
+        HubError, InvalidCalibration: as ``read_index``.
+    """
+    commit, found = read_index(remote, revision)
+    newest = Newest(home)
+    before = newest.known(remote, revision)
+    if not allow_rollback:
+        newest.check(remote, revision, commit)
+    if remember:
+        newest.remember(remote, revision, commit, instead_of=before)
+    return commit, found
 
 
 def choose(
@@ -107,14 +135,20 @@ def choose(
 
     Raises:
         UnknownModelKey: nothing is called so, with the nearest names.
+        AmbiguousModelKey: it is an alias of several records.
     """
     wanted = list(keys)
     if not wanted:
         return dict(found.records)
-    aliases = {alias.value: key for key, entry in found.records.items() for alias in entry.aliases}
+    aliases: dict[str, list[str]] = {}
+    for key, entry in found.records.items():
+        for value in {alias.value for alias in entry.aliases}:
+            aliases.setdefault(value, []).append(key)
     chosen: dict[str, IndexEntry] = {}
     for name in wanted:
-        matching = [name] if name in found.records else [aliases[name]] if name in aliases else []
+        matching = [name] if name in found.records else aliases.get(name, [])
+        if len(matching) > 1:
+            raise AmbiguousModelKey(name, candidates=matching)
         if not matching and any(character in name for character in "*?["):
             matching = [key for key in found.records if fnmatch.fnmatchcase(key, name)]
         if not matching:
@@ -131,6 +165,7 @@ def pull(
     revision: str | None = None,
     store: Store | None = None,
     dry_run: bool = False,
+    allow_rollback: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pulled:
     """Bring records to this disk.
@@ -141,15 +176,17 @@ def pull(
         revision: branch, tag or commit; None: main.
         store: the pulled layer; None: this machine's.
         dry_run: say what would happen, fetch and write nothing but the index.
+        allow_rollback: take a state that does not follow the newest one seen of this hub, too.
         progress: told (done, total) records.
 
     Raises:
+        RolledBack: the hub shows an older state than it did before.
         HubError: the hub cannot be used.
         InvalidCalibration: its index breaks the format.
         UnknownModelKey: a key is not there.
     """
     store = store or Store()
-    commit, found = read_index(remote, revision)
+    commit, found = newest_index(remote, revision, home=store.home, allow_rollback=allow_rollback, remember=not dry_run)
     entries = choose(found, keys)
     wanted = [_Wanted(key, entry.sha256, entry.revision, commit) for key, entry in sorted(entries.items())]
     return Pulled(remote.repository, commit, _bring(remote, wanted, store, dry_run, progress))

@@ -111,13 +111,23 @@ def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -
         why = "Only plans that need nothing but the block stack are chosen from, because check() sees no more."
     else:
         kept = [offer._replace(points=tuple(p for p in offer.points if _fits(p, offer, run))) for offer in offers]
-        why = (
-            "Plans that correct computed steps, or whose weights hold over certain noise levels alone, are left out: this is not known "
-            "to be a run of Euler's sampler, which alone can be handed a correction, over the noise levels that they were fitted at."
-        )
+        gone = [p for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points]
+        why = " ".join(dict.fromkeys(_why_not(point) for point in gone))
     if kept != list(offers):
         left_out.append(why)
     return kept
+
+
+def _why_not(point: OperatingPoint) -> str:
+    """Why a point cannot be applied in a run, for a whole group of such points."""
+    if corrects(point):
+        return (
+            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
+            "handed a correction, over the noise levels that they were fitted at."
+        )
+    if point.plan is not None and point.plan.levels is not None:
+        return "Plans whose weights hold over certain noise levels alone are left out: those of this run are others, or not known."
+    return f"Plans applied to the {point.applied_to} are left out: it cannot be replaced here."
 
 
 def corrects(point: OperatingPoint) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from easyteacache.errors import InvalidCalibration, UnsupportedSchemaVersion
-from easyteacache.files import strict_json
+from easyteacache.files import regular_files, strict_json
 from easyteacache.records.fields import PATTERN_MEANINGS, BrokenRule
 
 # Beyond this many problems, a list of them costs more than it tells.
@@ -66,24 +65,17 @@ def read_file(path: str | os.PathLike[str], *, rules: str, max_bytes: int) -> by
     """
     where = os.fspath(path)
     try:
-        # Opening a pipe or a device would wait, or read without end.
-        data = _first_bytes(where, max_bytes + 1) if stat.S_ISREG(os.stat(where).st_mode) else None
+        return regular_files.read_bytes(where, max_bytes=max_bytes)
+    except regular_files.NotRegular as error:
+        raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable") from error
+    except regular_files.TooLarge as error:
+        raise InvalidCalibration(where, str(error.strerror), rule=f"{rules}.size") from error
     except OSError as error:
         raise InvalidCalibration(where, f"cannot be read: {error.strerror}", rule=f"{rules}.unreadable") from error
     except ValueError as error:
         raise InvalidCalibration(
             strict_json.shown(where), f"cannot be a file name: {error}", rule=f"{rules}.unreadable"
         ) from error
-    if data is None:
-        raise InvalidCalibration(where, "not a regular file", rule=f"{rules}.unreadable")
-    if len(data) > max_bytes:
-        raise InvalidCalibration(where, f"more than the {max_bytes} bytes that are read", rule=f"{rules}.size")
-    return data
-
-
-def _first_bytes(path: str, count: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(count)
 
 
 def read_object(data: bytes | str, *, where: str, rules: str, max_bytes: int, max_items: int) -> dict[str, Any]:

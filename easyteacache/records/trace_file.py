@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.files import atomic_write, strict_json
+from easyteacache.files import atomic_write, regular_files, strict_json
 from easyteacache.records.provenance import TraceReference
 from easyteacache.records.trace import MAX_STEPS, TRACE_VERSION, Array, Trace, TraceHeader
 from easyteacache.records.trace_version_1 import TraceHeader1
@@ -87,12 +87,15 @@ def read(path: str | os.PathLike[str]) -> tuple[tuple[Trace, ...], TraceReferenc
     """
     where = os.fspath(path)
     try:
-        size = os.path.getsize(where)
-        if size > MAX_FILE_BYTES:
-            _refuse(where, f"{size} bytes, at most {MAX_FILE_BYTES} are read", "trace.size")
-        data = Path(where).read_bytes()
+        data = regular_files.read_bytes(where, max_bytes=MAX_FILE_BYTES)
+    except regular_files.TooLarge as error:
+        raise InvalidTrace(where, str(error.strerror), rule="trace.size") from error
     except OSError as error:
         raise InvalidTrace(where, f"cannot be read: {error.strerror or error}", rule="trace.unreadable") from error
+    except ValueError as error:
+        raise InvalidTrace(
+            strict_json.shown(where), f"cannot be a file name: {error}", rule="trace.unreadable"
+        ) from error
     runs = decode(data, where=where)
     return runs, TraceReference(file=Path(where).name, sha256=hashlib.sha256(data).hexdigest(), runs=len(runs))
 

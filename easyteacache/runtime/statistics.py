@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from easyteacache.files.plain_marks import printable
+
 if TYPE_CHECKING:
     from easyteacache.policy.policy import Policy
     from easyteacache.runtime.branch_state import StepRecord
@@ -63,7 +65,10 @@ def gate_of(policy: Policy) -> str:
 
 
 def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
-    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit."""
+    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit.
+
+    What standard output cannot show stands in plain marks: nobody should lose a sample to its summary.
+    """
     if policy is None:
         return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
     lines = [
@@ -80,4 +85,4 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
     if branches:
         lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused)")
     lines.extend(f"note: {note}" for note in policy.notes)
-    return "\n".join(lines)
+    return printable("\n".join(lines))

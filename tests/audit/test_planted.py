@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from easyteacache.audit import scan as audits
-from easyteacache.audit.scan import Finding, Standard, audit, audit_text
+from easyteacache.audit.scan import Diagnostic, Standard, audit, audit_text
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry.registry import Layer, Registry
 
@@ -27,7 +27,7 @@ def findings(standard: Standard, text: str, filename: str = "engine/coefficients
     return [(finding.rule, finding.line) for finding in found(standard, text, filename)]
 
 
-def found(standard: Standard, text: str, filename: str = "engine/coefficients.py") -> list[Finding]:
+def found(standard: Standard, text: str, filename: str = "engine/coefficients.py") -> list[Diagnostic]:
     return audit_text(text, standard, filename=filename)[1]
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, Exported, export
-from easyteacache.export.differences import engine_window
-from easyteacache.export.magcache_plan import magcache_plan, retained_steps
+from easyteacache.export.deviations import engine_window
+from easyteacache.export.magcache_rule import magcache_plan, retained_steps
 from easyteacache.export.numbers import USUAL_RANGE, Numbers
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration

@@ -13,7 +13,7 @@ import pytest
 
 from easyteacache.audit.scan import RULES
 from easyteacache.export import ENGINES
-from easyteacache.export.differences import Rule
+from easyteacache.export.deviations import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 

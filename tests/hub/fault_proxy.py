@@ -37,6 +37,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.slowness = 0.0
         self.seen: list[str] = []
         self.tokens: list[str | None] = []
+        self.ranges: list[str | None] = []
 
     def fault(self, request: str) -> Fault | None:
         self.seen.append(request)
@@ -54,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.tokens.append(self.headers.get("Authorization"))
+        self.server.ranges.append(self.headers.get("Range"))
         fault = self.server.fault(f"{self.command} {self.path}")
         if fault and fault.action == "drop":
             self.close_connection = True

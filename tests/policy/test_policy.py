@@ -220,10 +220,11 @@ def test_the_record_s_and_the_lookup_s_notes_are_kept(make_record: Make) -> None
     assert policy.layer == "local"
 
 
-def test_another_method_s_record_is_refused(make_record: Make) -> None:
-    ratios = [{"branch": "cond", "ratios": [1.0, 0.9]}]
-    record = make_record({"num_steps": 2, "magnitude_ratios": ratios}, method="magcache")
-    with pytest.raises(InvalidCalibration, match="'magcache'"):
+def test_another_engine_s_presets_are_refused(make_record: Make) -> None:
+    preset = {"engine": "cache-dit", "method": "DBCache", "parameters": {"Fn_compute_blocks": 8}}
+    bucket = {"num_steps": 28, "operating_points": [{"preset": preset}]}
+    record = make_record(bucket, method="preset", signal="none", schema_version=3)
+    with pytest.raises(InvalidCalibration, match="presets of cache-dit, which this project never applies"):
         resolve(record)
 
 

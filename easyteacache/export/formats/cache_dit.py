@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.spelling import header, yaml_mapping
@@ -46,22 +46,22 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return f"{header(numbers, remarks)}{yaml_mapping({'cache_config': section})}"
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """The mask says when to compute; what fills a reused step is cache-dit's own."""
     if numbers.schedule is None:
         return
-    yield Difference(
+    yield Deviation(
         "signal", False, "cache-dit computes the first block in every step and caches what the others add to it."
     )
     if numbers.forecaster == "hold":
         return
     order = _taylor_order(numbers.forecaster)
     if order is None:
-        yield Difference(
+        yield Deviation(
             "forecast", True, f"cache-dit cannot fill a reused step with {numbers.forecaster} as it was judged. {_WHY}"
         )
     elif order:
-        yield Difference(
+        yield Deviation(
             "forecast",
             False,
             f"cache-dit's TaylorSeer of order {order} divides by its own step distances; it was not judged here.",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
@@ -40,18 +40,18 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return f"{header(numbers, remarks)}{TABLE} = {table}\n{NODE} = {python_literal(inputs)}\n"
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """A forced step does not reset the sum, and the node's inputs have two decimals."""
     share = numbers.fraction is not None and numbers.num_steps is None and numbers.fraction[0] > 0
     if numbers.first > 1 or share:
-        yield Difference(
+        yield Deviation(
             "window",
             True,
             "ComfyUI-TeaCache accumulates in the steps before the window, too, and a step that the window forces does not reset "
             "the sum: it computes at other steps than the record's gate.",
         )
     if numbers.threshold is not None and round(numbers.threshold, 2) != numbers.threshold:
-        yield Difference(
+        yield Deviation(
             "threshold",
             False,
             f"The node's input has two decimals: {numbers.threshold:g} is only kept in a workflow file.",

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
-from easyteacache.export.magcache_plan import retained_steps
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
@@ -45,19 +45,19 @@ def _first(numbers: Numbers) -> dict[str, Any]:
     return {"threshold": numbers.threshold}
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """TeaCache's numbers fit only where they are FirstBlockCache's: its signal and no polynomial."""
     if numbers.ratios:
         return
     if numbers.record.signal != "first_block_residual" or numbers.coefficients not in (IDENTITY, None):
-        yield Difference(
+        yield Deviation(
             "method",
             True,
             "diffusers has no TeaCache; its FirstBlockCache takes only a threshold on the first block's residual, without a "
             f"polynomial, and this record holds a polynomial of {numbers.record.signal}.",
         )
         return
-    yield Difference(
+    yield Deviation(
         "signal",
         True,
         "FirstBlockCache measures against the last computed step and adds nothing up; this record adds up distances from the step "

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
-from easyteacache.export.magcache_plan import retained_steps
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers, nearest_ratios
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
@@ -50,10 +50,10 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return strict_json.spell(content)
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """MagCache's parameters are looked up without a default."""
     if numbers.ratios and (numbers.limit is None or numbers.retention is None):
-        yield Difference(
+        yield Deviation(
             "threshold", True, "LightX2V needs MagCache's run length and retention, and the record does not state both."
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.spelling import header, python_literal
@@ -31,15 +31,15 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return f"{header(numbers, remarks)}TEACACHE = {python_literal(arguments)}\n"
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """Other coefficients than its own cannot be handed to it, and no window that begins later than at step 1."""
-    yield Difference("model", False, "nunchaku calls the file of its TeaCache deprecated.")
+    yield Deviation("model", False, "nunchaku calls the file of its TeaCache deprecated.")
     own = BUILT_IN.get(numbers.record.model_key)
     if numbers.coefficients != own:
-        yield Difference(
+        yield Deviation(
             "method",
             True,
             "nunchaku evaluates coefficients of its own and takes no others; this record holds different ones.",
         )
     if numbers.num_steps is None:
-        yield Difference("steps", True, "nunchaku counts steps and must know how many there are. Pass --steps.")
+        yield Deviation("steps", True, "nunchaku counts steps and must know how many there are. Pass --steps.")

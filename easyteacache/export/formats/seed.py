@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
@@ -37,12 +37,12 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return strict_json.spell(content | {ORIGIN: origin(numbers, remarks)})
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """Fits are filed under a sequence length; the limit of steps in a row is an argument beside the file."""
     limit = "as many as the run has steps, it reuses 2 by default" if numbers.limit is None else str(numbers.limit)
-    yield Difference("window", False, f"Its constructor takes max_consecutive_skip outside this file: {limit}.")
+    yield Deviation("window", False, f"Its constructor takes max_consecutive_skip outside this file: {limit}.")
     if numbers.sequence_length is None:
-        yield Difference("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
+        yield Deviation("steps", True, "Its fits are filed under a sequence length. Pass --sequence-length.")
 
 
 def read(text: str, where: str) -> Iterator[Parsed]:

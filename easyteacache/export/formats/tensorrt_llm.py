@@ -14,7 +14,7 @@ from typing import Any
 
 from easyteacache.export import parsed as files
 from easyteacache.export import partners
-from easyteacache.export.differences import Difference
+from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
@@ -40,13 +40,13 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     return f"{header(numbers, remarks)}{yaml_mapping({SECTION: section})}"
 
 
-def differences(numbers: Numbers) -> Iterator[Difference]:
+def deviations(numbers: Numbers) -> Iterator[Deviation]:
     """Wan2.2 has two transformers and one threshold, and each counts its own steps."""
     if partners.expert(numbers.record.model_key) is not None:
-        yield Difference(
+        yield Deviation(
             "threshold", False, "One threshold for both transformers: the more cautious of the two is written."
         )
-        yield Difference(
+        yield Deviation(
             "window",
             False,
             "Each transformer counts its own calls: its first ones are computed, the run's last step may be reused.",

@@ -14,7 +14,7 @@ from typing import Any
 
 from easyteacache.export import parsed as files
 from easyteacache.export.engine import CachedModels
-from easyteacache.export.magcache_plan import retained_steps
+from easyteacache.export.magcache_rule import retained_steps
 from easyteacache.export.numbers import Numbers, nearest_ratios, pad
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin

@@ -34,7 +34,7 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
 
 def capabilities(*, corrects: bool) -> Capabilities:
     """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
-    return Capabilities(sees=("residual", "output"), corrects=corrects)
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
 
 
 class Driver:
@@ -95,8 +95,10 @@ class Driver:
         self._last[branch] = (self.clock.step, shape)
         if branch not in self._tokens:
             # The first forward of a branch in a run: there is nothing to reuse yet.
-            reads_signal = self._will_read_signal(self.session.policy, timestep)
-            self.forward = Forward(arguments, Place(branch, self.clock.step, reads_signal=reads_signal), COMPUTED)
+            policy = self.session.policy
+            reads_signal = self._will_read_signal(policy, timestep)
+            place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
+            self.forward = Forward(arguments, place, COMPUTED)
             return
         self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
         if not self.forward.place.reads_signal:
@@ -179,7 +181,7 @@ class Driver:
             sigma=sigma,
             coordinate=coordinate,
             distance=distance,
-            of_output=policy.applied_to == "output",
+            target=policy.applied_to,
             reads_signal=reads_signal and distance is None,
         )
 
@@ -215,9 +217,13 @@ class Driver:
             if not seen.heads:
                 return
             tokens = self._tokens[place.branch] = self._whole_length(forward)
+            guessed = place.target
             place = forward.place = self._place(place.branch, place.step, tokens, forward.arguments)
             if place.of_output:
                 seen.truth = forwards.sample_of(seen.returned)
+            elif place.target != guessed:
+                # Another policy holds at this length, and what it predicts was not seen: the next step is computed.
+                seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
             self.hand_on(seen.returned, forward)
             assert place.state is not None
@@ -264,7 +270,10 @@ class Driver:
         if decision is None or not decision.reuse:
             return
         assert decision.forecast is not None
-        streams = {} if forward.place.of_output else forwards.added(seen.heads, decision.forecast)
+        streams: dict[str, torch.Tensor] | None = {}
+        if not forward.place.of_output:
+            fill = forwards.replaced if forward.place.target == "feature" else forwards.added
+            streams = fill(seen.heads, decision.forecast)
         # None: the model joins other tokens to its stream than at the step that was computed.
         if streams is not None:
             seen.streams, seen.skipping = streams, True
@@ -295,7 +304,8 @@ class Driver:
         assert forward is not None
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
         if forward.seen.heads and not forward.place.of_output:
-            forward.seen.truth = forwards.residuals(blocks, output, forward.seen.heads)
+            seen = forwards.features if forward.place.target == "feature" else forwards.residuals
+            forward.seen.truth = seen(blocks, output, forward.seen.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
         """What the last block returns at a reused step."""
@@ -307,7 +317,7 @@ class Driver:
         """The transformer's output as the sampler gets it: corrected by what it shows of the steps before, where the plan does so."""
         forward = forward or self.forward
         state = None if forward is None else forward.place.state
-        if forward is None or state is None or state.policy.weights is None:
+        if forward is None or state is None or state.policy.weights is None or not state.policy.corrected:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)

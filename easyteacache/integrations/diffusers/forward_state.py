@@ -24,7 +24,8 @@ class Place:
         state: the branch's state; None at the first forward of a branch in a run, which is computed whatever the signal says.
         sigma, coordinate: noise level, and the predictor's coordinate where that is not the step.
         distance: the signal distance to the previous step where it is known without the signal.
-        of_output: the model's output is forecast instead of the blocks' residual; False while ``state`` is None.
+        target: what is predicted, ``residual``, ``feature`` or ``output``; while ``state`` is None, what the run's policy says before the
+            length is known.
         reads_signal: the signal's tensor has to be read.
     """
 
@@ -34,8 +35,13 @@ class Place:
     sigma: float | None = None
     coordinate: float | None = None
     distance: float | None = None
-    of_output: bool = False
+    target: str = "residual"
     reads_signal: bool = False
+
+    @property
+    def of_output(self) -> bool:
+        """The model's output is predicted, and nothing of its blocks."""
+        return self.target == "output"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Decision:
 
     Attributes:
         reuse: the blocks are to be skipped.
-        forecast: what a reused step adds to ``Capture.heads``, or its output; several streams come flattened into one ``(B, N)``.
+        forecast: what a reused step adds to ``Capture.heads``, what leaves the blocks, or the output; several streams come flattened
+            into one ``(B, N)``.
     """
 
     reuse: bool
@@ -104,24 +111,51 @@ def entering(arguments: Mapping[str, Any], streams: Sequence[str]) -> dict[str, 
 
 def residuals(blocks: Blocks, output: Any, heads: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """What the blocks added to each stream: a block's output − the first one's input; several come as one ``(B, N)``."""
-    found = []
-    for name, head in heads.items():
-        value = output[blocks.returns.index(name)] if len(blocks.returns) > 1 else output
-        found.append(blocks.layout.take(value, head) - head)
-    return found[0] if len(found) == 1 else torch.cat([residual.flatten(1) for residual in found], dim=1)
+    return _together([left - head for left, head in zip(_leaving(blocks, output, heads), heads.values(), strict=True)])
+
+
+def features(blocks: Blocks, output: Any, heads: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What leaves the blocks in each stream, a new tensor; several come as one ``(B, N)``."""
+    left = _leaving(blocks, output, heads)
+    # A copy, because the model may go on to change what it reads.
+    return left[0].detach().clone() if len(left) == 1 else _together(left)
+
+
+def _leaving(blocks: Blocks, output: Any, heads: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    several = len(blocks.returns) > 1
+    return [
+        blocks.layout.take(output[blocks.returns.index(name)] if several else output, head)
+        for name, head in heads.items()
+    ]
+
+
+def _together(streams: list[torch.Tensor]) -> torch.Tensor:
+    return streams[0] if len(streams) == 1 else torch.cat([stream.flatten(1) for stream in streams], dim=1)
 
 
 def added(heads: Mapping[str, torch.Tensor], forecast: torch.Tensor) -> dict[str, torch.Tensor] | None:
     """Each stream + its forecast residual, new tensors; None when the residual is of another shape."""
+    parts = _apart(heads, forecast)
+    return None if parts is None else {name: head + parts[name] for name, head in heads.items()}
+
+
+def replaced(heads: Mapping[str, torch.Tensor], forecast: torch.Tensor) -> dict[str, torch.Tensor] | None:
+    """Each stream's forecast, new tensors; None when the forecast is of another shape."""
+    parts = _apart(heads, forecast)
+    return None if parts is None else {name: parts[name].clone() for name in heads}
+
+
+def _apart(heads: Mapping[str, torch.Tensor], forecast: torch.Tensor) -> dict[str, torch.Tensor] | None:
+    """The forecast's share of each stream, in its shape; None when it is of another shape."""
     first, *others = heads.values()
     forecast = forecast.to(first.device, non_blocking=True)
     if not others:
-        return {name: head + forecast for name, head in heads.items()} if forecast.shape == first.shape else None
+        return dict.fromkeys(heads, forecast) if forecast.shape == first.shape else None
     sizes = [head[0].numel() for head in heads.values()]
     if forecast.shape != (first.shape[0], sum(sizes)):
         return None
     parts = torch.split(forecast, sizes, dim=1)
-    return {name: head + part.view_as(head) for (name, head), part in zip(heads.items(), parts, strict=True)}
+    return {name: part.view_as(head) for (name, head), part in zip(heads.items(), parts, strict=True)}
 
 
 def filled(blocks: Blocks, arguments: Mapping[str, Any], streams: Mapping[str, torch.Tensor]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from easyteacache.errors import AmbiguousModelKey, AttachError, EasyTeaCacheError, UnknownModelKey
@@ -63,7 +63,7 @@ def _names(pipe: Any, transformer: Any) -> Iterator[str]:
 
 
 def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: bool) -> str:
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if _known(name, registry):
             return _own(registry.find(name), allow_borrowed=allow_borrowed)
@@ -77,7 +77,7 @@ def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: 
 
 def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow_borrowed: bool) -> str:
     """The record of one expert: an alias both experts share leads to both, and the part's name tells them apart."""
-    names = list(dict.fromkeys(_names(pipe, transformer)))
+    names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if not _known(name, registry):
             continue
@@ -99,6 +99,13 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
     if made_with:
         raise AmbiguousModelKey(names[0], candidates=made_with)
     raise _unknown(transformer, names, registry)
+
+
+def _by_trust(names: Iterable[str], registry: Registry) -> list[str]:
+    """Each name once, those last that none but layers of others' records know: a pulled record cannot come first by one."""
+    own = [layer for layer in registry.layers if not layer.foreign]
+    known = {name for layer in own for name in (*layer.index.records, *layer.aliases)}
+    return sorted(dict.fromkeys(names), key=lambda name: name not in known)
 
 
 def _known(name: str, registry: Registry) -> bool:

@@ -15,7 +15,7 @@ from tiny_transformers import arguments, build
 
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.export.magcache_plan import magcache_plan
+from easyteacache.export.magcache_rule import magcache_plan
 from easyteacache.integrations.diffusers import adapter_for, located
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration, save

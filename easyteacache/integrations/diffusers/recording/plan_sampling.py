@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from easyteacache.errors import AttachError, InvalidTrace
-from easyteacache.files import atomic_write, strict_json
+from easyteacache.files import atomic_write, regular_files, strict_json
 from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.pipeline_runs import arguments_of
@@ -264,7 +264,7 @@ def _spelled(known: Mapping[str, Sampled]) -> str:
 
 def _read(file: Path) -> dict[str, Sampled]:
     try:
-        content = strict_json.parse(file.read_bytes(), max_bytes=MAX_BYTES)
+        content = strict_json.parse(regular_files.read_bytes(file, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
     except (OSError, strict_json.JSONTextError) as error:
         raise InvalidTrace(str(file), f"cannot be read ({error}); delete it to measure again") from error
     try:

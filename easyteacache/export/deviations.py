@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from easyteacache.export.engine import CachedModels, Engine
-from easyteacache.export.magcache_plan import magcache_plan
+from easyteacache.export.magcache_rule import magcache_plan
 from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
 from easyteacache.policy.curves import Polynomial
 from easyteacache.records.bucket import FITTED
@@ -26,7 +26,7 @@ FAR = 1_000_000
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """One thing that the engine does otherwise.
 
     Attributes:
@@ -40,24 +40,24 @@ class Difference:
     text: str
 
 
-def of_record(engine: Engine, record: Calibration) -> Difference | None:
+def of_record(engine: Engine, record: Calibration) -> Deviation | None:
     """Why ``engine`` has no use for a record, whatever its operating point; None when it has."""
     key, method = record.model_key, record.method
     if method not in engine.methods:
-        return Difference("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
+        return Deviation("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
     known = [model.keys for model in engine.models or () if method in model.methods]
     if not known or engine.model_for(key, method) is not None:
         return None
     listed = ", ".join(known)
-    return Difference("model", True, f"{engine.title} was read to run {method} for {listed}; {key} is none of these.")
+    return Deviation("model", True, f"{engine.title} was read to run {method} for {listed}; {key} is none of these.")
 
 
-def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Difference, ...]:
+def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Deviation, ...]:
     """Every difference between what the numbers mean and what ``engine`` would do with them; refusals first."""
     return tuple(sorted(_find(engine, numbers), key=lambda difference: not difference.refuses))
 
 
-def _find(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _find(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     method = numbers.record.method
     model = engine.model_for(numbers.record.model_key, method)
     yield from _plan(engine, numbers)
@@ -74,35 +74,35 @@ def _find(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         yield from _window(engine, numbers)
 
 
-def _signal(engine: Engine, model: CachedModels, numbers: Numbers) -> Iterator[Difference]:
+def _signal(engine: Engine, model: CachedModels, numbers: Numbers) -> Iterator[Deviation]:
     found = numbers.record.signal
     if found == "unknown":
-        yield Difference("signal", True, "The record does not say which signal its numbers were fitted to.")
+        yield Deviation("signal", True, "The record does not say which signal its numbers were fitted to.")
     elif found not in model.signals:
         measures = " or ".join(sorted(model.signals)) or "no signal"
-        yield Difference(
+        yield Deviation(
             "signal", True, f"The numbers were fitted to {found}, {engine.title} measures {measures} for this model."
         )
 
 
-def _plan(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _plan(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     if engine.plan == "schedule" and numbers.schedule is None:
-        yield Difference(
+        yield Deviation(
             "plan",
             True,
             f"{engine.title} takes a schedule, this operating point is a threshold. `easyteacache solve` finds schedules from traces.",
         )
     if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is not None:
-        yield Difference(
+        yield Deviation(
             "plan", True, f"This operating point is a schedule, {engine.title} takes a threshold. Pass --threshold."
         )
     if engine.plan == "threshold" and engine.takes_threshold and numbers.schedule is None and numbers.threshold is None:
-        yield Difference("threshold", True, "A threshold of 0 reuses nothing. Pass --threshold or --speedup.")
+        yield Deviation("threshold", True, "A threshold of 0 reuses nothing. Pass --threshold or --speedup.")
     if not engine.takes_threshold and numbers.threshold is not None:
         told = f"{engine.title} takes the threshold outside this file: {numbers.threshold:g}."
-        yield Difference("threshold", False, told)
+        yield Deviation("threshold", False, told)
     if engine.plan == "threshold" and numbers.schedule is None and numbers.forecaster != "hold":
-        yield Difference(
+        yield Deviation(
             "forecast",
             False,
             f"This operating point was judged with the forecaster {numbers.forecaster}; {engine.title} repeats the last residual, "
@@ -111,13 +111,13 @@ def _plan(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
     if engine.plan == "either" and numbers.forecaster == FITTED:
         # Of this rule, because no permission gives the format a place for them.
         told = f"This operating point fills reused steps with weights of its own, which {engine.title} does not hold."
-        yield Difference("plan", True, told)
+        yield Deviation("plan", True, told)
 
 
-def _order(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _order(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     assert numbers.coefficients is not None
     if engine.coefficients is not None and len(numbers.coefficients) > engine.coefficients:
-        yield Difference(
+        yield Deviation(
             "order",
             True,
             f"{engine.title} takes {engine.coefficients} coefficients, the polynomial has {len(numbers.coefficients)}. "
@@ -125,7 +125,7 @@ def _order(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         )
 
 
-def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Iterator[Difference]:
+def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Iterator[Deviation]:
     """Compare the curve as the record means it with the one that the engine evaluates, over the distances that occur."""
     assert numbers.coefficients is not None
     post = "none" if model is None else model.post
@@ -140,7 +140,7 @@ def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Itera
     meant = {"none": "p(x)", "abs": "|p(x)|", "clip": "max(p(x), 0)"}[numbers.post]
     meant = "max(p(x), 0)" if numbers.domain is not None and numbers.post == "none" else meant
     does = {"none": "p(x)", "abs": "|p(x)|"}[post]
-    yield Difference(
+    yield Deviation(
         "abs",
         True,
         f"The record means {meant}, {engine.title} accumulates {does}, and p goes negative within "
@@ -149,7 +149,7 @@ def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Itera
     )
 
 
-def _domain(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _domain(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     if numbers.domain is None:
         return
     low, high = numbers.domain
@@ -157,7 +157,7 @@ def _domain(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
     outside = [x for x in (0.0, 1.5 * high) if abs(bare(x) - ours(x)) > 1e-6 * max(abs(ours(x)), 1e-12)]
     if outside:
         shown = ", ".join(f"p({x:.4g}) = {bare(x):.4g} instead of {ours(x):.4g}" for x in outside)
-        yield Difference(
+        yield Deviation(
             "domain",
             False,
             f"The fit saw distances from {low:.4g} to {high:.4g}; outside {engine.title} evaluates it all the same: {shown}.",
@@ -178,18 +178,16 @@ def engine_window(engine: Engine, numbers: Numbers) -> tuple[int, int | None]:
     return numbers.first, numbers.last
 
 
-def _window(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _window(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     shares = numbers.fraction if numbers.num_steps is None and numbers.fraction != (0.0, 1.0) else None
     if shares is not None and engine.window not in ("user", "shares") and not engine.evaluates_as_recorded:
-        yield Difference(
-            "steps", True, "The window is a share of the run, whose step count is not known. Pass --steps."
-        )
+        yield Deviation("steps", True, "The window is a share of the run, whose step count is not known. Pass --steps.")
         return
     if numbers.schedule is None and numbers.last is not None and 0 <= numbers.last < numbers.first:
-        yield Difference("steps", True, "The skip window reuses nothing at this step count.")
+        yield Deviation("steps", True, "The skip window reuses nothing at this step count.")
         return
     if engine.window == "user" or (engine.window == "shares" and numbers.num_steps is None):
-        yield Difference(
+        yield Deviation(
             "window", False, f"{engine.title} takes the window outside this file: {_told(numbers, shares)}."
         )
     else:
@@ -197,29 +195,29 @@ def _window(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
     yield from _limit(engine, numbers)
 
 
-def _window_ends(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _window_ends(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     start, end = _steps_more(numbers, *engine_window(engine, numbers))
     may = f"The record allows reuse in steps {numbers.first} to {_end(numbers)}; {engine.title}"
     more, fewer = max(start, 0) + max(end, 0), max(-start, 0) + max(-end, 0)
     if more:
         refuses = start > 0 or end > TOLERATED_STEPS
-        yield Difference("window", refuses, f"{may} may also reuse {more} step{'s' * (more > 1)} outside.")
+        yield Deviation("window", refuses, f"{may} may also reuse {more} step{'s' * (more > 1)} outside.")
     if fewer:
         where = [told for told, steps in (("at the start", start), ("at the end", end)) if steps < 0]
-        yield Difference("window", False, f"{may} computes {fewer} of them always, {' and '.join(where)}.")
+        yield Deviation("window", False, f"{may} computes {fewer} of them always, {' and '.join(where)}.")
 
 
-def _limit(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _limit(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     """Steps in a row: an engine without a limit does the same where the threshold ends every run sooner."""
     if numbers.limit is None or engine.takes_limit or engine.plan != "threshold" or numbers.schedule is not None:
         return
     told = f"The record reuses at most {numbers.limit} steps in a row; {engine.title} has no such limit"
     if numbers.threshold is None or not engine.takes_threshold:
-        yield Difference("window", False, f"{told}.")
+        yield Deviation("window", False, f"{told}.")
         return
     least = min(map(numbers.curve, _places(numbers)))
     if (numbers.limit + 1) * least < numbers.threshold:
-        yield Difference(
+        yield Deviation(
             "window",
             True,
             f"{told}, and p falls to {least:.3g}, so that its threshold of {numbers.threshold:g} sets none.",
@@ -256,9 +254,9 @@ def _steps_more(numbers: Numbers, first: int, last: int | None) -> tuple[int, in
     return numbers.first - max(first, 1), possible - allowed
 
 
-def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
+def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     if numbers.num_steps is not None and numbers.num_steps != numbers.bucket.num_steps:
-        yield Difference(
+        yield Deviation(
             "steps",
             False,
             f"Measured for {numbers.bucket.num_steps} steps; for {numbers.num_steps} the nearest step's ratio is taken.",
@@ -267,14 +265,14 @@ def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Difference]:
         name for name, value in (("retention", numbers.retention), ("run length", numbers.limit)) if value is None
     ]
     if left_out and not engine.evaluates_as_recorded:
-        yield Difference(
+        yield Deviation(
             "window", False, f"The record states no {' and no '.join(left_out)}: {engine.title}'s own default applies."
         )
     if not engine.list_per_branch and len(numbers.ratios) > 1:
         yield _one_list(engine, numbers)
 
 
-def _one_list(engine: Engine, numbers: Numbers) -> Difference:
+def _one_list(engine: Engine, numbers: Numbers) -> Deviation:
     """One list for all branches: the same steps are computed, or the export is refused."""
     first, *others = numbers.ratios.values()
     names = list(numbers.ratios)
@@ -285,6 +283,6 @@ def _one_list(engine: Engine, numbers: Numbers) -> Difference:
     )
     plans = [magcache_plan(numbers, branch) for branch in names]
     if None in plans:
-        return Difference("signal", apart > TOLERATED_RATIO, f"{told}.")
+        return Deviation("signal", apart > TOLERATED_RATIO, f"{told}.")
     same = all(plan == plans[0] for plan in plans)
-    return Difference("signal", not same, f"{told}, and {'the same' if same else 'other'} steps would be computed.")
+    return Deviation("signal", not same, f"{told}, and {'the same' if same else 'other'} steps would be computed.")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from easyteacache.audit import number_lists
-from easyteacache.audit.agreement import Kind, agree
-from easyteacache.audit.known_coefficients import Known, KnownList, strip_leading_zeros
+from easyteacache.audit.known_coefficients import Kind, Known, KnownList, agree, strip_leading_zeros
 from easyteacache.audit.model_names import ModelName, families_in, variants_in
 from easyteacache.audit.number_lists import NumberList, find_literals
+from easyteacache.files import regular_files
 
 __all__ = ["Known", "Match", "NumberList", "find_literals", "identify", "identify_path", "identify_text"]
 
@@ -145,21 +145,26 @@ def identify_path(
         skipped: told (file, reason) for every file below a folder that could not be read.
 
     Raises:
-        OSError: ``path`` is a file that cannot be read, or does not exist.
-        ValueError: ``path`` is a file that is too large or not text.
+        OSError: ``path`` cannot be read, is too large, is no regular file, or does not exist.
+        ValueError: ``path`` is not text.
     """
     root = Path(path)
     if not root.is_dir():
-        yield from identify_text(read_source(root), known, filename=str(root))
+        yield from identify_text(read_source(root), known, filename=name_of(root))
         return
     for file in source_files(root):
         try:
             text = read_source(file)
         except (OSError, ValueError) as error:
             if skipped is not None:
-                skipped(str(file), str(error))
+                skipped(name_of(file), reason_of(error))
             continue
-        yield from identify_text(text, known, filename=str(file))
+        yield from identify_text(text, known, filename=name_of(file))
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file was not read, without its name."""
+    return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def source_files(root: Path) -> Iterator[Path]:
@@ -172,19 +177,21 @@ def source_files(root: Path) -> Iterator[Path]:
                 yield file
 
 
+def name_of(file: Path) -> str:
+    """A file's path as text that can be written: bytes that are no UTF-8 as escapes."""
+    return str(file).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def read_source(file: Path) -> str:
     """A file as text, whatever its encoding.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is too large or not text.
+        OSError: it cannot be read, is too large, or is no regular file.
+        ValueError: it is not text.
     """
-    size = file.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ValueError(f"{file}: {size} bytes, at most {MAX_FILE_BYTES} are read")
-    data = file.read_bytes()
+    data = regular_files.read_bytes(file, max_bytes=MAX_FILE_BYTES)
     if b"\0" in data[:8192]:
-        raise ValueError(f"{file}: not a text file")
+        raise ValueError("not a text file")
     return data.decode("utf-8", errors="replace")
 
 

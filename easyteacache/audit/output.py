@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from easyteacache._version import __version__
-from easyteacache.audit.scan import RULES, Finding, Report
+from easyteacache.audit.scan import RULES, Diagnostic, TreeAudit
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "easyteacache/v1"
 
 
-def text_lines(report: Report) -> Iterator[str]:
+def text_lines(report: TreeAudit) -> Iterator[str]:
     """One line a finding, in the form that editors understand, and a closing one."""
     for finding in report.findings:
         yield f"{finding.file}:{finding.line}: {finding.level}: [{finding.rule}] {finding.message}"
@@ -27,14 +27,14 @@ def text_lines(report: Report) -> Iterator[str]:
     )
 
 
-def recognised_lines(report: Report) -> Iterator[str]:
+def recognised_lines(report: TreeAudit) -> Iterator[str]:
     """One line for each list that was recognised."""
     for match in report.recognised:
         owner = f"{match.known.model_key} ({match.known.title})"
         yield f"{match.file}:{match.found.line}: {match.kind}: {owner}"
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: TreeAudit) -> dict[str, Any]:
     """Findings and recognised lists as plain data."""
     return {
         "findings": [finding.to_dict() for finding in report.findings],
@@ -44,7 +44,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def as_sarif(report: Report, *, root: Path) -> dict[str, Any]:
+def as_sarif(report: TreeAudit, *, root: Path) -> dict[str, Any]:
     """A SARIF 2.1.0 log of one run, with paths relative to ``root``."""
     rules = [
         {
@@ -71,14 +71,14 @@ def as_sarif(report: Report, *, root: Path) -> dict[str, Any]:
     return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _location(finding: Finding, root: Path) -> dict[str, Any]:
+def _location(finding: Diagnostic, root: Path) -> dict[str, Any]:
     # Backslashes and spaces are no part of a URI.
-    uri = quote(relative(finding.file, root), safe="/")
+    uri = quote(relative(finding.file, root), safe="/", errors="backslashreplace")
     artifact = {"uri": uri} if uri.startswith("/") else {"uri": uri, "uriBaseId": "%SRCROOT%"}
     return {"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": finding.line}}}
 
 
-def github_lines(report: Report, *, root: Path) -> Iterator[str]:
+def github_lines(report: TreeAudit, *, root: Path) -> Iterator[str]:
     """Workflow commands that GitHub shows beside the line."""
     for finding in report.findings:
         command = "notice" if finding.level == "note" else finding.level

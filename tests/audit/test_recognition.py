@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from easyteacache.audit.identify import Known, Match, find_literals, identify, identify_path, identify_text
+from easyteacache.audit.recognition import Known, Match, find_literals, identify, identify_path, identify_text
 from easyteacache.records import calibration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -347,7 +347,7 @@ def test_no_text_makes_the_search_backtrack(text: str, suffix: str, known: Known
 
 def test_searching_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; from easyteacache.audit import identify; "
+        "import sys; from easyteacache.audit import recognition; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'diffusers', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
