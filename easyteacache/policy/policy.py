@@ -156,6 +156,11 @@ class Policy:
         """The strongest kind of evidence, ``carried`` where it is used for another run than it was made for; None: there is none."""
         return "carried" if self.carried is not None else self.standing.evidence
 
+    @property
+    def doubtful(self) -> bool:
+        """Must a user notice that it was carried over?"""
+        return self.carried is not None and self.carried in self.warnings
+
     def noting(self, note: str) -> Policy:
         """The same policy with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))
