@@ -67,7 +67,9 @@ def carried_within(
     while sum(part for part, _ in parts.values()) > allowed:
         start = max(parts, key=lambda step: parts[step][0])
         end = parts[start][1]
-        cuts = ((_of_row(start, cut, onto, profile), _of_row(cut, end, onto, profile), cut) for cut in range(start + 1, end))
+        cuts = (
+            (_of_row(start, cut, onto, profile), _of_row(cut, end, onto, profile), cut) for cut in range(start + 1, end)
+        )
         before, after, cut = min(cuts, key=lambda each: each[0][0] + each[1][0])
         parts |= {start: before, cut: after}
     return tuple(sorted(parts))

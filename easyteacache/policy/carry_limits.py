@@ -36,6 +36,6 @@ def why_not(buckets: Sequence[Bucket], request: Request, run: RunContext) -> str
     if any(after >= before for before, after in pairwise(levels)):
         return f"{sampler.name} calls the model more than once at one noise level"
     kinds = {bucket.sampler.prediction for bucket in buckets if bucket.sampler is not None} - {"unknown"}
-    if kinds and sampler.prediction not in kinds:
+    if kinds and sampler.prediction not in {*kinds, "unknown"}:
         return f"{sampler.name} takes the model's output as {sampler.prediction}, not as {' or '.join(sorted(kinds))}"
     return None

@@ -310,7 +310,10 @@ def _carried(record: Calibration, selection: Selection, run: RunContext, steps: 
             f"It was made for {made}: the sigma profile carries it over, its evidence does not hold, and a step whose noise level is "
             "not known is computed (pass sigma=)."
         )
-    length = other_length(selection.main.sequence_length, run.sequence_length) if len(selection.shares) == 1 else None
+    if len(selection.shares) > 1 or not _states_where_it_holds(record):
+        # Between two lengths what was found at both holds (docs/transfer.md); published numbers state one length and no error.
+        return None
+    length = other_length(selection.main.sequence_length, run.sequence_length)
     return None if length is None else f"It was made for {length}: what is known of its error may not hold."
 
 

@@ -20,6 +20,7 @@ from easyteacache.integrations.diffusers.models.registry import adapter_for, loc
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
 from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 from easyteacache.runtime.attachment import Detach
+from easyteacache.runtime.notices import logger
 from easyteacache.runtime.session import Session
 
 
@@ -133,7 +134,9 @@ def _attach_one(
     sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
         refuse_another_model(session.policy, model_identity.of_class(module))
-        session.tell(unknown_model(session.policy))
+        unknown = unknown_model(session.policy)
+        if unknown is not None:
+            logger.warning("%s: %s", session.policy.model_key, unknown)
     reason = adapter.refuses(module)
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")

@@ -50,7 +50,7 @@ def refuse_another_model(policy: Policy, running: ModelIdentity) -> None:
     """Refuse a record on a transformer that it was not made with.
 
     A record that says which class and configuration it was made with holds for these; one that does not, for the class of its
-    family. A user's own record that says neither attaches to whatever it is attached to, with a warning (``unknown_model``).
+    family. A user's own record that says neither attaches to whatever it is attached to, and the log says so (``unknown_model``).
 
     Args:
         policy: what would be applied.
@@ -85,7 +85,8 @@ def refuse_another_model(policy: Policy, running: ModelIdentity) -> None:
 
 def unknown_model(policy: Policy) -> str | None:
     """What to say of a record that does not tell which model it was made with; None where it does."""
-    if class_of(policy.model_key) is not None or (policy.model is not None and policy.model.class_name is not None):
+    said = policy.model is not None and policy.model.class_name is not None
+    if said or class_of(policy.model_key) is not None or policy.layer == "given":
         return None
     return (
         "The record does not say which transformer it was made with, so nothing can tell whether it was this one (records that "
