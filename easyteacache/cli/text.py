@@ -101,7 +101,7 @@ def _line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], 
 
 def plain(text: str) -> str:
     """``text`` without anything a terminal would act on: file names and scanned sources are not ours."""
-    return "".join(c if c.isprintable() or c.isspace() else "�" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
 def paragraph(text: str, *, indent: str = "", bullet: str = "") -> str:

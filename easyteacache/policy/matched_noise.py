@@ -66,7 +66,7 @@ def carried_level(sigma: float, sequence_length: float, *, to: float, exponent: 
     sigma = _level(sigma)
     _check_length(sequence_length)
     _check_length(to)
-    factor = (to / sequence_length) ** exponent
+    factor: float = (to / sequence_length) ** exponent
     return sigma * factor / (1.0 - sigma + sigma * factor)
 
 
@@ -82,7 +82,7 @@ def matched_shift(
         raise ValueError(f"shift is {shift!r}, expected a finite number above 0")
     _check_length(sequence_length)
     _check_length(to)
-    return shift * (to / sequence_length) ** exponent
+    return float(shift * (to / sequence_length) ** exponent)
 
 
 def carry_profile(
