@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
+import law_exact
 import law_picture
 import law_published
 import numpy as np
@@ -29,7 +30,7 @@ from law_profile import (
     settled,
     travelled,
 )
-from law_runs import Runs
+from law_runs import Recorded, Runs
 from numpy.typing import NDArray
 
 from easyteacache.policy.matched_noise import EXPONENT
@@ -53,15 +54,18 @@ LEMICA = {
     20: (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 18, 23, 29, 36, 42, 46, 48, 49),
     17: (0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 22, 29, 36, 43, 47, 49),
 }
-#: Models and sizes (frames, pixels) whose lengths are compared, all at shift 1.
-CHAINS: Mapping[str, tuple[tuple[str, int, int], ...]] = {
-    "digits, frames": (("digits", 1, 16), ("digits", 2, 16), ("digits", 4, 16)),
-    "digits, canvas": (("digits", 4, 16), ("digits", 4, 24), ("digits", 4, 32)),
-    "FLUX-class digits, canvas": (("flux", 1, 16), ("flux", 1, 24), ("flux", 1, 32)),
-    "scenes, resolution": (("scenes", 1, 16), ("scenes", 1, 24), ("scenes", 1, 32), ("scenes", 1, 48)),
+#: Settings that differ in their length alone.
+CHAINS: Mapping[str, tuple[Setting, ...]] = {
+    "digits, frames": tuple(Setting("digits", frames, 16, 1.0) for frames in (1, 2, 4)),
+    "digits, canvas": tuple(Setting("digits", 4, pixels, 1.0) for pixels in (16, 24, 32)),
+    "FLUX-class digits, canvas": tuple(Setting("flux", 1, pixels, 1.0) for pixels in (16, 24, 32)),
+    "scenes, resolution": tuple(Setting("scenes", 1, pixels, 1.0) for pixels in (16, 24, 32, 48)),
+    "scenes, resolution, no guidance": tuple(
+        Setting("scenes", 1, pixels, 1.0, guidance=1.0) for pixels in (16, 24, 32)
+    ),
 }
 #: Fitted over all chains by ``lengths``; stated in the page.
-FITTED_EXPONENT = 0.1
+FITTED_EXPONENT = 0.05
 #: Held-out settings of ``carried``: target, shorter and longer neighbour; sources are recorded at shift 1.
 CARRIED: tuple[tuple[tuple[str, int, int], tuple[str, int, int], tuple[str, int, int]], ...] = (
     (("digits", 4, 16), ("digits", 1, 16), ("digits", 4, 24)),
@@ -100,18 +104,19 @@ class Study:
 
     def lengths(self) -> None:
         """How a profile moves with the length, and how far it is from the next length's by each way of carrying."""
-        for name, chain in CHAINS.items():
-            settings = [Setting(*size, shift=1.0) for size in chain]
+        for name, settings in CHAINS.items():
             runs = [self.runs.recorded(setting) for setting in settings]
             for setting, run in zip(settings, runs, strict=True):
-                energy = [quantile(settled(run), run, share) for share in (0.25, 0.5, 0.75)]
-                path = [quantile(travelled(run), run, share) for share in (0.25, 0.5, 0.75)]
-                click.echo(f"{name} {setting.tokens} | " + " | ".join(f"{value:.2f}" for value in (*energy, *path)))
-            ratio = np.log(settings[-1].tokens / settings[0].tokens)
-            moves = np.linspace(-0.2, 0.8, 101)
-            best = min(moves, key=lambda e: distance(runs[0], runs[-1], move=float(e * ratio)))
-            found = [distance(runs[0], runs[-1], move=float(e * ratio)) for e in (0.0, EXPONENT, best)]
-            click.echo(f"{name} | nothing {found[0]:.4f} | law {found[1]:.4f} | exponent {best:.2f} {found[2]:.4f}")
+                click.echo(f"{name} {setting.tokens} | " + " | ".join(f"{value:.2f}" for value in _quantiles(run)))
+            _exponent(name, runs, ratio=float(np.log(settings[-1].tokens / settings[0].tokens)))
+
+    def exact(self) -> None:
+        """The same for an exact denoiser of finitely many scenes."""
+        sizes = (16, 24, 32, 48, 64)
+        runs = [law_exact.recorded(pixels) for pixels in sizes]
+        for pixels, run in zip(sizes, runs, strict=True):
+            click.echo(f"exact {pixels * pixels // 4} | " + " | ".join(f"{value:.2f}" for value in _quantiles(run)))
+        _exponent("exact", runs, ratio=2.0 * float(np.log(sizes[-1] / sizes[0])))
 
     def carried(self) -> None:
         """Decibels of the final sample by plans carried to another length and shift."""
@@ -195,9 +200,21 @@ class Study:
 
     def picture(self) -> None:
         """The figure of the page."""
-        found = Setting("digits", 4, 16, 0.35)
+        found = Setting("digits", 4, 16, 0.1)
         run = self.runs.recorded(found)
         law_picture.draw(self.folder / "matched-noise.png", run, plan_of_gram(run, 25, offset=0.0))
+
+
+def _quantiles(run: Recorded) -> list[float]:
+    """Where x̂ has come a quarter, half and three quarters of its way, and of its path."""
+    return [quantile(share, run, at) for share in (settled(run), travelled(run)) for at in (0.25, 0.5, 0.75)]
+
+
+def _exponent(name: str, runs: Sequence[Recorded], *, ratio: float) -> None:
+    """Distance of the longest length's path from the shortest one's: as it is, by the law, and by the best exponent."""
+    best = min(np.linspace(-0.2, 0.8, 101), key=lambda e: distance(runs[0], runs[-1], move=float(e * ratio)))
+    found = [distance(runs[0], runs[-1], move=float(e * ratio)) for e in (0.0, EXPONENT, best)]
+    click.echo(f"{name} | nothing {found[0]:.4f} | law {found[1]:.4f} | exponent {best:.2f} {found[2]:.4f}")
 
 
 def _means(gains: Mapping[str, Sequence[float]]) -> None:

@@ -106,8 +106,8 @@ def plan_of_gram(run: Recorded, computed: int, *, offset: float, rank: int = 16)
 
 
 def _plan(outputs: Array, levels: Array, computed: int, offset: float) -> tuple[int, ...]:
-    kept = [uncalibrated.kept(place - offset) for place in logit(levels[:-1]).tolist()]
-    return uncalibrated.least_error_plan(outputs.tolist(), (np.diff(levels) * kept).tolist(), computed)
+    counts = [uncalibrated.weight_of(place - offset) for place in logit(levels[:-1]).tolist()]
+    return uncalibrated.least_error_plan(outputs.tolist(), (np.diff(levels) * counts).tolist(), computed)
 
 
 def settled(run: Recorded) -> Array:
