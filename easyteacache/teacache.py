@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import SignalMismatch, StepOrderError
 from easyteacache.original.online_fit import SeedSolver, SeedSource
+from easyteacache.policy.model_choice import ModelResolver
 from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
 from easyteacache.policy.source import FixedPolicy, Resolver
 from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
 from easyteacache.runtime.session import Session
+from easyteacache.runtime.statistics import evidence_of, gate_of
 
 if TYPE_CHECKING:
     import torch
@@ -125,11 +127,16 @@ class TeaCache:
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_yanked: bool = False,
     ) -> Self:
-        """A cache with the calibration filed under ``key``.
+        """A cache with the calibration of a model.
+
+        A speed-up or error is asked of every record of the model, its own and those of its methods (``wan2.1/t2v-14b/lemica``): what
+        holds for the run goes first, then the stronger evidence, then the better figure, and a note says what was chosen over what.
 
         Args:
-            key: a model key (``"wan2.1/t2v-14b"``) or an exact alias such as a Hub repository id.
-            threshold, speedup, max_error: at most one of them; without any, the record's most cautious operating point.
+            key: a model key (``"wan2.1/t2v-14b"``), the key of one method's record, which then decides alone, or an exact alias
+                such as a Hub repository id.
+            threshold, speedup, max_error: at most one of them; without any, the most cautious operating point of the model's own
+                record.
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
             predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
@@ -148,7 +155,7 @@ class TeaCache:
         from easyteacache.registry.registry import Registry
 
         return cls._from_found(
-            Registry.opened(registry).find(key),
+            Registry.opened(registry).meant_by(key),
             allow_yanked=allow_yanked,
             threshold=threshold,
             speedup=speedup,
@@ -177,7 +184,7 @@ class TeaCache:
         """
         from easyteacache.registry.registry import Found
 
-        return cls._from_found(Found.in_file(path), **wishes)
+        return cls._from_found((Found.in_file(path),), **wishes)
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
@@ -222,7 +229,7 @@ class TeaCache:
     @classmethod
     def _from_found(
         cls,
-        found: Found,
+        found: Sequence[Found],
         *,
         allow_yanked: bool = False,
         predictor: str | None = None,
@@ -234,11 +241,15 @@ class TeaCache:
         named = predictor if forecaster is None else forecaster
         named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
         request, run = request_and_run(predictor=named, **wishes)
-        if found.calibration.signal == "unknown":
+        if all(one.calibration.signal == "unknown" for one in found):
             raise SignalMismatch(
-                "unknown", "whatever t_mod holds", f"The sources of {found.asked!r} do not say which signal it is."
+                "unknown", "whatever t_mod holds", f"The sources of {found[0].asked!r} do not say which signal it is."
             )
-        return cls(-1, _session=Session(Resolver(found, allow_yanked=allow_yanked), request, run))
+        alone = len(found) == 1
+        source = (
+            Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
+        )
+        return cls(-1, _session=Session(source, request, run))
 
     # The three verbs -------------------------------------------------------------------------------------------------
 
@@ -310,7 +321,9 @@ class TeaCache:
         state = self._session.known(name)
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
-        return state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        filled = state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        self._session.settle()
+        return filled
 
     def store_truth(
         self,
@@ -357,6 +370,7 @@ class TeaCache:
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
+        self._session.settle()
 
     def _state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply."""
@@ -439,7 +453,7 @@ class TeaCache:
         Args:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
-            allow_borrowed: attach a record that was fitted to a model of another class.
+            allow_borrowed: attach a record that was fitted to a model of another class or configuration.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
@@ -538,19 +552,22 @@ class TeaCache:
         return self._session.current_speedup_rate()
 
     def summary(self) -> str:
-        """The current run, or the last one, in a few readable lines."""
+        """The current run, or the last one, in two to six lines; ``notes`` says the rest."""
         return self._session.summary()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every choice that was made for the run, one sentence each, the warnings among them; empty where nothing is decided."""
+        return self._session.policy.notes if self._session.has_policy else ()
 
     def __repr__(self) -> str:
         if not self._session.has_policy:
             return f"TeaCache({'solve mode' if self.solving else 'off'})"
         p = self._session.policy
-        gate = f"threshold={p.threshold:g}"
-        if p.decided_by == "schedule":
-            gate = f"schedule={len(p.schedule or ())} computed steps"
         buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
         return (
-            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r}, {gate}, "
-            f"forecaster={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], buckets=[{buckets}], "
-            f"notes={list(p.notes)})"
+            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r},\n"
+            f"         {gate_of(p)}, predictor={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], "
+            f"buckets=[{buckets}],\n"
+            f"         {evidence_of(p)}, {len(p.notes)} notes)"
         )

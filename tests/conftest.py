@@ -27,6 +27,11 @@ Shared = Callable[[str, Callable[[Path], None]], Path]
 _LEFT_OUT = pytest.StashKey[int]()
 
 
+def pytest_unconfigure() -> None:
+    """Remove this process's hub cache."""
+    _HUB_FILES.cleanup()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked slow, unless ``-m`` chooses or the test is named."""

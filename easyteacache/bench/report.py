@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,20 +48,30 @@ def as_data(results: Results) -> dict[str, Any]:
     }
 
 
-def as_text(results: Results) -> str:
-    """Plain tables for a terminal."""
-    return "\n".join(_lines(results, _plain_table, heading=lambda text, level: f"\n{text}"))
+def as_text(results: Results, *, width: int = 80) -> str:
+    """Plain tables for a terminal of ``width`` columns, 40 or more: dB and per cent stand in the heads, kinds are left out."""
+
+    def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return (
+            _narrow_table(rows, width) if heads is HEADS else "\n".join(_hanging(row[0], row[1], width) for row in rows)
+        )
+
+    def say(text: str) -> str:
+        return textwrap.fill(text, width, break_on_hyphens=False)
+
+    return "\n".join(_lines(results, table, say=say, heading=lambda text, level: f"\n{say(text)}"))
 
 
 def as_markdown(results: Results) -> str:
     """The same in Markdown."""
-    return "\n".join(_lines(results, _markdown_table, heading=lambda text, level: f"\n{'#' * level} {text}\n"))
+    return "\n".join(_lines(results, _markdown_table, say=str, heading=lambda text, level: f"\n{'#' * level} {text}\n"))
 
 
-def _lines(results: Results, table: Any, *, heading: Any) -> Iterator[str]:
+def _lines(results: Results, table: Any, *, say: Callable[[str], str], heading: Any) -> Iterator[str]:
     setup, machine = results.setup, results.machine
-    yield f"{setup['model']}, {len(setup['pairs'])} prompt and seed pairs, on {machine.get('accelerator') or machine.get('processor')}"
-    yield (
+    where = machine.get("accelerator") or machine.get("processor")
+    yield say(f"{setup['model']}, {len(setup['pairs'])} prompt and seed pairs, on {where}")
+    yield say(
         "PSNR and SSIM compare with the uncached sample of the same noise. A contender stands at a speed-up with the best of its "
         f"points that computed no more than {SLACK:g} times its share. Time: of the uncached run, median. *: blocks run in part, so "
         "their attention and feed-forward layers are counted, each by its number of weights."
@@ -70,12 +81,12 @@ def _lines(results: Results, table: Any, *, heading: Any) -> Iterator[str]:
         yield heading(f"{shape}, {steps} steps", 2)
         right = [value for value in results.uncached[case["case"]]["right"] if value is not None]
         if right:
-            yield f"uncached: {sum(right)} of {len(right)} samples show what was asked for"
+            yield say(f"uncached: {sum(right)} of {len(right)} samples show what was asked for")
         for at in case["targets"]:
             yield heading(f"{at['target']:g}x less computed", 3)
             yield table(HEADS, [_row(name, one) for name, one in at["standings"].items()])
             for one in at["differences"]:
-                yield _difference(one)
+                yield say(_difference(one))
         absent = [
             (name, f"computed {100 * share:.1f} % at least, at {psnr:.1f} dB") for name, share, psnr in case["short"]
         ]
@@ -154,16 +165,32 @@ def _plain(one: Standing) -> dict[str, Any]:
     }
 
 
-def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    left = {i for i, head in enumerate(heads) if head in ("contender", "kind", "why", "note")}
+def _narrow_table(rows: Sequence[Sequence[str]], width: int) -> str:
+    """``HEADS`` without the kind and without units."""
+    heads = ("", "COMPUTED", "PSNR", "95 %", "WORST", "SSIM", "RIGHT", "TIME")
+    units = ("CONTENDER", "%", "dB", "dB", "TENTH", "", "%", "%")
+    values = [
+        [row[0], *(cell.replace(" %", "").replace(" dB", "").replace(" to ", "–") for cell in row[2:])] for row in rows
+    ]
+    widths = [max(len(row[i]) for row in (heads, units, *values)) for i in range(len(heads))]
+    widths[0] = max(10, min(widths[0], width - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    return "\n".join(
+        "  ".join(
+            [
+                f"{_cut(row[0], widths[0]):<{widths[0]}}",
+                *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in (heads, units, *values)
+    )
 
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(
-            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
 
-    return "\n".join(line(row).rstrip() for row in (tuple(head.upper() for head in heads), *rows))
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _hanging(name: str, text: str, width: int) -> str:
+    return textwrap.fill(f"{name}  {text}", width, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

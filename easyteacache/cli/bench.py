@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.text import echo_json
+from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
     from easyteacache.bench.run import Plan
@@ -174,7 +174,7 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
     if as_json:
         echo_json(tables.as_data(results))
     else:
-        click.echo(tables.as_markdown(results) if markdown else tables.as_text(results))
+        click.echo(tables.as_markdown(results) if markdown else tables.as_text(results, width=screen_width()))
 
 
 def _require_extras() -> None:

@@ -35,9 +35,17 @@ TABLE = {
 
 
 SIBLING = ("easyteacache", "easyteacache.cli.main:main")
+# What `easyteacache` offers too: looking up and checking needs no hub.
+SHARED = ("audit", "diff", "identify", "list", "resolve", "show", "verify")
 
 
-@click.group(cls=LazyGroup, table=TABLE, sibling=SIBLING, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "easyteacache-hub",
+    cls=LazyGroup,
+    table=TABLE,
+    sibling=SIBLING,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache-hub")
 def main() -> None:
     """Look up, check and share caching calibrations for diffusion transformers.

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,8 +18,9 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from easyteacache.cli import text
+from easyteacache.cli import text, unexpected
 from easyteacache.errors import EasyTeaCacheError
+from easyteacache.files import plain_marks
 
 TRACEBACK = "EASYTEACACHE_TRACEBACK"
 INTERRUPTED = 130
@@ -42,18 +45,40 @@ class Failure(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group over a table of commands, name → ``LazyCommand``; ``sibling`` is the other program and its group's target.
+    """A group over a table of commands, name → ``LazyCommand``.
 
-    Project errors and operating-system errors end as one line on stderr with exit code 1 (2 for wrong usage, as click does),
-    Ctrl-C with exit code 130, a closed pipe silently. ``EASYTEACACHE_TRACEBACK=1`` lets errors through.
+    Every error ends as one sentence on stderr with exit code 1 (2 for wrong usage, as click does), Ctrl-C with exit code 130, a
+    closed pipe silently. ``--debug`` anywhere on the command line, or ``EASYTEACACHE_TRACEBACK=1``, lets errors through.
+
+    Args:
+        table: the commands.
+        sibling: the other program and its group's target.
+        shared: the other program's commands that this one offers too; their help calls this program.
     """
 
     def __init__(
-        self, *args: Any, table: Mapping[str, LazyCommand], sibling: tuple[str, str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        table: Mapping[str, LazyCommand],
+        sibling: tuple[str, str] | None = None,
+        shared: Mapping[str, LazyCommand] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.table = dict(sorted(table.items()))
+        self.shared = dict(shared or {})
+        self.table = dict(sorted({**table, **self.shared}.items()))
         self._sibling = sibling
+        self.params.append(
+            click.Option([unexpected.DEBUG], is_flag=True, expose_value=False, help="Show the traceback of an error.")
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--debug`` from wherever it stands."""
+        end = args.index("--") if "--" in args else len(args)
+        if unexpected.DEBUG in args[:end]:
+            ctx.meta[unexpected.DEBUG] = True
+            args = [argument for argument in args[:end] if argument != unexpected.DEBUG] + args[end:]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The table's names, sorted."""
@@ -63,7 +88,15 @@ class LazyGroup(click.Group):
         """Import the command ``cmd_name``; None when the table has no such line."""
         if cmd_name not in self.table:
             return None
-        return _load(self.table[cmd_name].target)
+        command = _load(self.table[cmd_name].target)
+        return self._renamed(command) if cmd_name in self.shared else command
+
+    def _renamed(self, command: click.Command) -> click.Command:
+        assert self._sibling is not None
+        pattern = rf"\b{re.escape(self._sibling[0])} (?=(?:{'|'.join(self.shared)})\b)"
+        renamed = copy.copy(command)
+        renamed.help = re.sub(pattern, f"{self.name} ", command.help or "")
+        return renamed
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -98,16 +131,16 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; the console scripts call this."""
         for stream in (sys.stdout, sys.stderr):
-            # A terminal that cannot show '█' or '…' shows '?' instead of a traceback.
+            # A terminal that cannot show '█' or '…' shows '#' and '...' instead of a traceback.
             with contextlib.suppress(AttributeError, ValueError, OSError):
-                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+                stream.reconfigure(errors=plain_marks.HANDLER)  # type: ignore[union-attr]
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command and turn what it raises into an exit code and one line."""
         if os.environ.get("NO_COLOR"):
             ctx.color = False
-        if os.environ.get(TRACEBACK):
+        if os.environ.get(TRACEBACK) or ctx.meta.get(unexpected.DEBUG):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
@@ -116,10 +149,12 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED)
         except EasyTeaCacheError as error:
             raise Failure(text.plain(str(error))) from error
-        except BrokenPipeError:
+        except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except OSError as error:
             raise Failure(text.plain(_reason(error))) from error
+        except Exception as error:
+            raise Failure(unexpected.sentence(error)) from error
 
 
 def _load(target: str) -> click.Command:

@@ -61,9 +61,14 @@ def log(key: str, repo: str | None, endpoint: str | None, revision: str | None, 
             one.date[:10],
             one.revision,
             one.status,
-            text.plain(", ".join(one.authors)),
-            text.plain(one.title),
+            _line(", ".join(one.authors)),
+            _line(one.title),
         )
         for one in found
     ]
     click.echo(text.table(columns, rows))
+
+
+def _line(words: str) -> str:
+    """What others wrote, on one line: a row of its own would look like a commit."""
+    return text.plain(" ".join(words.split()))

@@ -1,10 +1,11 @@
-"""The program `easyteacache`: make calibrations and see them work."""
+"""The program `easyteacache`: look calibrations up, make them, and see them work."""
 
 from __future__ import annotations
 
 import click
 
 from easyteacache._version import __version__
+from easyteacache.cli import hub
 from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
@@ -21,19 +22,28 @@ TABLE = {
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
 }
 
-
+SHARED = {name: hub.TABLE[name] for name in hub.SHARED}
 SIBLING = ("easyteacache-hub", "easyteacache.cli.hub:main")
 
 
-@click.group(cls=LazyGroup, table=TABLE, sibling=SIBLING, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "easyteacache",
+    cls=LazyGroup,
+    table=TABLE,
+    shared=SHARED,
+    sibling=SIBLING,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, package_name="easyteacache", prog_name="easyteacache")
 def main() -> None:
-    """Make caching calibrations for diffusion transformers, and see them work.
+    """Look up, make and check caching calibrations for diffusion transformers, and see them work.
 
-    Looking up, checking and sharing calibrations is the job of easyteacache-hub.
+    Sharing them with other people is the job of easyteacache-hub.
 
     \b
     Examples:
+      easyteacache list wan
+      easyteacache show wan2.1/t2v-14b
       easyteacache demo
       easyteacache demo --steps 30 --speedup 2 --out my-demo
     """

@@ -9,7 +9,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import MODEL_KEY, json_option
-from easyteacache.cli.remote_options import open_remote, remote_options
+from easyteacache.cli.remote_options import open_remote, remote_options, rollback_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ COLOURS = {"new": "green", "changed": "yellow", "mended": "yellow", "refused": "
 @remote_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit.  [main]")
 @click.option("--locked", is_flag=True, help="Bring exactly what easyteacache.lock names.")
-@click.option("--offline", is_flag=True, help="Use what was downloaded before; ask no hub.")
+@click.option("--offline", is_flag=True, help="Use what was downloaded before; ask no hub.  [$HF_HUB_OFFLINE]")
+@rollback_option
 @click.option("--dry-run", is_flag=True, help="Show what would happen; install nothing.")
 @json_option
 def pull(
@@ -36,6 +37,7 @@ def pull(
     revision: str | None,
     locked: bool,
     offline: bool,
+    allow_rollback: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -44,6 +46,7 @@ def pull(
     KEY is a model key, an exact alias or a glob such as 'wan2.1/*'; without one, everything is brought. What arrives belongs to one
     commit, and every file is checked against the index, the format and its invariants before it can be seen. A file that fails is
     kept aside and reported while the others land; exit code 1 then. What was damaged on this machine since the last pull is mended.
+    A commit that does not follow the newest one seen of this hub is refused.
 
     \b
     Examples:
@@ -65,7 +68,8 @@ def pull(
             from easyteacache.hub.pull import pull as pull_records
 
             remote = open_remote(repo, endpoint, offline=offline)
-            pulls = [pull_records(remote, keys, revision=revision, dry_run=dry_run, progress=progress)]
+            options = {"revision": revision, "dry_run": dry_run, "allow_rollback": allow_rollback}
+            pulls = [pull_records(remote, keys, **options, progress=progress)]  # type: ignore[arg-type]
     if as_json:
         text.echo_json({"pulls": [_content(one, dry_run) for one in pulls]})
     else:

@@ -30,6 +30,15 @@ def remote_options(command: Decorated) -> Decorated:
     return command
 
 
+def rollback_option(command: Decorated) -> Decorated:
+    """``--allow-rollback``."""
+    return click.option(
+        "--allow-rollback",
+        is_flag=True,
+        help="Take a commit that does not follow the newest one seen of this hub, too.",
+    )(command)
+
+
 def open_remote(repo: str | None, endpoint: str | None, *, offline: bool = False, anonymous: bool = False) -> Remote:
     """The repository that the options name; the arguments are those of ``Remote``.
 
@@ -41,16 +50,4 @@ def open_remote(repo: str | None, endpoint: str | None, *, offline: bool = False
     repository = repo or os.environ.get(ENVIRONMENT_REPOSITORY)
     if not repository:
         raise click.UsageError(f"which repository? Give --repo ORG/NAME or set {ENVIRONMENT_REPOSITORY}.")
-    _quiet_client()
     return Remote(repository, endpoint=endpoint, offline=offline, anonymous=anonymous)
-
-
-def _quiet_client() -> None:
-    """The commands show progress and failures of their own; the client's bars and warnings would bury them."""
-    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
-
-    if os.environ.get("HF_HUB_VERBOSITY") is None:
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-    if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
-        disable_progress_bars()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 import unicodedata
@@ -100,7 +101,7 @@ def _line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], 
 
 def plain(text: str) -> str:
     """``text`` without anything a terminal would act on: file names and scanned sources are not ours."""
-    return "".join(c if c.isprintable() or c.isspace() else "�" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
 def paragraph(text: str, *, indent: str = "", bullet: str = "") -> str:
@@ -113,6 +114,18 @@ def paragraph(text: str, *, indent: str = "", bullet: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def path(name: object, *, indent: str = "") -> str:
+    """The name of a file, whole; on several lines, broken behind separators, where the screen is narrower."""
+    lines, room = [""], screen_width() - display_width(indent)
+    for piece in re.findall(r"[^/\\]*[/\\]|[^/\\]+", plain(str(name))):
+        if lines[-1] and display_width(lines[-1] + piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    # One name that is wider than the screen.
+    cut = [line[start : start + room] for line in lines for start in range(0, len(line), room)]
+    return "\n".join(indent + line for line in cut)
 
 
 def heading(text: str) -> str:

@@ -9,10 +9,12 @@ import click
 from easyteacache.cli import text
 from easyteacache.cli.diff import change_content, changes_table
 from easyteacache.cli.parameters import MODEL_KEY, json_option
-from easyteacache.cli.remote_options import open_remote, remote_options
+from easyteacache.cli.remote_options import open_remote, remote_options, rollback_option
 
 if TYPE_CHECKING:
+    from easyteacache.hub.remote import Remote
     from easyteacache.hub.review.record_diff import Change
+    from easyteacache.records.calibration import Calibration
 
 
 @click.command("update")
@@ -20,14 +22,22 @@ if TYPE_CHECKING:
 @remote_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit to compare with.  [main]")
 @click.option("--apply", is_flag=True, help="Pull what changed, once it is shown.")
+@rollback_option
 @json_option
 def update(
-    keys: tuple[str, ...], repo: str | None, endpoint: str | None, revision: str | None, apply: bool, as_json: bool
+    keys: tuple[str, ...],
+    repo: str | None,
+    endpoint: str | None,
+    revision: str | None,
+    apply: bool,
+    allow_rollback: bool,
+    as_json: bool,
 ) -> None:
     """Show what has changed at the hub since records were pulled; install nothing unless told to.
 
-    For each pulled record (or only KEYs: model keys, exact aliases or globs) whose content differs: fields, coefficients side by side, and the effect at every operating
-    point. A threshold that the new record does not judge is replayed on its sigma profile.
+    For each pulled record (or only KEYs: model keys, exact aliases or globs) whose content differs: fields, coefficients side by
+    side, and the effect at every operating point. A threshold that the new record does not judge is replayed on its sigma profile.
+    A commit that does not follow the newest one seen of this hub is refused.
 
     \b
     Examples:
@@ -38,20 +48,19 @@ def update(
     JSON: repository, commit, applied, records (each key, before, after, changes:
       each where, before, after)
     """
-    from easyteacache.hub.pull import choose, pull, read_index
-    from easyteacache.hub.push import published_record
+    from easyteacache.hub.pull import choose, newest_index, pull
     from easyteacache.hub.store import Store
 
     remote = open_remote(repo, endpoint)
     here = Store().current()
     advice = "`easyteacache-hub list --source pulled` shows what was pulled."
     wanted = sorted(choose(here.index, keys, place="the pulled layer", advice=advice))
-    commit, found = read_index(remote, revision)
+    commit, found = newest_index(remote, revision, allow_rollback=allow_rollback)
     changed = [k for k in wanted if k in found.records and found.records[k].sha256 != here.index.records[k].sha256]
     lines = []
     for key in changed:
         old, new = here.index.records[key], found.records[key]
-        lines.append((key, old.revision, new.revision, _changes(key, published_record(remote, commit, key)[0])))
+        lines.append((key, old.revision, new.revision, _changes(key, _published(remote, commit, key, new.sha256))))
     if as_json:
         records = [
             {"key": key, "before": old, "after": new, "changes": [change_content(change) for change in changes]}
@@ -68,6 +77,16 @@ def update(
             click.echo(text.paragraph(f"Not at this hub: {', '.join(gone)}"))
     if apply and changed and pull(remote, changed, revision=commit).refused:
         raise SystemExit(1)
+
+
+def _published(remote: Remote, commit: str, key: str, sha256: str) -> Calibration:
+    """The record as the hub has it, from what was downloaded before where it is there."""
+    from easyteacache.hub.downloads import Downloads
+    from easyteacache.hub.push import published_record
+    from easyteacache.records.calibration import Calibration
+
+    kept = Downloads().get(sha256)
+    return published_record(remote, commit, key)[0] if kept is None else Calibration.from_json(kept, where=key)
 
 
 def _changes(key: str, new: object) -> list[Change]:

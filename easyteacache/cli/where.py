@@ -40,16 +40,21 @@ def where(registry: Path | None, as_json: bool) -> None:
     if as_json:
         text.echo_json({"layers": layers, "home": os.fspath(home()), "lock": locked, "environment": environment})
         return
-    columns = [text.Column("LAYER"), text.Column("RECORDS", align="right"), text.Column("INDEX"), text.Column("FOLDER")]
-    rows = [(one["name"], one["records"], "yes" if one["indexed"] else "no", one["folder"]) for one in layers]
-    click.echo(text.table(columns, rows))
-    for one in layers:
+    for place, one in enumerate(layers, 1):
+        records = "unreadable" if one["records"] is None else f"{one['records']} records"
+        named = "" if one["name"] == one["folder"] else f"{one['name']}: "
+        click.echo(f"{place}. {named}{records}{'' if one['indexed'] else ', no index'}")
+        click.echo(text.path(one["folder"], indent="   "))
         if one["problem"]:
-            click.echo(text.paragraph(one["problem"], bullet="problem: "))
-    click.echo(f"\nThis machine's own layers belong in {home()}/local and {home()}/pulled.")
+            click.echo(text.paragraph(one["problem"], indent="   ", bullet="problem: "))
+    click.echo("\nThis machine's own layers, local and pulled, belong in")
+    click.echo(text.path(home(), indent="   "))
     if locked:
-        click.echo(f"Lookups obey {locked}: what it does not list is refused.")
-    click.echo(text.fields(environment.items(), indent=""), nl=any(environment.values()))
+        click.echo("Lookups obey a lock, and what it does not list is refused:")
+        click.echo(text.path(locked, indent="   "))
+    for name, value in environment.items():
+        if value is not None:
+            click.echo(f"{name}\n{text.path(value, indent='   ')}")
 
 
 def _content(layer: Layer) -> dict[str, Any]:

@@ -36,15 +36,15 @@ def history(remote: Remote, key: str, *, revision: str | None = None, limit: int
         HubError: the hub cannot be asked.
     """
     path = model_key.path_of(key).as_posix()
-    commits = remote.log(revision)[:limit]
-    contents = [remote.stored([path], one.commit_id).get(path) for one in commits]
+    commits = list(remote.log(revision, count=limit))
+    contents = [remote.stored([path], one.id).get(path) for one in commits]
     found = []
     for position, (one, here) in enumerate(zip(commits, contents, strict=True)):
         older = contents[position + 1] if position + 1 < len(contents) else None
         if here != older:
-            state = _state(remote, one.commit_id, key) if here else (None, None)
-            authors = tuple(map(str, one.authors))
-            found.append(Entry(one.commit_id, one.created_at.isoformat(), one.title, authors, *state))
+            state = _state(remote, one.id, key) if here else (None, None)
+            authors = tuple(remote.secret.struck(author.user) for author in one.authors)
+            found.append(Entry(one.id, one.date, remote.secret.struck(one.title), authors, *state))
     if not found:
         raise UnknownModelKey(
             key,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from easyteacache.errors import HubError, InvalidCalibration, UnknownModelKey
+from easyteacache.errors import AmbiguousModelKey, HubError, InvalidCalibration, UnknownModelKey
 from easyteacache.files import strict_json
 from easyteacache.hub.downloads import PUBLIC, Downloads
 from easyteacache.hub.failures import MissingFile, TooLarge
+from easyteacache.hub.newest import Newest
 from easyteacache.hub.remote import Remote
 from easyteacache.hub.review import check_record
 from easyteacache.hub.review.check_record import Finding
@@ -25,8 +27,9 @@ from easyteacache.registry.index import Index, IndexEntry
 from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
+# What one pull may bring: ten thousand records of a hundred kilobytes, with room.
+MAX_PULL_BYTES = 1 << 30
 State = Literal["new", "changed", "mended", "unchanged", "refused"]
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,39 @@ def read_index(remote: Remote, revision: str | None) -> tuple[str, Index]:
         HubError: the hub has none.
         InvalidCalibration: it breaks its format.
     """
-    commit, path = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
-    if not _COMMIT.fullmatch(commit):
-        raise HubError(remote.repository, f"the hub names the commit {strict_json.shown(commit)}, which is none")
-    data = parsing.read_file(path, rules=index.RULES, max_bytes=index.MAX_INDEX_BYTES)
+    commit, data = remote.pin(index.FILE_NAME, revision, limit=index.MAX_INDEX_BYTES)
     return commit, index.from_json(data, where=f"{remote.repository}@{commit[:12]}/{index.FILE_NAME}")
+
+
+def newest_index(
+    remote: Remote,
+    revision: str | None,
+    *,
+    home: Path | None = None,
+    allow_rollback: bool = False,
+    remember: bool = True,
+) -> tuple[str, Index]:
+    """``read_index`` of a state that follows the newest one seen of this hub.
+
+    Args:
+        remote: the repository.
+        revision: branch, tag or commit; None: main.
+        home: where what was seen is written down; None: ``registry.home()``.
+        allow_rollback: take an older state, or a history written anew, too.
+        remember: write down what was seen now.
+
+    Raises:
+        RolledBack: it does not follow.
+        HubError, InvalidCalibration: as ``read_index``.
+    """
+    commit, found = read_index(remote, revision)
+    newest = Newest(home)
+    before = newest.known(remote, revision)
+    if not allow_rollback:
+        newest.check(remote, revision, commit)
+    if remember:
+        newest.remember(remote, revision, commit, instead_of=before)
+    return commit, found
 
 
 def choose(
@@ -107,14 +138,20 @@ def choose(
 
     Raises:
         UnknownModelKey: nothing is called so, with the nearest names.
+        AmbiguousModelKey: it is an alias of several records.
     """
     wanted = list(keys)
     if not wanted:
         return dict(found.records)
-    aliases = {alias.value: key for key, entry in found.records.items() for alias in entry.aliases}
+    aliases: dict[str, list[str]] = {}
+    for key, entry in found.records.items():
+        for value in {alias.value for alias in entry.aliases}:
+            aliases.setdefault(value, []).append(key)
     chosen: dict[str, IndexEntry] = {}
     for name in wanted:
-        matching = [name] if name in found.records else [aliases[name]] if name in aliases else []
+        matching = [name] if name in found.records else aliases.get(name, [])
+        if len(matching) > 1:
+            raise AmbiguousModelKey(name, candidates=matching)
         if not matching and any(character in name for character in "*?["):
             matching = [key for key in found.records if fnmatch.fnmatchcase(key, name)]
         if not matching:
@@ -131,6 +168,7 @@ def pull(
     revision: str | None = None,
     store: Store | None = None,
     dry_run: bool = False,
+    allow_rollback: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pulled:
     """Bring records to this disk.
@@ -141,15 +179,17 @@ def pull(
         revision: branch, tag or commit; None: main.
         store: the pulled layer; None: this machine's.
         dry_run: say what would happen, fetch and write nothing but the index.
+        allow_rollback: take a state that does not follow the newest one seen of this hub, too.
         progress: told (done, total) records.
 
     Raises:
+        RolledBack: the hub shows an older state than it did before.
         HubError: the hub cannot be used.
         InvalidCalibration: its index breaks the format.
         UnknownModelKey: a key is not there.
     """
     store = store or Store()
-    commit, found = read_index(remote, revision)
+    commit, found = newest_index(remote, revision, home=store.home, allow_rollback=allow_rollback, remember=not dry_run)
     entries = choose(found, keys)
     wanted = [_Wanted(key, entry.sha256, entry.revision, commit) for key, entry in sorted(entries.items())]
     return Pulled(remote.repository, commit, _bring(remote, wanted, store, dry_run, progress))
@@ -228,10 +268,10 @@ def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Findi
 def _fetch_all(
     remote: Remote, wanted: list[_Wanted], store: Store, progress: Callable[[int, int], object]
 ) -> Iterator[tuple[_Wanted, Arrival | None, tuple[Finding, ...]]]:
-    downloads = Downloads()
+    downloads, allowance = Downloads(), _Allowance(remote)
     pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(wanted)))
     try:
-        results = pool.map(lambda one: _fetch(remote, one, store, downloads), wanted)
+        results = pool.map(lambda one: _fetch(remote, one, store, downloads, allowance), wanted)
         for number, (one, (arrival, findings)) in enumerate(zip(wanted, results, strict=True), start=1):
             progress(number, len(wanted))
             yield one, arrival, findings
@@ -239,8 +279,29 @@ def _fetch_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Allowance:
+    """What all records of one pull may have together: an index may name as many of the largest as it likes."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote, self._left, self._lock = remote, MAX_PULL_BYTES, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """``size`` more bytes arrived.
+
+        Raises:
+            HubError: that is too much.
+        """
+        with self._lock:
+            self._left -= size
+            if self._left < 0:
+                reason = (
+                    f"the records that were asked for have more than {MAX_PULL_BYTES >> 20} MiB: name fewer at a time"
+                )
+                raise HubError(self._remote.repository, reason)
+
+
 def _fetch(
-    remote: Remote, one: _Wanted, store: Store, downloads: Downloads
+    remote: Remote, one: _Wanted, store: Store, downloads: Downloads, allowance: _Allowance
 ) -> tuple[Arrival | None, tuple[Finding, ...]]:
     """One record, checked: what the index promised, well-formed, consistent, filed under its own key."""
     where = model_key.path_of(one.key).as_posix()
@@ -252,6 +313,7 @@ def _fetch(
             return None, (Finding("index.gone", where, "", error.reason),)
         except TooLarge as error:
             return None, (Finding("record.size", where, "", error.reason),)
+        allowance.take(len(data))
         if hashlib.sha256(data).hexdigest() == one.sha256:
             downloads.keep(data)
     findings = list(_judged(data, where, one))

@@ -204,7 +204,7 @@ def send(remote: Remote, proposal: Proposal, *, wait: Callable[[float], object] 
 def _update(remote: Remote, proposal: Proposal, existing: OpenRequest) -> Sent:
     head = remote.commit_of(existing.branch)
     stored = remote.stored(list(proposal.files), head)
-    same = all(path in stored and _is(stored[path].oid, data) for path, data in proposal.files.items())
+    same = all(path in stored and _is(stored[path].content_id, data) for path, data in proposal.files.items())
     if same:
         return Sent("unchanged", existing.url)
     _commit(remote, proposal, head, existing.branch)

@@ -38,6 +38,11 @@ class SeedPolicies:
     def __init__(self, configs: Sequence[TeaCacheConfig], keys: Sequence[str]) -> None:
         self._configs, self._keys = tuple(configs), tuple(keys)
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The original's, whatever its caller measures."""
+        return ("t_mod",)
+
     def policy(self, request: Request, run: RunContext) -> Policy:
         """The policy of the fit whose length is nearest; the original's files know no time shift."""
         length, notes = run.sequence_length, list[str]()

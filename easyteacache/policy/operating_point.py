@@ -6,16 +6,18 @@ what held-out runs gave.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from easyteacache.errors import UnreachableTarget
+from easyteacache.policy.figures import UNKNOWN, Standing, rate_of, standing_of
+from easyteacache.policy.planned import carryable
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
+from easyteacache.records.plan import Plan
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
@@ -28,16 +30,18 @@ class Offer(NamedTuple):
         points: the most cautious first.
         weight: the bucket's share, 0 to 1.
         levels: (S + 1,) the noise levels of the bucket's runs, over which its corrections were fitted; None where nobody says.
+        num_steps: of the bucket; None where it does not say.
     """
 
     points: tuple[OperatingPoint, ...]
     weight: float
     levels: tuple[float, ...] | None = None
+    num_steps: int | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen: a threshold or a schedule, the forecaster, and what held-out runs gave."""
+    """What was chosen: a threshold or a plan, the predictor, and what is known of it."""
 
     threshold: float
     schedule: tuple[int, ...] | None = None
@@ -47,10 +51,18 @@ class Choice:
     weights: tuple[tuple[float, ...], ...] | None = None
     speedup: float | None = None
     error: float | None = None
+    plan: Plan | None = None
+    standing: Standing = UNKNOWN
 
 
 def choose(
-    offers: Sequence[Offer], request: Request, run: RunContext, notes: list[str], *, foreign: bool = False
+    offers: Sequence[Offer],
+    request: Request,
+    run: RunContext,
+    notes: list[str],
+    *,
+    foreign: bool = False,
+    carry: bool = False,
 ) -> Choice:
     """Choose for one bucket or a blend of two.
 
@@ -61,6 +73,7 @@ def choose(
         notes: gets one sentence for every choice made here.
         foreign: the buckets hold for another step count or shift, where a fixed schedule says nothing and what was
             measured does not hold.
+        carry: plans may be carried over there all the same.
 
     Raises:
         UnreachableTarget: with what the record does offer.
@@ -71,15 +84,16 @@ def choose(
     offers = _within_window(_applicable(offers, run, left_out), request, left_out)
     notes.extend(left_out)
     try:
-        chosen = _blend(_picks(offers, request, notes, foreign=foreign))
+        steps = max(offers, key=lambda offer: offer.weight).num_steps
+        chosen = _blend(_picks(offers, request, notes, foreign=foreign, carry=carry), steps)
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
     if request.speedup is None and request.max_error is None:
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
-    reported = any(point.strongest in ("published", "reported") for offer in offers for point in offer.points)
-    if reported and chosen.speedup is not None:
+    reported = chosen.standing.evidence in ("published", "reported")
+    if reported and chosen.speedup is not None and not foreign:
         notes.append(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
         )
@@ -88,6 +102,7 @@ def choose(
 
 def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -> list[Offer]:
     """Without the points that the run's driver cannot apply; ``left_out`` gets a sentence where there were some."""
+    offers = [offer._replace(points=tuple(p for p in offer.points if p.preset is None)) for offer in offers]
     if run.can.block_stack_only:
         # All of them where there is none, so that the caller can be told when it uses one.
         kept = [
@@ -96,21 +111,39 @@ def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -
         why = "Only plans that need nothing but the block stack are chosen from, because check() sees no more."
     else:
         kept = [offer._replace(points=tuple(p for p in offer.points if _fits(p, offer, run))) for offer in offers]
-        why = (
-            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
-            "handed a correction, over the noise levels that they were fitted at."
-        )
+        gone = [p for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points]
+        why = " ".join(dict.fromkeys(_why_not(point) for point in gone))
     if kept != list(offers):
         left_out.append(why)
     return kept
 
 
+def _why_not(point: OperatingPoint) -> str:
+    """Why a point cannot be applied in a run, for a whole group of such points."""
+    if corrects(point):
+        return (
+            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
+            "handed a correction, over the noise levels that they were fitted at."
+        )
+    if point.plan is not None and point.plan.levels is not None:
+        return "Plans whose weights hold over certain noise levels alone are left out: those of this run are others, or not known."
+    return f"Plans applied to the {point.applied_to} are left out: it cannot be replaced here."
+
+
+def corrects(point: OperatingPoint) -> bool:
+    """Whether a point's rows correct computed steps."""
+    return point.plan is not None and point.plan.corrected
+
+
 def _of_the_block_stack(point: OperatingPoint) -> bool:
-    return point.applied_to == "residual" and point.coordinate == "step" and point.weights is None
+    return point.applied_to == "residual" and point.coordinate == "step" and not corrects(point)
 
 
 def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
-    return point.applied_to in run.can.sees and (point.weights is None or run.corrects_over(offer.levels))
+    levels = None if point.plan is None else point.plan.levels
+    if corrects(point):
+        return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels)
+    return point.applied_to in run.can.sees and (levels is None or run.over(levels) is True)
 
 
 def _within_window(offers: Sequence[Offer], request: Request, left_out: list[str]) -> Sequence[Offer]:
@@ -129,7 +162,7 @@ def _within_window(offers: Sequence[Offer], request: Request, left_out: list[str
 
 def _window_crosses(point: OperatingPoint, request: Request) -> bool:
     """Would the caller's own window compute a step that fitted weights take for a reused one?"""
-    if point.weights is None or point.schedule is None:
+    if not corrects(point) or point.weights is None or point.schedule is None:
         return False
     steps, limit = len(point.weights), request.max_consecutive_skips
     last = None if request.max_skip_step is None else from_end(request.max_skip_step, steps)
@@ -143,7 +176,7 @@ def _window_crosses(point: OperatingPoint, request: Request) -> bool:
 
 
 def _picks(
-    offers: Sequence[Offer], request: Request, notes: list[str], *, foreign: bool
+    offers: Sequence[Offer], request: Request, notes: list[str], *, foreign: bool, carry: bool
 ) -> list[tuple[OperatingPoint, float]]:
     """One point a bucket with its weight; one alone where it is a schedule.
 
@@ -157,49 +190,64 @@ def _picks(
         )
     thresholds = [offer._replace(points=tuple(p for p in offer.points if p.schedule is None)) for offer in offers]
     blendable = all(offer.points for offer in thresholds)
+    nearer = max(offers, key=lambda offer: offer.weight)
+    plans = nearer._replace(points=tuple(p for p in nearer.points if p.plan is not None and carryable(p.plan)))
+    if foreign and carry and plans.points:
+        return [(_pick(plans, request), plans.weight)]
     if foreign and not blendable:
         raise UnreachableTarget(
-            "the record's operating points are schedules, which hold for no other step count or shift: "
+            "the record's operating points are schedules, which hold for no other sampler, step count or shift: "
             "pass threshold=, or use its own step count and shift"
         )
     if not foreign:
-        nearer = max(offers, key=lambda offer: offer.weight)
-        nearest = _pick(nearer.points, request)
+        nearest = _pick(nearer, request)
         if len(offers) == 1 or not blendable or nearest.schedule is not None:
             if len(offers) > 1:
                 notes.append("Schedules cannot be blended: that of the nearer bucket is used.")
             return [(nearest, nearer.weight)]
-    return [(_pick(offer.points, request), offer.weight) for offer in thresholds]
+    return [(_pick(offer, request), offer.weight) for offer in thresholds]
 
 
-def _pick(points: Sequence[OperatingPoint], request: Request) -> OperatingPoint:
+def _pick(offer: Offer, request: Request) -> OperatingPoint:
     if request.speedup is not None:
-        return _fast_enough(points, request.speedup)
+        return _fast_enough(offer, request.speedup)
     if request.max_error is not None:
-        return _good_enough(points, request.max_error)
-    return points[0]
+        return _good_enough(offer.points, request.max_error)
+    return offer.points[0]
 
 
-def _fast_enough(points: Sequence[OperatingPoint], speedup: float) -> OperatingPoint:
-    """Of the points that are fast enough the one with the least error; where errors are not known, the slowest.
+def _fast_enough(offer: Offer, speedup: float) -> OperatingPoint:
+    """Of the points that are fast enough the one with the strongest evidence, then the best figure; else the slowest.
 
     A schedule that corrects computed steps goes before one of as many steps that does not: it is in the record because it won, and
     traces overstate the error of weights that were fitted with the model at hand.
     """
-    rated = [(point.speedup, point) for point in points if point.speedup is not None]
-    enough = [(rate, point) for rate, point in rated if rate >= speedup * TOLERANCE]
+    rated = [(rate_of(point, offer.num_steps), point) for point in offer.points]
+    enough = [point for rate, point in rated if rate is not None and rate >= speedup * TOLERANCE]
     if not enough:
-        values = sorted({rate for rate, _ in rated})
+        values = sorted({rate for rate, _ in rated if rate is not None})
         offered = f"the record offers {', '.join(f'{value:g}' for value in values)}"
         raise UnreachableTarget(
             f"a speed-up of {speedup:g} is not calibrated: "
-            + (offered if values else "the record states no speed-ups; pass threshold=")
+            + (offered if values else _without_figures(offer, "speed-ups"))
         )
-    best = min(enough, key=lambda entry: (math.inf if entry[1].error is None else entry[1].error.mean, entry[0]))[1]
+    best = enough[0]
+    for point in enough[1:]:
+        if standing_of(point, offer.num_steps).before(standing_of(best, offer.num_steps)):
+            best = point
     if best.schedule is None:
         return best
-    as_many = (p for _, p in enough if p.schedule is not None and len(p.schedule) == len(best.schedule))
-    return next((point for point in as_many if point.weights is not None), best)
+    as_many = (p for p in enough if p.schedule is not None and len(p.schedule) == len(best.schedule))
+    return next((point for point in as_many if corrects(point)), best)
+
+
+def _without_figures(offer: Offer, lacking: str) -> str:
+    """What a record offers that states no figures of one kind, and how to ask for it."""
+    thresholds = sorted({point.threshold for point in offer.points if point.threshold is not None})
+    if not thresholds:
+        return f"the record states no {lacking}"
+    listed = ", ".join(f"{value:g}" for value in thresholds)
+    return f"the record states no {lacking}; pass threshold= one of its thresholds, the most cautious first: {listed}"
 
 
 def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
@@ -210,22 +258,24 @@ def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> Operatin
         least = min((error for error, _ in judged), default=None)
         raise UnreachableTarget(
             f"no operating point stays within an error of {max_error:g}: "
-            + ("the record states no errors" if least is None else f"the least is {least:.3g}")
+            + (_without_figures(Offer(tuple(points), 1.0), "errors") if least is None else f"the least is {least:.3g}")
         )
     return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
 
 
-def _blend(picks: list[tuple[OperatingPoint, float]]) -> Choice:
-    """One pick as it is; of two, the heavier one's forecaster with the weighted mean of every number."""
+def _blend(picks: list[tuple[OperatingPoint, float]], num_steps: int | None) -> Choice:
+    """One pick as it is; of two, the heavier one's predictor with the weighted mean of every number."""
     main = max(picks, key=lambda pick: pick[1])[0]
     return Choice(
+        plan=main.plan,
+        standing=standing_of(main, num_steps),
         threshold=_mean([(point.threshold, weight) for point, weight in picks]) or 0.0,
         schedule=main.schedule,
         forecaster=main.forecaster,
         coordinate=main.coordinate,
         applied_to=main.applied_to,
         weights=main.weights,
-        speedup=_mean([(point.speedup, weight) for point, weight in picks]),
+        speedup=_mean([(rate_of(point, num_steps), weight) for point, weight in picks]),
         error=_mean([(None if point.error is None else point.error.mean, weight) for point, weight in picks]),
     )
 

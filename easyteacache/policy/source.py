@@ -14,6 +14,11 @@ from easyteacache.registry.registry import Found
 class PolicySource(Protocol):
     """Where policies come from: a registry record, an original JSON file, or one given policy."""
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that any of its policies may need."""
+        ...
+
     def policy(self, request: Request, run: RunContext) -> Policy:
         """The policy for what is wished and what is known of the run."""
         ...
@@ -30,6 +35,11 @@ class Resolver:
     def __init__(self, found: Found, *, allow_yanked: bool = False) -> None:
         self._found, self._allow_yanked = found, allow_yanked
         self._policies: dict[tuple[Request, RunContext], Policy] = {}
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The record's."""
+        return (self._found.calibration.signal,)
 
     def policy(self, request: Request, run: RunContext) -> Policy:
         """The record's policy; raises as ``policy.resolve`` does."""
@@ -50,6 +60,11 @@ class FixedPolicy:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The policy's."""
+        return (self._policy.signal,)
+
     def policy(self, request: Request, run: RunContext) -> Policy:
         """The given policy with the request's threshold and window; another threshold replaces its schedule.
 
@@ -58,7 +73,7 @@ class FixedPolicy:
         policy = self._policy
         changes: dict[str, Any] = {}
         if request.threshold is not None:
-            changes |= {"threshold": request.threshold, "schedule": None}
+            changes |= {"threshold": request.threshold, "schedule": None, "branch_schedules": ()}
             changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
         elif policy.weights is not None:
             policy = self._corrected(policy, run)

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.records.evidence import ErrorStatistics
 from easyteacache.records.fields import (
@@ -21,6 +21,7 @@ from easyteacache.records.fields import (
     StepCount,
     StepIndex,
     given,
+    told_by_schema,
 )
 from easyteacache.records.operating_point import OperatingPoint
 from easyteacache.records.plan import FITTED
@@ -79,9 +80,7 @@ class FitQuality(Record):
 class SigmaProfileRecord(Record):
     """D(σ): accumulated output distance as a monotone function of sigma."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"allOf": [{"properties": {"distances": {"prefixItems": [{"const": 0}]}}}]}
-    )
+    model_config = told_by_schema({"properties": {"distances": {"prefixItems": [{"const": 0}]}}})
 
     sigmas: SigmaSeries = Field(
         description="Noise levels, strictly descending, 0 or more; in flow matching 1 is pure noise."
@@ -271,15 +270,11 @@ class BucketFields(Record):
 class Bucket(BucketFields):
     """Fitted parameters at one sequence length and sampler setting."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {"if": given("domain"), "then": given("coefficients")},
-                {"if": given("coefficients"), "then": {"properties": {"coefficients": {"contains": _NOT_ZERO}}}},
-                {"properties": {"domain": {"items": {"minimum": 0}}}},
-                {"properties": {"skip_window_fraction": {"items": {"minimum": 0, "maximum": 1}}}},
-            ]
-        }
+    model_config = told_by_schema(
+        {"if": given("domain"), "then": given("coefficients")},
+        {"if": given("coefficients"), "then": {"properties": {"coefficients": {"contains": _NOT_ZERO}}}},
+        {"properties": {"domain": {"items": {"minimum": 0}}}},
+        {"properties": {"skip_window_fraction": {"items": {"minimum": 0, "maximum": 1}}}},
     )
 
     sampler: SamplerRecord | None = Field(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.files import atomic_write, strict_json
@@ -25,7 +25,18 @@ from easyteacache.records.bucket import (
     SigmaProfileRecord,
 )
 from easyteacache.records.evidence import Evidence
-from easyteacache.records.fields import Branch, Count, LongText, ModelKey, Record, ShortText, Status, absent, given
+from easyteacache.records.fields import (
+    Branch,
+    Count,
+    LongText,
+    ModelKey,
+    Record,
+    ShortText,
+    Status,
+    absent,
+    given,
+    told_by_schema,
+)
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.plan import Plan
 from easyteacache.records.preset import Preset
@@ -64,7 +75,7 @@ __all__ = [
     "upgraded",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION: Final = 3
 SUPPORTED_VERSIONS = (1, 2, 3)
 # First part of every rule identifier about this kind of file.
 RULES = "record"
@@ -110,34 +121,32 @@ def _points_of(kind: str) -> dict[str, Any]:
 
 
 _NO_PRESET = {"properties": {"operating_points": {"items": {"properties": {"preset": {"type": "null"}}}}}}
-_CONDITIONAL: dict[str, Any] = {
-    "allOf": [
-        {"properties": {"branches": {"uniqueItems": True}}},
-        _of_method("teacache", given("coefficients"), absent("magnitude_ratios"), _NO_PRESET),
-        _of_method("magcache", given("magnitude_ratios", several=True), absent("coefficients"), _NO_PRESET),
-        _of_method("plan", absent("coefficients"), absent("magnitude_ratios"), _points_of("plan")),
-        _of_method("preset", absent("coefficients"), absent("magnitude_ratios"), _points_of("preset")),
-        {
-            "if": {"properties": {"method": {"const": "teacache"}}},
-            "then": {"properties": {"signal": {"not": {"const": "none"}}}},
-        },
-        {"if": _RETIRED, "then": given("retirement"), "else": absent("retirement")},
-        {
-            "if": {"properties": {"status": {"const": "validated"}}},
-            "then": {"properties": {"provenance": given("traces", several=True)}},
-        },
-        {
-            "if": {"properties": {"status": {"const": "published"}}},
-            "then": {"properties": {"provenance": given("sources", several=True)}},
-        },
-    ]
-}
+_CONDITIONAL: tuple[dict[str, Any], ...] = (
+    {"properties": {"branches": {"uniqueItems": True}}},
+    _of_method("teacache", given("coefficients"), absent("magnitude_ratios"), _NO_PRESET),
+    _of_method("magcache", given("magnitude_ratios", several=True), absent("coefficients"), _NO_PRESET),
+    _of_method("plan", absent("coefficients"), absent("magnitude_ratios"), _points_of("plan")),
+    _of_method("preset", absent("coefficients"), absent("magnitude_ratios"), _points_of("preset")),
+    {
+        "if": {"properties": {"method": {"const": "teacache"}}},
+        "then": {"properties": {"signal": {"not": {"const": "none"}}}},
+    },
+    {"if": _RETIRED, "then": given("retirement"), "else": absent("retirement")},
+    {
+        "if": {"properties": {"status": {"const": "validated"}}},
+        "then": {"properties": {"provenance": given("traces", several=True)}},
+    },
+    {
+        "if": {"properties": {"status": {"const": "published"}}},
+        "then": {"properties": {"provenance": given("sources", several=True)}},
+    },
+)
 
 
 class Calibration(Record):
     """All buckets of one model key for one signal, with its provenance: one file of the registry."""
 
-    model_config = ConfigDict(json_schema_extra=_CONDITIONAL)
+    model_config = told_by_schema(*_CONDITIONAL)
 
     schema_version: Literal[3] = Field(description="Version of this format.")
     model_key: ModelKey = Field(

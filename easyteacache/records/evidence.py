@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.records.fields import (
     Count,
@@ -19,6 +19,7 @@ from easyteacache.records.fields import (
     ShortText,
     anything_of,
     given,
+    told_by_schema,
 )
 
 #: The weakest first.
@@ -53,32 +54,28 @@ class ErrorStatistics:
 class Evidence(Record):
     """What one operating point gave, and how that is known."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "if": {"properties": {"kind": {"enum": list(_OF_A_SOURCE)}}},
-                    "then": {"properties": {"how": {"const": "reported"}}},
-                    "else": {"properties": {"how": {"enum": ["replayed", "measured"]}}},
-                },
-                {
-                    "if": {"properties": {"kind": {"const": "published"}}},
-                    "then": {"properties": {"metric": {"type": "null"}}},
-                },
-                {
-                    "if": {"properties": {"kind": {"const": "verified"}}},
-                    "then": {"allOf": [given(name) for name in _FOR_VERIFIED]},
-                    "else": {"properties": {name: {"type": "null"} for name in ("prompts_sha256", "by")}},
-                },
-                {
-                    "if": {"properties": {"metric": {"const": RELATIVE_L2}}, "required": ["metric"]},
-                    "then": {"properties": {name: {"minimum": 0} for name in _FIGURES}},
-                },
-                {"if": {"properties": {"kind": {"const": "reported"}}}, "then": given("metric")},
-                {"if": given("metric"), "then": anything_of(*_FIGURES)},
-                *({"if": given(name), "then": given("metric")} for name in _FIGURES),
-            ]
-        }
+    model_config = told_by_schema(
+        {
+            "if": {"properties": {"kind": {"enum": list(_OF_A_SOURCE)}}},
+            "then": {"properties": {"how": {"const": "reported"}}},
+            "else": {"properties": {"how": {"enum": ["replayed", "measured"]}}},
+        },
+        {
+            "if": {"properties": {"kind": {"const": "published"}}},
+            "then": {"properties": {"metric": {"type": "null"}}},
+        },
+        {
+            "if": {"properties": {"kind": {"const": "verified"}}},
+            "then": {"allOf": [given(name) for name in _FOR_VERIFIED]},
+            "else": {"properties": {name: {"type": "null"} for name in ("prompts_sha256", "by")}},
+        },
+        {
+            "if": {"properties": {"metric": {"const": RELATIVE_L2}}, "required": ["metric"]},
+            "then": {"properties": {name: {"minimum": 0} for name in _FIGURES}},
+        },
+        {"if": {"properties": {"kind": {"const": "reported"}}}, "then": given("metric")},
+        {"if": given("metric"), "then": anything_of(*_FIGURES)},
+        *({"if": given(name), "then": given("metric")} for name in _FIGURES),
     )
 
     kind: EvidenceKind = Field(

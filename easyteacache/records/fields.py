@@ -81,6 +81,14 @@ class BrokenRule(ValueError):
         super().__init__(message)
 
 
+def told_by_schema(*rules: dict[str, Any]) -> ConfigDict:
+    """The configuration of a record whose JSON Schema says these contradictions, too, as far as a schema can.
+
+    They stand under ``allOf``, so that a check that names contradictions better can leave them out.
+    """
+    return ConfigDict(json_schema_extra={"allOf": list(rules)})
+
+
 def given(name: str, *, several: bool = False) -> dict[str, Any]:
     """JSON Schema of an object in which ``name`` stands and is not null; with ``several`` an array that is not empty."""
     value: dict[str, Any] = {"minItems": 1, "type": "array"} if several else {"not": {"type": "null"}}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from easyteacache.records.fields import Branch, ClassName, Record, Sha256, ShortText, given
+from easyteacache.records.fields import Branch, ClassName, Record, Sha256, ShortText, given, told_by_schema
 
 _TEXTS = ("class_name", "configuration_sha256", "checkpoint", "checkpoint_commit", "part", "dtype", "quantization")
 
@@ -23,15 +23,11 @@ class ActiveAdapter(Record):
 class ModelIdentity(Record):
     """The model that numbers were made with; absent where nobody says."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "anyOf": [
-                        *(given(name) for name in _TEXTS),
-                        given("adapters", several=True),
-                    ]
-                }
+    model_config = told_by_schema(
+        {
+            "anyOf": [
+                *(given(name) for name in _TEXTS),
+                given("adapters", several=True),
             ]
         }
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from easyteacache.records.evidence import ErrorStatistics, Evidence, EvidenceKind, Evidences, strongest, strongest_first
-from easyteacache.records.fields import Positive, PredictorName, Record, StepCount, given
+from easyteacache.records.fields import Positive, PredictorName, Record, StepCount, given, told_by_schema
 from easyteacache.records.plan import FITTED, AppliedTo, Coordinate, Plan
 from easyteacache.records.preset import Preset
 
@@ -19,17 +19,13 @@ _KINDS = ("threshold", "plan", "preset")
 class OperatingPoint(Record):
     """One setting that may be chosen, a threshold, a plan or a preset, and what it gave."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {"oneOf": [given(name) for name in _KINDS]},
-                {"properties": {"predictor": {"not": {"const": FITTED}}}},
-                {
-                    "if": {"not": given("threshold")},
-                    "then": {"not": {"anyOf": [{"required": [n]} for n in BESIDE_A_THRESHOLD]}},
-                },
-            ]
-        }
+    model_config = told_by_schema(
+        {"oneOf": [given(name) for name in _KINDS]},
+        {"properties": {"predictor": {"not": {"const": FITTED}}}},
+        {
+            "if": {"not": given("threshold")},
+            "then": {"not": {"anyOf": [{"required": [n]} for n in BESIDE_A_THRESHOLD]}},
+        },
     )
 
     threshold: Positive | None = Field(

@@ -10,9 +10,18 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from easyteacache.records.fields import MAX_STEPS, NotNegative, PredictorName, Record, StepIndex, anything_of, given
+from easyteacache.records.fields import (
+    MAX_STEPS,
+    NotNegative,
+    PredictorName,
+    Record,
+    StepIndex,
+    anything_of,
+    given,
+    told_by_schema,
+)
 
 #: How callers name a plan whose rows are numbers of the record instead of following from the steps computed.
 FITTED = "fitted"
@@ -33,36 +42,28 @@ _TRUE = {"const": True}
 class Plan(Record):
     """Which steps of a run are computed, and what the reused ones are made of."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                anything_of("predictor", "rows"),
-                {"properties": {"computed": {"prefixItems": [{"const": 0}]}, "predictor": {"not": {"const": FITTED}}}},
-                {
-                    "properties": {
-                        "rows": {"anyOf": [{"type": "null"}, {"prefixItems": [{"const": [1]}], "type": "array"}]}
-                    }
-                },
-                {"if": given("levels"), "then": given("rows")},
-                {"if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]}, "then": given("rows")},
-                {
-                    "if": {"allOf": [given("predictor"), given("rows")]},
-                    "then": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
-                },
-                {
-                    "if": {"not": given("predictor")},
-                    "then": {
-                        "properties": {"coordinate": {"const": "step"}},
-                        "if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
-                        "then": {"properties": {"applied_to": {"const": "output"}}, "required": ["applied_to"]},
-                    },
-                },
-                {
-                    "if": {"properties": {"combined": _TRUE}, "required": ["combined"]},
-                    "then": {"properties": {"applied_to": {"const": "output"}}, "required": ["applied_to"]},
-                },
-            ]
-        }
+    model_config = told_by_schema(
+        anything_of("predictor", "rows"),
+        {"properties": {"computed": {"prefixItems": [{"const": 0}]}, "predictor": {"not": {"const": FITTED}}}},
+        {"properties": {"rows": {"anyOf": [{"type": "null"}, {"prefixItems": [{"const": [1]}], "type": "array"}]}}},
+        {"if": given("levels"), "then": given("rows")},
+        {"if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]}, "then": given("rows")},
+        {
+            "if": {"allOf": [given("predictor"), given("rows")]},
+            "then": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
+        },
+        {
+            "if": {"not": given("predictor")},
+            "then": {
+                "properties": {"coordinate": {"const": "step"}},
+                "if": {"properties": {"corrected": _TRUE}, "required": ["corrected"]},
+                "then": {"properties": {"applied_to": {"const": "output"}}, "required": ["applied_to"]},
+            },
+        },
+        {
+            "if": {"properties": {"combined": _TRUE}, "required": ["combined"]},
+            "then": {"properties": {"applied_to": {"const": "output"}}, "required": ["applied_to"]},
+        },
     )
 
     computed: Computed = Field(

@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from easyteacache.errors import InvalidModelKey
 from easyteacache.records import model_key
-from easyteacache.records.fields import Count, FileName, IsoDate, LongText, Record, Sha256, ShortText, anything_of
+from easyteacache.records.fields import (
+    Count,
+    FileName,
+    IsoDate,
+    LongText,
+    Record,
+    Sha256,
+    ShortText,
+    anything_of,
+    told_by_schema,
+)
 
 _ALIAS_FORMS = {
     "hub_repository": (r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", "'owner/name'"),
@@ -26,7 +36,7 @@ def _alias_form(kind: str) -> dict[str, Any]:
 class Alias(Record):
     """Another exact name that leads to this record; typed, never guessed from a part of a name."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [_alias_form(kind) for kind in _ALIAS_FORMS]})
+    model_config = told_by_schema(*(_alias_form(kind) for kind in _ALIAS_FORMS))
 
     kind: Literal["hub_repository", "transformer_class", "explicit_key", "former_key"] = Field(
         description="What the value is: a Hub repository id (`owner/name`); a transformer class with the hash of its "
@@ -56,7 +66,7 @@ class Alias(Record):
 class Source(Record):
     """One public place where these numbers are printed."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [anything_of("repository", "note")]})
+    model_config = told_by_schema(anything_of("repository", "note"))
 
     repository: ShortText | None = Field(
         default=None,
@@ -102,7 +112,7 @@ class Conditions(Record):
 class ReportedFit(Record):
     """What a published source says about its own fit; a bucket's `quality` is what this project measured."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [anything_of(*_FIT)]})
+    model_config = told_by_schema(anything_of(*_FIT))
 
     runs: Count | None = Field(default=None, description="Runs (prompts) the source fitted on, at least 1.")
     points: Count | None = Field(default=None, description="Pairs of distances it fitted on, at least 1.")

@@ -9,7 +9,14 @@ Importing this package needs torch and diffusers (`pip install "easyteacache[dif
 evaluating need scikit-learn.
 """
 
-from easyteacache.reference.classifier import DigitClassifier, load_classifier
-from easyteacache.reference.pipeline import MovingDigitsOutput, MovingDigitsPipeline, load_pipeline
+from easyteacache.errors import MissingPackage
+
+try:
+    from easyteacache.reference.classifier import DigitClassifier, load_classifier
+    from easyteacache.reference.pipeline import MovingDigitsOutput, MovingDigitsPipeline, load_pipeline
+except ModuleNotFoundError as error:
+    if error.name not in ("diffusers", "accelerate", "transformers"):
+        raise
+    raise MissingPackage(error.name, "the reference model", 'pip install "easyteacache[diffusers]"') from error
 
 __all__ = ["DigitClassifier", "MovingDigitsOutput", "MovingDigitsPipeline", "load_classifier", "load_pipeline"]

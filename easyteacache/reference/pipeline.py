@@ -125,7 +125,7 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Refuse shapes the transformer cannot draw and tensors a callback cannot have.
 
         Raises:
-            ReferenceModelError: too many frames, a height or width that is odd or below 16, or an unknown tensor name.
+            ReferenceModelError: too many frames, a height or width that is odd, below 16 or beyond the positions it knows, or an unknown tensor name.
         """
         unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
         if unknown:
@@ -134,9 +134,13 @@ class MovingDigitsPipeline(DiffusionPipeline):  # type: ignore[misc]
         most = architecture_of(self.transformer).max_frames
         if not 1 <= num_frames <= most:
             raise ReferenceModelError(f"expected num_frames in 1..{most}, found {num_frames}")
+        # Wan's class has a table of positions of this length for each axis.
+        longest = self.transformer.config.get("rope_max_seq_len")
         for name, pixels in (("height", height), ("width", width)):
             if pixels < SMALLEST_SIZE or pixels % PATCH:
                 raise ReferenceModelError(f"expected {name} even and at least {SMALLEST_SIZE}, found {pixels}")
+            if longest is not None and pixels > PATCH * longest:
+                raise ReferenceModelError(f"expected {name} of at most {PATCH * longest}, found {pixels}")
 
     def encode_prompt(self, prompt: PromptInput) -> tuple[Tensor, Tensor]:
         """Embed prompts and as many empty ones, (B, 4, 64) each.

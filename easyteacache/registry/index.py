@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,7 @@ MAX_INDEX_BYTES = 64 * 1024 * 1024
 MAX_INDEX_ITEMS = 1_000_000
 # First part of every rule identifier about this kind of file.
 RULES = "index"
-INDEX_VERSION = 2
+INDEX_VERSION: Final = 2
 SUPPORTED_VERSIONS = (1, 2)
 # What an entry of version 2 has and one of version 1 has not.
 _NEW_IN_2 = ("class_name", "speedup", "evidence")

@@ -11,16 +11,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from easyteacache.files import (atomic_write, strict_json)
-from easyteacache.records import (model_key, parsing)
 from easyteacache.errors import InvalidCalibration, InvalidModelKey
+from easyteacache.files import atomic_write, strict_json
+from easyteacache.records import model_key, parsing
 from easyteacache.records.fields import Count, ModelKey, Record, Sha256, ShortText
+from easyteacache.registry.named_path import expanded
 
 FILE_NAME = "easyteacache.lock"
 ENVIRONMENT_LOCK = "EASYTEACACHE_LOCK"
 RULES = "lock"
 MAX_BYTES = 16 * 1024 * 1024
 MAX_ITEMS = 500_000
+
+CommitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class LockedRecord(Record):
@@ -31,9 +34,7 @@ class LockedRecord(Record):
     repository: ShortText | None = Field(
         default=None, description="Hub repository it came from, `owner/name`; absent for other layers."
     )
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
-        default=None, description="Commit of that repository."
-    )
+    commit: CommitId | None = Field(default=None, description="Commit of that repository.")
     endpoint: ShortText | None = Field(default=None, description="Hub that serves it; absent: the public one.")
 
 
@@ -67,7 +68,7 @@ def in_force() -> Path | None:
     """The lock that lookups obey: ``$EASYTEACACHE_LOCK`` (empty: none), else ``easyteacache.lock`` in the current folder."""
     named = os.environ.get(ENVIRONMENT_LOCK)
     if named is not None:
-        return Path(named).expanduser() if named else None
+        return expanded(named, ENVIRONMENT_LOCK, rule=f"{RULES}.unreadable") if named else None
     here = Path(FILE_NAME)
     return here if os.path.lexists(here) else None
 

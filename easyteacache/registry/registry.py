@@ -4,6 +4,9 @@ Lookup order: an explicit registry → the folders in ``EASYTEACACHE_REGISTRY`` 
 filed on this machine) → the pulled layer (a pinned snapshot of a hub) → the bundled one. The first layer that holds a key wins
 and is named in the policy. A key that no layer holds is an error with suggestions, never an ancestor's numbers. Where a lock is
 in force (``lock_file``), the first layer that holds the locked content wins.
+
+An alias belongs to the last layer that lists it, counted from the first searched to the bundled one: a record that arrives in
+a layer before cannot take the name of another layer's record. A lock decides among the records that claim a name.
 """
 
 from __future__ import annotations
@@ -18,14 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easyteacache.registry import (bundled, index, lock_file)
-from easyteacache.records import (calibration, model_key, parsing)
-from easyteacache.files import strict_json
-from easyteacache.records.calibration import Calibration
 from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, InvalidModelKey, UnknownModelKey
-from easyteacache.registry.family import model_of
-from easyteacache.registry.index import (Index, IndexEntry)
+from easyteacache.files import strict_json
+from easyteacache.records import calibration, model_key, parsing
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import bundled, index, lock_file
+from easyteacache.registry.family import model_of, names_method
+from easyteacache.registry.index import Index, IndexEntry
 from easyteacache.registry.lock_file import LockFile
+from easyteacache.registry.named_path import expanded
 
 ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
 ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
@@ -34,12 +38,17 @@ _NAME_LIKE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9@._-]*(/[A-Za-z0-9_][A
 
 
 def home() -> Path:
-    """Where this machine's own layers live: ``$EASYTEACACHE_HOME``, else ``~/.local/share/easyteacache``."""
+    """Where this machine's own layers live: ``$EASYTEACACHE_HOME``, else ``~/.local/share/easyteacache``.
+
+    Raises:
+        InvalidCalibration: a variable names the home of a user that is not known here.
+    """
     explicit = os.environ.get(ENVIRONMENT_HOME)
     if explicit:
-        return Path(explicit).expanduser()
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "easyteacache"
+        return expanded(explicit, ENVIRONMENT_HOME, rule="registry.folder")
+    data = os.environ.get("XDG_DATA_HOME")
+    named = expanded(data or "~/.local/share", "XDG_DATA_HOME" if data else "HOME", rule="registry.folder")
+    return named / "easyteacache"
 
 
 def names_file(name: str) -> bool:
@@ -54,10 +63,13 @@ class Layer:
     Attributes:
         name: ``local``, ``pulled``, ``bundled`` or the folder's path.
         folder: where its files are; index.json there is used when present, otherwise the files are scanned once.
+        foreign: others chose its records, as those of a hub: a key of theirs gives way where a later layer knows that name as
+            an alias of a record of its own.
     """
 
     name: str
     folder: Path
+    foreign: bool = False
 
     @functools.cached_property
     def index(self) -> Index:
@@ -157,14 +169,16 @@ class Registry(Mapping[str, Calibration]):
     def default(cls) -> Registry:
         """The layers that ``TeaCache.from_registry`` searches when it is given none."""
         layers = [
-            Layer(name, Path(name).expanduser())
+            Layer(name, expanded(name, ENVIRONMENT_FOLDERS, rule="registry.folder"))
             for name in os.environ.get(ENVIRONMENT_FOLDERS, "").split(os.pathsep)
             if name
         ]
         for layer in layers:
             _require_folder(layer.folder, f"{ENVIRONMENT_FOLDERS} names")
         # Resolved once: a pull may point the folder elsewhere while this registry is read.
-        layers += [Layer(name, (home() / name).resolve()) for name in ("local", "pulled") if (home() / name).is_dir()]
+        for name in ("local", "pulled"):
+            if (home() / name).is_dir():
+                layers.append(Layer(name, (home() / name).resolve(), foreign=name == "pulled"))
         return cls([*layers, Layer("bundled", bundled.registry())], lock=lock_file.in_force())
 
     @classmethod
@@ -181,7 +195,7 @@ class Registry(Mapping[str, Calibration]):
         Raises:
             InvalidCalibration: there is no such folder.
         """
-        path = Path(folder).expanduser()
+        path = expanded(folder, "registry", rule="registry.folder")
         _require_folder(path, "expected a registry folder at")
         return cls([Layer(os.fspath(folder), path)])
 
@@ -250,9 +264,9 @@ class Registry(Mapping[str, Calibration]):
         if holder is not None:
             holder = self._locked_holder(key) or holder
             return Found(holder.load(key), holder.name, key, self._shadow_notes(key, holder))
-        for layer in self._layers:
-            if key in layer.aliases:
-                return self._by_alias(key, layer)
+        claims = self._claims(key)
+        if claims:
+            return self._by_alias(key, claims)
         known = [*self._keys(), *(alias for layer in self._layers for alias in layer.aliases)]
         # Hub repository ids may hold upper-case letters; only what is neither known nor id-like is a spelling error.
         suggestions = model_key.nearest(key, known) if _NAME_LIKE.fullmatch(key) else ()
@@ -291,6 +305,14 @@ class Registry(Mapping[str, Calibration]):
         found[0] = dataclasses.replace(found[0], notes=(*notes, *found[0].notes))
         return tuple(found)
 
+    def meant_by(self, key: str) -> tuple[Found, ...]:
+        """The records that a caller's key means: that of a method alone where the key names one, else all of the model.
+
+        Raises:
+            UnknownModelKey, AmbiguousModelKey, InvalidModelKey, InvalidCalibration: as ``find`` and ``of_model``.
+        """
+        return (self.find(key),) if isinstance(key, str) and names_method(key) else self.of_model(key)
+
     def _model_named(self, key: str) -> str | None:
         """The model that a key or an alias means; None for an alias that is borrowed or of several models, and what is no text."""
         if not isinstance(key, str):
@@ -305,8 +327,18 @@ class Registry(Mapping[str, Calibration]):
         return models.pop() if len(models) == 1 else None
 
     def _holder(self, key: str) -> Layer | None:
-        """The first layer that holds ``key``."""
-        return next((layer for layer in self._layers if key in layer.index.records), None)
+        """The first layer that holds ``key`` and does not take another record's name by it."""
+        locked = self.lock is not None and key in self.lock.records
+        for position, layer in enumerate(self._layers):
+            if key in layer.index.records:
+                taken = layer.foreign and any(key in later.aliases for later in self._layers[position + 1 :])
+                if locked or not taken:
+                    return layer
+        return None
+
+    def _claims(self, name: str) -> list[Layer]:
+        """The layers that list ``name`` as an alias."""
+        return [layer for layer in self._layers if name in layer.aliases]
 
     @functools.cached_property
     def lock(self) -> LockFile | None:
@@ -329,18 +361,37 @@ class Registry(Mapping[str, Calibration]):
             rule="lock.sha256",
         )
 
-    def _by_alias(self, asked: str, layer: Layer) -> Found:
-        keys = layer.aliases[asked]
+    def _by_alias(self, asked: str, claims: Sequence[Layer]) -> Found:
+        """The record that an alias names; ``claims`` are the layers that list it."""
+        layer, keys = self._owner(asked, claims)
         if len(keys) > 1:
             raise AmbiguousModelKey(asked, candidates=keys)
         key = keys[0]
         alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
-        note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."
+        notes = [f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."]
         if alias.borrowed:
-            note += " These numbers are borrowed: they were fitted to another model."
+            notes[0] += " These numbers are borrowed: they were fitted to another model."
+        for other in claims:
+            for rival in other.aliases[asked]:
+                if rival != key:
+                    notes.append(f"{rival!r} in the layer {other.name!r} claims this name, too: ask for it by its key.")
+        for other in self._layers:
+            if asked in other.index.records:
+                notes.append(
+                    f"The layer {other.name!r} has a record of this key, which is passed over for this name's sake."
+                )
         # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
         holder = self._locked_holder(key) or self._holder(key) or layer
-        return Found(holder.load(key), holder.name, asked, (note, *self._shadow_notes(key, holder)))
+        return Found(holder.load(key), holder.name, asked, (*dict.fromkeys(notes), *self._shadow_notes(key, holder)))
+
+    def _owner(self, asked: str, claims: Sequence[Layer]) -> tuple[Layer, tuple[str, ...]]:
+        """The layer whose alias counts, and the keys it means there: what a lock lists, else the last layer's."""
+        if self.lock is not None:
+            for layer in reversed(claims):
+                locked = tuple(key for key in layer.aliases[asked] if key in self.lock.records)
+                if locked:
+                    return layer, locked
+        return claims[-1], claims[-1].aliases[asked]
 
     def _shadow_notes(self, key: str, holder: Layer) -> tuple[str, ...]:
         mine = holder.index.records[key]

@@ -5,17 +5,19 @@ The only holder of tensors: one signal and at most ``predictor.history`` residua
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from easyteacache.errors import InvalidSignal, StepOrderError
-from easyteacache.runtime.corrector import Correction
+from easyteacache.policy.methods.rows import LONGEST_ROW
+from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
 from easyteacache.runtime.gate import Gate
-from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, predictor
+from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, planned, predictor
 from easyteacache.runtime.tensor_math import Reduce, relative_l1
-from easyteacache.runtime.weighted_sum import counting, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +35,7 @@ class StepRecord:
     Attributes:
         step: zero-based index.
         reused: True when the blocks were skipped.
-        reason: why: a ``gate.Reason``; ``changed`` when the tensors or the sequence length changed; ``declined`` when the caller
+        reason: why: a ``gate.Reason``; ``levels`` when the predictor needs noise levels that are not known; ``changed`` when the tensors or the sequence length changed; ``declined`` when the caller
             computed a step it might have reused; ``unasked`` when it reported a computed step without asking.
         distance: signal distance x to the previous step, where it was measured.
         predicted: output distance the curve or the profile predicted for it.
@@ -80,21 +82,19 @@ class BranchState:
 
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
-        self._correction: Correction | None = None
-        if policy.weights is not None and policy.schedule is not None:
-            self._correction = Correction(policy.weights, policy.schedule)
-        if policy.forecaster == FITTED and policy.weights is not None and policy.schedule is not None:
-            self.predictor = PlannedRows(policy.weights, policy.schedule)
-        else:
-            self.predictor = predictor(policy.forecaster)
-            if policy.noise_levels is not None:
-                self.predictor = self.predictor.over(policy.noise_levels)
+        self._schedule = policy.schedule_of(self.name)
+        self._corrected: CorrectedOutputs | None = None
+        if policy.weights is not None and self._schedule is not None and policy.corrected:
+            self._corrected = CorrectedOutputs(Corrector(policy.weights, self._schedule))
+        self.predictor = _predictor_of(policy, self._schedule)
+        # Without the noise levels that its weights follow from, nothing can be predicted.
+        self._blind = self.predictor.needs_levels and policy.run_levels is None
         self.gate = Gate(
             threshold=policy.threshold,
             first=policy.first_skip_step,
             last=policy.last_skip_step,
             max_consecutive_skips=policy.max_consecutive_skips,
-            schedule=policy.schedule,
+            schedule=self._schedule,
         )
         self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.predictor.history)
         self.release()
@@ -109,8 +109,8 @@ class BranchState:
         self._signal: torch.Tensor | None = None
         self._sigma: float | None = None
         self._anchors.clear()
-        if self._correction is not None:
-            self._correction.clear()
+        if self._corrected is not None:
+            self._corrected.clear()
         self._reused: list[float] = []
         self._proposal: _Proposal | None = None
         # Shape, number type and device of the block input that the residuals belong to.
@@ -142,7 +142,7 @@ class BranchState:
     def nbytes(self) -> int:
         """Bytes of the residuals and the signal held at this moment."""
         held = [residual for _, residual in self._anchors] + ([] if self._signal is None else [self._signal])
-        held += [] if self._correction is None else self._correction.tensors
+        held += [] if self._corrected is None else self._corrected.tensors
         # An output that is both forecast and corrected from is one tensor.
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
 
@@ -173,7 +173,9 @@ class BranchState:
 
         # Without a residual there is nothing to reuse, whatever the gate would say.
         admitted = bool(self._anchors) and self.gate.admits(step, predict)
-        reason = self.gate.reason if self._anchors else "start"
+        reason: str = self.gate.reason if self._anchors else "start"
+        if admitted and self._blind:
+            admitted, reason = False, "levels"
         self._proposal = _Proposal(step, admitted, "changed" if self._changed else reason, sigma, *measured)
         return admitted
 
@@ -223,15 +225,12 @@ class BranchState:
             size: σ of the next step − σ of this one; None where it is not known, and nothing can be corrected.
             reused: the blocks were skipped.
         """
-        if self._correction is None:
+        if self._corrected is None:
             return output
         if not self._goes_on_plan(step, reused=reused):
-            self._correction.clear()
+            self._corrected.clear()
             return output
-        if reused:
-            self._correction.reused(step, output, size)
-            return output
-        return self._correction.computed(step, output, size)
+        return self._corrected.handed(step, output, size, computed=not reused)
 
     def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
         """Commit the reuse that ``check`` admitted."""
@@ -251,11 +250,15 @@ class BranchState:
     def _terms(self, at: float) -> list[tuple[float, torch.Tensor]]:
         """The residuals that count at coordinate ``at``, with their weights; never empty."""
         anchors = list(self._anchors)
-        strayed = isinstance(self.predictor, PlannedRows) and not self._goes_on_plan(int(at), reused=True)
-        if strayed or not self._goes_on(at):
-            # Fitted weights hold for the steps they were fitted to; or the sampler turned back: there is no trend to continue.
+        if not self._goes_on(at):
+            # The sampler turned back: there is no trend to continue.
             return [(1.0, anchors[-1][1])]
-        weights = self.predictor.weights([coordinate for coordinate, _ in anchors], at, reused=self._reused)
+        places = [coordinate for coordinate, _ in anchors]
+        if isinstance(self.predictor, PlannedRows) and not self._goes_on_plan(int(at), reused=True):
+            # Rows hold for the steps they belong to.
+            weights = self.predictor.astray(places, at, reused=self._reused)
+        else:
+            weights = self.predictor.weights(places, at, reused=self._reused)
         return counting(weights, [residual for _, residual in anchors])
 
     # A computed step -------------------------------------------------------------------------------------------------
@@ -315,7 +318,7 @@ class BranchState:
 
     def _goes_on_plan(self, step: int, *, reused: bool) -> bool:
         """True when all steps up to ``step``, none left out, were computed and reused as the schedule says."""
-        planned = step not in (self.policy.schedule or ())
+        planned = step not in (self._schedule or ())
         return self._on_plan and step == self._last_step + 1 and reused == planned
 
     def _known_place(self, step: int, coordinate: float | None) -> float | None:
@@ -352,6 +355,48 @@ class BranchState:
         else:
             # A copy, because the model may go on to change the tensor in place.
             self._signal = signal.detach().clone()
+
+
+def _predictor_of(policy: Policy, schedule: tuple[int, ...] | None) -> Predictor:
+    """What fills the reused steps of a branch that computes ``schedule``; None: a gate decides."""
+    if policy.forecaster == FITTED and policy.weights is not None and schedule is not None:
+        return PlannedRows(policy.weights, schedule)
+    found = predictor(policy.forecaster)
+    if policy.run_levels is not None:
+        found = found.over(policy.run_levels)
+    steps = policy.num_steps or next((share.num_steps for share in policy.buckets if share.num_steps is not None), None)
+    by_steps = policy.coordinate == "step" or policy.coordinate not in found.axes
+    if schedule is None or steps is None or not by_steps or found.history < LONGEST_ROW:
+        return found
+    if found.needs_levels and policy.run_levels is None:
+        return found
+    return planned(found, schedule, max(steps, schedule[-1] + 1))
+
+
+def weighted_sum(terms: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """Σ w_k t_k of tensors of one shape; with a single weight of 1, the tensor itself.
+
+    Half precision is added up in single: weights such as 3, −3, 1 cancel most of what they multiply, and rounding every term would
+    leave several times the rounding of the result (``tools/bench/forecast_cost.py`` measures both).
+    """
+    import torch
+
+    (weight, first), *others = terms
+    if weight == 1.0 and len(others) < 2:
+        # One rounding at most: there is nothing to gain.
+        return first.add(others[0][1], alpha=others[0][0]) if others else first
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for _, tensor in terms))
+    half = dtype in (torch.bfloat16, torch.float16)
+    total = first.to(torch.float32 if half else dtype, copy=True).mul_(weight)
+    for weight, tensor in others:
+        total.add_(tensor, alpha=weight)
+    return total.to(dtype)
+
+
+def counting(weights: Sequence[float], tensors: Sequence[torch.Tensor]) -> list[tuple[float, torch.Tensor]]:
+    """The terms that count; one of weight 0 where none does, so that there is something to add up."""
+    terms = [(weight, tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight]
+    return terms or [(0.0, tensors[-1])]
 
 
 def expect_order(step: int, last: int, branch: str) -> None:

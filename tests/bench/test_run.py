@@ -160,6 +160,32 @@ def test_who_reaches_no_target_is_named_with_what_it_did(make_cell) -> None:
     assert report.as_data(results)["cases"][0]["short"] == [{"contender": "attention only", "share": 0.9, "psnr": 32.0}]
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_tables_fit_the_screen(make_cell, width: int) -> None:
+    long = "a contender whose name takes as many columns as half of the screen has"
+    cells = [
+        dataclasses.replace(make_cell("EasyTeaCache", share=0.48, psnr=[50.9, 49.9], kind="own"), note="word " * 60),
+        make_cell(long, share=0.481, psnr=[44.2, 43.3]),
+        make_cell("attention only", share=0.9, psnr=[31.0, 33.0]),
+    ]
+    results = Results(
+        {"model": "a/model", "pairs": [["a", 1], ["b", 2]], "targets": [2.0]},
+        machine={"processor": "p" * 50},
+        uncached={"a@8": {"right": [True, True]}},
+        cells=cells,
+    )
+    lines = report.as_text(results, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith("EasyTeaCache  ") and "50.4" in line for line in lines)
+    assert any(line.startswith("a contender whose") for line in lines)
+
+
+@pytest.mark.parametrize("results", ["digits-50.json", "digits-25.json", "flux-50.json"])
+def test_the_published_benchmarks_fit_80_columns(results: str) -> None:
+    path = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / results
+    assert max(map(len, report.as_text(load(path)).splitlines())) <= 80
+
+
 def test_no_two_lines_share_a_marker() -> None:
     others = [contender for contender in roster.everybody() if contender.kind != "own"]
     assert len(others) <= len(set(plot.MARKERS)) == len(plot.MARKERS)

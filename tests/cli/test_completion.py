@@ -57,7 +57,7 @@ def test_a_broken_registry_completes_nothing(registry_folder: Path) -> None:
 
 
 def test_commands_options_and_choices_complete() -> None:
-    assert words(hub, [], "re") == ["resolve"]
+    assert words(hub, [], "re") == ["resolve", "review"]
     assert "--speedup" in words(hub, ["resolve"], "--s")
     assert words(hub, ["list", "--status"], "val") == ["validated"]
     assert "demo" in words(program, [], "")

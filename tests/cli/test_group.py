@@ -79,9 +79,61 @@ def test_the_traceback_variable_lets_the_error_through(group: LazyGroup, monkeyp
     assert CliRunner().invoke(group, ["fail"]).exception is RAISED[-1]
 
 
-def test_a_programming_error_is_not_hidden(group: LazyGroup) -> None:
-    RAISED.append(ZeroDivisionError("a bug"))
-    assert CliRunner().invoke(group, ["fail"]).exception is RAISED[-1]
+@pytest.mark.parametrize(
+    "arguments", [("--debug", "fail"), ("fail", "--debug")], ids=["before the command", "behind it"]
+)
+@pytest.mark.parametrize("error", [EasyTeaCacheError("broken"), ZeroDivisionError("a bug"), OSError("no")], ids=str)
+def test_debug_lets_the_error_through(group: LazyGroup, arguments: tuple[str, ...], error: Exception) -> None:
+    RAISED.append(error)
+    assert CliRunner().invoke(group, arguments).exception is error
+
+
+def test_debug_behind_a_double_dash_is_an_argument(group: LazyGroup) -> None:
+    RAISED.append(ZeroDivisionError())
+    assert CliRunner().invoke(group, ["fail", "--", "--debug"]).exit_code == 2
+
+
+TORCH_SAYS = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.00 GiB is free. "
+    "Of the allocated memory 70.00 GiB is allocated by PyTorch.\nSee documentation for Memory Management"
+)
+CPU_SAYS = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 81000000000 bytes. Error code 12"  # fmt: skip
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own, of which a CPU build may lack the CUDA part."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("a bug"), "this was not expected, ZeroDivisionError: a bug. --debug shows the traceback."),
+        (AssertionError(), "this was not expected, AssertionError. --debug shows the traceback."),
+        (KeyError("x"), "this was not expected, KeyError: 'x'. --debug shows the traceback."),
+        (ValueError("one\ntwo\nthree"), "this was not expected, ValueError: one. --debug shows the traceback."),
+        (ValueError("\x1b[2J" + "x" * 5000), "\ufffd[2Jxxx"),
+        (OutOfMemoryError(TORCH_SAYS), "there is not enough memory for this, 20.00 GiB more were asked for."),
+        (RuntimeError(CPU_SAYS), "there is not enough memory for this, 81000000000 bytes more were asked for."),
+        (MemoryError("Unable to allocate 4.00 TiB for an array"), "not enough memory for this, 4.00 TiB more"),
+        (MemoryError(), "there is not enough memory for this. "),
+        (RuntimeError("expected scalar type Half"), "this was not expected, RuntimeError: expected scalar type Half."),
+        (ModuleNotFoundError("No module named 'diffusers'", name="diffusers"), 'pip install "easyteacache[diffusers]"'),
+        (ModuleNotFoundError("No module named 'skimage.x'", name="skimage.x"), 'pip install "easyteacache[compare]"'),
+        (ModuleNotFoundError("No module named 'other'", name="other"), "this needs other, which is not installed"),
+        (ImportError("cannot import name 'a' from 'b'"), "ImportError: cannot import name 'a' from 'b'."),
+        (RecursionError("maximum recursion depth exceeded"), "RecursionError: maximum recursion depth exceeded."),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_nobody_expects_is_one_sentence(group: LazyGroup, error: Exception, said: str) -> None:
+    RAISED.append(error)
+    result = CliRunner().invoke(group, ["fail"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert len(result.stderr) < 500
+    assert "\x1b" not in result.stderr
 
 
 def test_an_interruption_exits_130_with_a_short_line(group: LazyGroup) -> None:
@@ -100,7 +152,7 @@ def test_wrong_usage_exits_2(group: LazyGroup) -> None:
     [
         (hub, "lits", "Did you mean 'list'?"),
         (program, "dmeo", "Did you mean 'demo'?"),
-        (program, "show", "It is a command of easyteacache-hub: easyteacache-hub show"),
+        (program, "pull", "It is a command of easyteacache-hub: easyteacache-hub pull"),
         (hub, "demo", "It is a command of easyteacache: easyteacache demo"),
     ],
 )
@@ -162,3 +214,34 @@ def test_characters_that_the_stream_cannot_show_are_replaced(registry_folder: Pa
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_characters_that_the_stream_cannot_show_stand_in_plain_marks(registry_folder: Path) -> None:
+    code = "from easyteacache.cli.lazy import LazyGroup; import click\n" \
+        "click.command('x')(lambda: None)\n" \
+        "group = LazyGroup('g', table={}, invoke_without_command=True, callback=lambda: click.echo('█ → …'))\n" \
+        "group([])"  # fmt: skip
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "# -> …\n".encode("cp1252"), b"")
+
+
+def test_the_package_can_be_run() -> None:
+    done = subprocess.run([sys.executable, "-m", "easyteacache", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: easyteacache [OPTIONS]")
+
+
+def test_what_needs_no_hub_is_offered_by_both_programs() -> None:
+    shared = {"list", "show", "resolve", "identify", "audit", "diff", "verify"}
+    assert shared <= set(program.table)
+    assert shared <= set(hub.table)
+
+
+@pytest.mark.parametrize("name", sorted(program.shared))
+def test_the_help_of_a_shared_command_calls_the_program_it_was_asked_of(name: str) -> None:
+    own = CliRunner().invoke(program, [name, "--help"]).output
+    other = CliRunner().invoke(hub, [name, "--help"]).output
+    assert f"easyteacache {name}" in own
+    assert "easyteacache-hub" not in own.replace("easyteacache-hub pull", "")
+    assert f"easyteacache-hub {name}" in other

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from easyteacache.cli.where import where
@@ -43,3 +44,18 @@ def test_the_page_names_folders_and_problems(run_hub: Run, registry_folder: Path
     page = run_hub("where", "--registry", registry_folder).stdout
     assert str(registry_folder) in page
     assert "problem: " in page
+
+
+@pytest.mark.parametrize("length", [5, 60, 70, 100, 200])
+def test_the_page_fits_80_columns_and_shows_folders_whole(
+    run_hub: Run, tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / ("a" * length) / "registry"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(folder))
+    monkeypatch.setenv("EASYTEACACHE_REGISTRY", str(folder))
+    result = run_hub("where")
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
+    assert str(folder) in result.stdout.replace("\n   ", "")

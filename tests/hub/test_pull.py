@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +176,39 @@ def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, m
     assert result.exit_code == 1
     assert "pull once without --offline" in result.output
     assert pulled_keys() == ["tiny/video"]
+
+
+def test_the_clients_own_variable_for_work_offline_means_offline(
+    upstream: Path, hub_process: HubProcess, repository: str, tmp_path: Path
+) -> None:
+    """The programs themselves: the client reads the variable when it is imported."""
+
+    def run(*arguments: str, home: str, **more: str) -> subprocess.CompletedProcess[str]:
+        own = {
+            "EASYTEACACHE_HOME": str(tmp_path / home),
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_ENDPOINT": hub_process.endpoint,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "easyteacache.cli.hub", *arguments, "--repo", repository],
+            env={**os.environ, **own, **more},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run("pull", "tiny/video", home="first").returncode == 0
+    done = run("pull", "tiny/video", home="second", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert "1 new" in done.stdout
+    assert run("update", home="second", HF_HUB_OFFLINE="1").returncode == 0
+    refused = run("pull", "far/image", home="second", HF_HUB_OFFLINE="1")
+    assert "pull once without --offline" in refused.stderr
+    refused = run("log", "tiny/video", home="second", HF_HUB_OFFLINE="1")
+    assert refused.returncode == 1
+    assert "says to ask nobody" in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(pull: Pull, upstream: Path) -> None:

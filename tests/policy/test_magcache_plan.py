@@ -194,7 +194,7 @@ def test_the_longest_first_parts_of_a_key_decide() -> None:
     assert rule_of("flux.1/dev/magcache-vllm-omni").always is None
     assert rule_of("framepack/f1/magcache").tolerance == 0.06
     assert rule_of("wan2.2/i2v-a14b/magcache").spared
-    assert not rule_of("wan2.2/ti2v-5b/magcache-t2v").experts
+    assert rule_of("wan2.2/ti2v-5b/magcache-t2v").boundary is None
     assert rule_of("hunyuanvideo-1.5/magcache") == rule_of("mine/own") == MagCacheRule()
 
 
@@ -206,7 +206,7 @@ def test_the_longest_first_parts_of_a_key_decide() -> None:
         ({"threshold": math.nan}, "threshold nan"),
         ({"retention": 1.5}, "retention 1.5"),
         ({"branch": 2, "branches": 2}, "branch 2 of 2"),
-        ({"rule": MagCacheRule(experts=True)}, "the first step of the second one must be given"),
+        ({"rule": MagCacheRule(boundary=0.9)}, "the first step of the second one must be given"),
     ],
 )
 def test_numbers_out_of_range_are_refused(numbers: dict[str, object], message: str) -> None:

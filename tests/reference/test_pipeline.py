@@ -174,6 +174,7 @@ def test_output_types_show_the_same_video(reference) -> None:
         ({"num_frames": 9}, r"num_frames in 1\.\.8, found 9"),
         ({"height": 17}, "height even and at least 16, found 17"),
         ({"width": 8}, "width even and at least 16, found 8"),
+        ({"width": 258}, "width of at most 256, found 258"),
         ({"seeds": [1, 2]}, r"one generator or seed per prompt \(1\), found 2"),
         ({"seeds": [1], "latents": torch.zeros(1, 1, 4, 16, 16)}, "at most one of generator, seeds and latents"),
         ({"latents": torch.zeros(1, 1, 4, 16, 18)}, r"shape \(1, 1, 4, 16, 16\), found \(1, 1, 4, 16, 18\)"),

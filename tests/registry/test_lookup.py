@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from easyteacache.registry import index
-from easyteacache.records.calibration import Calibration
 from easyteacache.errors import (
     AmbiguousModelKey,
     EasyTeaCacheError,
@@ -19,7 +17,9 @@ from easyteacache.errors import (
     InvalidModelKey,
     UnknownModelKey,
 )
-from easyteacache.registry.registry import (Layer, Registry, home)
+from easyteacache.records.calibration import Calibration
+from easyteacache.registry import index
+from easyteacache.registry.registry import Layer, Registry, home
 
 Make = Callable[..., Any]
 
@@ -282,7 +282,7 @@ def test_a_record_filed_under_another_key_is_an_error(tmp_path: Path, make_recor
     with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
         Registry.from_folder(tmp_path).find("toy/other")
     listed = index.entry_of(record, record.to_json().encode()).model_dump(mode="json")
-    content = {"index_version": 1, "records": {"toy/other": {**listed, "path": "toy/other.json"}}}
+    content = {"index_version": 2, "records": {"toy/other": {**listed, "path": "toy/other.json"}}}
     (tmp_path / "index.json").write_text(json.dumps(content))
     with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
         Registry.from_folder(tmp_path).find("toy/other")
@@ -290,7 +290,7 @@ def test_a_record_filed_under_another_key_is_an_error(tmp_path: Path, make_recor
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '{"index_version": 2, "records": {}}', '{"index_version": true, "records": {}}',
+    ["", "{", "[]", "null", '{"index_version": 3, "records": {}}', '{"index_version": true, "records": {}}',
      '{"index_version": 1}', '{"index_version": 1, "records": {"a": {}}}', '{"index_version": 1, "records": {}, "more": 1}'],
 )  # fmt: skip
 def test_a_damaged_index_is_an_error_and_not_rebuilt_silently(registry_folder: Path, text: str) -> None:
@@ -298,6 +298,31 @@ def test_a_damaged_index_is_an_error_and_not_rebuilt_silently(registry_folder: P
     with pytest.raises(InvalidCalibration, match=r"index\.json"):
         Registry.from_folder(registry_folder).find("single")
     assert (registry_folder / "index.json").read_text() == text
+
+
+def test_an_index_of_version_1_is_read_as_it_was_written(registry_folder: Path) -> None:
+    path = registry_folder / "index.json"
+    content = json.loads(path.read_text())
+    for entry in content["records"].values():
+        for name in ("class_name", "speedup", "evidence"):
+            del entry[name]
+    path.write_text(json.dumps(content | {"index_version": 1}))
+    assert Registry.from_folder(registry_folder).find("single").calibration.model_key == "single"
+    (entry,) = (entry for key, _, entry in Registry.from_folder(registry_folder).entries() if key == "single")
+    assert (entry.class_name, entry.speedup, entry.evidence) == (None, None, None)
+    content["records"]["single"]["speedup"] = 2.0
+    path.write_text(json.dumps(content | {"index_version": 1}))
+    with pytest.raises(InvalidCalibration, match=r"records.'single'.speedup: not a field of version 1"):
+        Registry.from_folder(registry_folder).find("single")
+
+
+def test_the_index_says_what_a_list_of_records_shows(registry_folder: Path) -> None:
+    entries = {key: entry for key, _, entry in Registry.from_folder(registry_folder).entries()}
+    assert (entries["single"].speedup, entries["single"].evidence) == (1.5, "submitted")
+    bundled = {key: entry for key, _, entry in Registry.default().entries()}
+    assert bundled["reference/moving-digits"].evidence == "submitted"
+    assert bundled["wan2.1/t2v-14b"].evidence == "published"
+    assert bundled["wan2.1/t2v-14b/magcache"].method == "magcache"
 
 
 @pytest.mark.parametrize("path", ["../outside.json", "/etc/passwd", "toy/part.json", "toy/model.JSON"])
@@ -332,3 +357,107 @@ def test_the_bundled_registry_answers_all_its_keys_and_aliases() -> None:
     for alias, keys in bundled.aliases.items():
         if len(keys) == 1:
             assert registry.find(alias).calibration.model_key == (alias if alias in registry else keys[0])
+
+
+# Names that two layers claim ------------------------------------------------------------------------------------------
+
+THEIRS = [{"kind": "hub_repository", "value": "Toy-Lab/Toy"}]
+FORMER = [{"kind": "former_key", "value": "toy/old-name"}]
+
+
+@pytest.fixture
+def with_pulled(tmp_path: Path, make_record: Make, file_record: Make) -> Callable[..., Registry]:
+    """A registry of a pulled layer with one record before a bundled one, whose record is called Toy-Lab/Toy and toy/old-name."""
+
+    def build(key: str, aliases: list[dict[str, Any]], lock: Path | None = None, foreign: bool = True) -> Registry:
+        file_record(tmp_path / "pulled", make_record(key=key, aliases=aliases, title="Evil"))
+        file_record(tmp_path / "bundled", make_record(key="toy/model", aliases=THEIRS + FORMER))
+        layers = [Layer("pulled", tmp_path / "pulled", foreign=foreign), Layer("bundled", tmp_path / "bundled")]
+        return Registry(layers, lock=lock)
+
+    return build
+
+
+@pytest.mark.parametrize("name", ["Toy-Lab/Toy", "toy/old-name"])
+def test_a_layers_alias_never_takes_the_name_of_another_layers_record(
+    name: str, with_pulled: Callable[..., Registry]
+) -> None:
+    found = with_pulled("evil/model", THEIRS + FORMER).find(name)
+    assert (found.calibration.model_key, found.layer) == ("toy/model", "bundled")
+    assert "'evil/model' in the layer 'pulled' claims this name, too: ask for it by its key." in found.notes
+
+
+def test_two_records_of_one_layer_that_claim_a_name_do_not_hide_another_layers(
+    with_pulled: Callable[..., Registry], tmp_path: Path, make_record: Make, file_record: Make
+) -> None:
+    file_record(tmp_path / "pulled", make_record(key="evil/second", aliases=THEIRS))
+    assert with_pulled("evil/model", THEIRS).find("Toy-Lab/Toy").calibration.model_key == "toy/model"
+
+
+def test_a_pulled_key_does_not_take_the_name_of_another_layers_record(with_pulled: Callable[..., Registry]) -> None:
+    registry = with_pulled("toy/old-name", [])
+    found = registry.find("toy/old-name")
+    assert (found.calibration.model_key, found.layer) == ("toy/model", "bundled")
+    assert any("'pulled' has a record of this key" in note for note in found.notes)
+    assert "toy/old-name" not in registry
+    assert all(registry[key].model_key == key for key in registry)
+
+
+def test_a_key_of_ones_own_layer_wins_over_an_alias(with_pulled: Callable[..., Registry]) -> None:
+    found = with_pulled("toy/old-name", [], foreign=False).find("toy/old-name")
+    assert (found.calibration.model_key, found.layer) == ("toy/old-name", "pulled")
+
+
+@pytest.mark.parametrize(("locked", "expected"), [("toy/model", "toy/model"), ("evil/model", "evil/model")])
+def test_a_lock_decides_among_the_records_that_claim_a_name(
+    locked: str, expected: str, with_pulled: Callable[..., Registry], tmp_path: Path
+) -> None:
+    path = tmp_path / "easyteacache.lock"
+    free = with_pulled("evil/model", THEIRS)
+    layer = next(layer for layer in free.layers if locked in layer.index.records)
+    sha256 = layer.index.records[locked].sha256
+    text = {"lock_version": 1, "records": {locked: {"sha256": sha256, "revision": 1}}}
+    path.write_text(json.dumps(text))
+    assert Registry(free.layers, lock=path).find("Toy-Lab/Toy").calibration.model_key == expected
+
+
+def test_a_name_whose_records_are_not_locked_says_which_one_to_lock(
+    with_pulled: Callable[..., Registry], tmp_path: Path
+) -> None:
+    path = tmp_path / "easyteacache.lock"
+    path.write_text('{"lock_version": 1, "records": {}}')
+    with pytest.raises(InvalidCalibration, match="easyteacache-hub lock toy/model"):
+        with_pulled("evil/model", THEIRS, lock=path).find("Toy-Lab/Toy")
+
+
+def test_the_default_layers_know_that_others_chose_what_was_pulled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path))
+    for name in ("local", "pulled"):
+        (tmp_path / name).mkdir()
+    assert [(layer.name, layer.foreign) for layer in Registry.default().layers] == [
+        ("local", False),
+        ("pulled", True),
+        ("bundled", False),
+    ]
+
+
+# Variables that name no folder ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variable", ["EASYTEACACHE_HOME", "XDG_DATA_HOME", "EASYTEACACHE_REGISTRY", "EASYTEACACHE_LOCK"]
+)
+def test_a_variable_that_names_the_home_of_nobody_is_one_sentence(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EASYTEACACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, "~nobody-of-this-name/x")
+    with pytest.raises(InvalidCalibration, match=f"{variable}: names '~nobody-of-this-name/x'"):
+        Registry.default()
+
+
+def test_a_folder_of_nobody_is_one_sentence() -> None:
+    with pytest.raises(InvalidCalibration, match="whose home folder is not known here"):
+        Registry.from_folder("~nobody-of-this-name/x")

@@ -164,7 +164,10 @@ def test_the_runtime_s_forecast_is_the_weighted_sum_of_the_computed_residuals(
     name: str, coordinate: str, make_policy: Any
 ) -> None:
     schedule = (0, 1, 2, 5, 7, 8, 12)
-    state = BranchState("b", make_policy(schedule=schedule, forecaster=name, coordinate=coordinate))
+    levels = tuple(1 - step / 16 for step in range(17))
+    found = predictor(name).over(levels)
+    plan = make_policy(schedule=schedule, forecaster=name, coordinate=coordinate, run_levels=levels)
+    state = BranchState("b", plan)
     times = [1000.0 - 3.0 * step - step**2 for step in range(16)]
     place = times if coordinate == "timestep" else [float(step) for step in range(16)]
     latent, residuals, reused, checked = torch.randn(2, 5, 4, dtype=torch.float64), {}, [], 0
@@ -173,9 +176,9 @@ def test_the_runtime_s_forecast_is_the_weighted_sum_of_the_computed_residuals(
             residuals[step] = torch.randn_like(latent)
             state.store_truth(step, None, latent, latent + residuals[step], coordinate=times[step])
             continue
-        anchors = list(residuals)[-predictor(name).history :]
+        anchors = list(residuals)[-found.history :]
         since = [place[k] for k in reused if k > anchors[0]]
-        weights = predictor(name).weights([place[k] for k in anchors], place[step], reused=since)
+        weights = found.weights([place[k] for k in anchors], place[step], reused=since)
         expected = latent + sum(w * residuals[k] for w, k in zip(weights, anchors, strict=True))
         assert torch.allclose(latent + state.residual(coordinate=times[step]), expected)
         assert torch.allclose(state.update(None, latent, coordinate=times[step]), expected)

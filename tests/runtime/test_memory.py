@@ -78,6 +78,9 @@ def test_modes_may_change_from_step_to_step(make_cache: Make, modes: Any) -> Non
 
 def test_update_returns_a_new_tensor_and_leaves_its_input_alone(make_cache: Make) -> None:
     for name in predictors():
+        # Without noise levels, those that need them reuse nothing.
+        if predictor(name).needs_levels:
+            continue
         cache = make_cache(threshold=9.0, forecaster=name)
         latent = torch.randn(1, 8, 4)
         for step in range(3):

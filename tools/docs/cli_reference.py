@@ -48,8 +48,15 @@ def with_reference(page: str) -> str:
 
 
 def reference() -> str:
-    """One section a command, subcommands after their group."""
-    return "\n\n".join(_section(name, command) for name, command in every_command() if name not in PROGRAMS)
+    """One section a command, subcommands after their group; what both programs offer is described once."""
+    return "\n\n".join(
+        f"### {name}\n\nThe same as [`easyteacache {child}`](#easyteacache-{child})."
+        if owner == "easyteacache-hub" and child in program.shared
+        else _section(name, command)
+        for name, command in every_command()
+        for owner, _, child in [name.partition(" ")]
+        if child
+    )
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:

@@ -167,7 +167,7 @@ def _notes(target: Target, facts: Sequence[Fact], presets: Sequence[settings.Fac
     yield from dict.fromkeys(settings.notes(presets))
     if not presets and not any(_advice(fact) for fact in facts):
         yield "The source recommends no threshold, run length or retention for this model."
-    if rule_of(target.key).experts:
+    if rule_of(target.key).boundary is not None:
         yield "Two experts take turns: the rule begins anew with the second one, at the step where the noise level crosses its boundary."
 
 

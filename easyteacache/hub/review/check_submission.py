@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,11 +269,16 @@ def _judged(report: Report, where: str, force_reason: str | None) -> Iterator[Fi
 
 
 def _sha256(path: Path) -> str | None:
+    """The hash of a regular file; None for anything else, which would be waited for or read without end."""
     digest = hashlib.sha256()
     if not path.is_file():  # A pipe would wait for somebody to write.
         return None
     try:
-        with open(path, "rb") as file:
+        # Opened without waiting: a pipe has nobody at its other end.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError:

@@ -39,8 +39,8 @@ class FolderBase:
     def read(self, path: str) -> bytes | None:
         """One file's content, None where there was none."""
         try:
-            return (self.folder / path).read_bytes()
-        except OSError:
+            return parsing.read_file(self.folder / path, rules="base", max_bytes=index.MAX_INDEX_BYTES)
+        except InvalidCalibration:
             return None
 
 

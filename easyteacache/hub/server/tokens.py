@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import os
@@ -65,9 +67,25 @@ class Tokens:
         return cls({name: (user.token_sha256, user.role) for name, user in users.items()})
 
     def user(self, authorization: str | None) -> User | None:
-        """The user that an ``Authorization`` header names, or None for an unknown token."""
+        """The user that an ``Authorization`` header names, or None for an unknown token.
+
+        ``Bearer TOKEN`` as clients of the Hub send it, or ``Basic`` with the token as password, as git does.
+        """
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
+        token = token.strip()
+        if scheme.lower() == "basic":
+            token = _password(token)
+        elif scheme.lower() != "bearer":
             return None
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        if not token:
+            return None
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
         return next((user for known, user in self._by_hash.items() if hmac.compare_digest(known, digest)), None)
+
+
+def _password(credentials: str) -> str:
+    """The password in the credentials of a ``Basic`` header; empty where there is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode("utf-8", "replace").partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""

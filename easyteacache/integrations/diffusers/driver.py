@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.integrations.diffusers import context_parallel, timestep_plan
+from easyteacache.integrations.diffusers import context_parallel, model_identity, timestep_plan
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
@@ -34,7 +34,7 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
 
 def capabilities(*, corrects: bool) -> Capabilities:
     """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
-    return Capabilities(sees=("residual", "output"), corrects=corrects)
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
 
 
 class Driver:
@@ -60,6 +60,7 @@ class Driver:
         reduction: Callable[[], Reduce | None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._identity = model_identity.of_class(transformer)
         self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
         self.residual_device = residual_device
         #: What the pipeline said last through ``cache_context``.
@@ -94,8 +95,10 @@ class Driver:
         self._last[branch] = (self.clock.step, shape)
         if branch not in self._tokens:
             # The first forward of a branch in a run: there is nothing to reuse yet.
-            reads_signal = self._will_read_signal(self.session.policy, timestep)
-            self.forward = Forward(arguments, Place(branch, self.clock.step, reads_signal=reads_signal), COMPUTED)
+            policy = self.session.policy
+            reads_signal = self._will_read_signal(policy, timestep)
+            place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
+            self.forward = Forward(arguments, place, COMPUTED)
             return
         self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
         if not self.forward.place.reads_signal:
@@ -132,7 +135,14 @@ class Driver:
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
         can = capabilities(corrects=self.clock.euler)
-        return RunContext(num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can)
+        return RunContext(
+            num_steps=self.clock.num_steps,
+            shift=self.clock.shift,
+            sampler=sampler,
+            model=model_identity.of_run(self.transformer, self._identity),
+            can=can,
+            begun=True,
+        )
 
     def _share(self, timestep: torch.Tensor | None) -> None:
         """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
@@ -171,7 +181,7 @@ class Driver:
             sigma=sigma,
             coordinate=coordinate,
             distance=distance,
-            of_output=policy.applied_to == "output",
+            target=policy.applied_to,
             reads_signal=reads_signal and distance is None,
         )
 
@@ -207,9 +217,13 @@ class Driver:
             if not seen.heads:
                 return
             tokens = self._tokens[place.branch] = self._whole_length(forward)
+            guessed = place.target
             place = forward.place = self._place(place.branch, place.step, tokens, forward.arguments)
             if place.of_output:
-                seen.truth = forwards.sample_of(seen.returned)
+                seen.truth = forwards.outputs(seen.returned)
+            elif place.target != guessed:
+                # Another policy holds at this length, and what it predicts was not seen: the next step is computed.
+                seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
             self.hand_on(seen.returned, forward)
             assert place.state is not None
@@ -220,13 +234,16 @@ class Driver:
             truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
             place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
+        if self.clock.num_steps is not None and place.step == self.clock.num_steps - 1:
+            self.session.settle()
 
     def _whole_length(self, forward: Forward) -> int:
-        tokens, heads = forward.seen.tokens, forward.seen.heads
+        head = next(iter(forward.seen.heads.values()))
+        tokens = self.adapter.tokens(head, forward.arguments, self.transformer)
         if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
             return tokens
-        return context_parallel.whole_length(self.transformer, tokens, next(iter(heads.values())).device)
+        return context_parallel.whole_length(self.transformer, tokens, head.device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 
@@ -241,7 +258,6 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
-        seen.tokens = self.adapter.tokens(next(iter(seen.heads.values())), forward.arguments, self.transformer)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)
@@ -254,7 +270,10 @@ class Driver:
         if decision is None or not decision.reuse:
             return
         assert decision.forecast is not None
-        streams = {} if forward.place.of_output else forwards.added(seen.heads, decision.forecast)
+        streams: dict[str, torch.Tensor] | None = {}
+        if not forward.place.of_output:
+            fill = forwards.replaced if forward.place.target == "feature" else forwards.added
+            streams = fill(seen.heads, decision.forecast)
         # None: the model joins other tokens to its stream than at the step that was computed.
         if streams is not None:
             seen.streams, seen.skipping = streams, True
@@ -285,7 +304,8 @@ class Driver:
         assert forward is not None
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
         if forward.seen.heads and not forward.place.of_output:
-            forward.seen.truth = forwards.residuals(blocks, output, forward.seen.heads)
+            seen = forwards.features if forward.place.target == "feature" else forwards.residuals
+            forward.seen.truth = seen(blocks, output, forward.seen.heads)
 
     def fill(self, blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
         """What the last block returns at a reused step."""
@@ -297,7 +317,7 @@ class Driver:
         """The transformer's output as the sampler gets it: corrected by what it shows of the steps before, where the plan does so."""
         forward = forward or self.forward
         state = None if forward is None else forward.place.state
-        if forward is None or state is None or state.policy.weights is None:
+        if forward is None or state is None or state.policy.weights is None or not state.policy.corrected:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
@@ -311,10 +331,9 @@ class Driver:
             return output
         forward.seen.returned = output
         if forward.place.of_output and not forward.seen.skipping:
-            forward.seen.truth = forwards.sample_of(output)
+            forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:
             assert forward.decision is not None
             assert forward.decision.forecast is not None
-            sample = forwards.sample_of(output)
-            output = forwards.with_sample(output, forward.decision.forecast.to(sample.device).to(sample.dtype).clone())
+            output = forwards.with_outputs(output, forward.decision.forecast)
         return output if self.compiled_whole else self.hand_on(output)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from easyteacache.runtime.predictors.planned import PlannedRows
+from easyteacache.runtime.predictors.planned import PlannedRows, planned
 from easyteacache.runtime.predictors.predictor import AUTO, FITTED, Predictor
 from easyteacache.runtime.predictors.registry import (
     UnknownPredictor,
@@ -30,6 +30,7 @@ __all__ = [
     "Predictor",
     "UnknownPredictor",
     "families",
+    "planned",
     "predictor",
     "predictors",
     "register_predictor",

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.runtime.corrector import Corrector
 from easyteacache.solver.replay.error_propagation import Travel
-from easyteacache.solver.replay.fitted_weights import Weights, matrix
+from easyteacache.solver.replay.fitted_weights import Weights
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.runs import Runs
 
@@ -37,17 +38,44 @@ class CorrectedTravel:
 
     def errors(self, schedule: Sequence[int], weights: Weights) -> Array:
         """Predicted error of every run's final sample, relative to how far the sampler moved the noise, (R,)."""
-        after = np.cumsum(self._sizes * matrix(schedule, weights, self._num_steps), axis=0)
         rows = self._rows.matrix(schedule)
-        handed, missed = self._sizes * (rows + np.eye(self._num_steps)), self._changes * rows
+        handed = handed_rows(schedule, weights, rows + np.eye(self._num_steps), self._sizes[:, 0])
+        after, missed = np.cumsum(self._sizes * handed, axis=0), self._changes * rows
         errors = np.empty((len(schedule), len(self._state.grams)))
         nothing = errors[:0]
         for position, (computed, step) in enumerate(zip(schedule, [*schedule[1:], self._num_steps], strict=True)):
             gap = slice(computed + 1, step)
-            total = after[computed] + handed[gap].sum(axis=0)
+            total = after[step - 1]
             off = after[computed] - self._exact[computed]
             known = self._state.arriving(off, total, (), nothing)
             own = self._forecast.arriving(missed[gap].sum(axis=0), total, (), nothing)
             inherited = self._state.arriving(off, total, schedule, errors[:position]) - known
             errors[position] = inherited + np.hypot(known, own)
         return np.asarray(errors[-1])
+
+
+def handed_rows(schedule: Sequence[int], weights: Weights, filled: Array, sizes: Array) -> Array:
+    """What the sampler is handed at every step, as weights of the recorded outputs: the runtime's corrector, driven by rows.
+
+    Args:
+        schedule: the computed steps, ascending.
+        weights: a row a step, as an operating point holds them.
+        filled: (S, S) what every step gives by itself: at a computed step its own output, at a reused one what it is filled with.
+        sizes: (S,) Δσ of every step.
+
+    Returns:
+        (S, S), a row a step.
+    """
+    corrector, chosen = Corrector(weights, schedule), frozenset(schedule)
+    handed, moved = np.array(filled, dtype=np.float64), np.zeros(len(filled))
+    computed: list[int] = []
+    for step, size in enumerate(sizes.tolist()):
+        correction = corrector.handed(step, size, computed=step in chosen)
+        if step in chosen:
+            computed.append(step)
+        if correction is not None:
+            handed[step] = -moved
+            handed[step, computed[-len(correction.weights) :]] += correction.weights
+            handed[step] /= correction.size
+        moved = np.zeros(len(filled)) if step in chosen else moved + size * handed[step]
+    return handed

@@ -173,7 +173,7 @@ def test_no_address_leads_out_of_a_repository(
 def test_a_body_that_is_no_json_or_has_no_length_is_refused(hub_process: HubProcess, repository: str) -> None:
     address = f"/api/datasets/{repository}/commit/main"
     assert ask(hub_process, "POST", address, b"[" * 100_000)[0] == 400
-    assert ask(hub_process, "POST", address, b"x", Content_Length="99999999999")[0] == 411
+    assert ask(hub_process, "POST", address, b"x", Content_Length="99999999999")[0] == 413
     assert ask(hub_process, "POST", address, b"", Transfer_Encoding="chunked")[0] == 411
     assert ask(hub_process, "GET", f"/api/datasets/{repository}")[0] == 200
 

@@ -528,7 +528,9 @@ def test_a_step_that_fails_on_the_copy_says_so() -> None:
     assert found.reason == "a copy of it cannot be run: ZeroDivisionError: no such step"
 
 
-@pytest.mark.parametrize("scheduler", [None, object(), FlowMatchEulerDiscreteScheduler], ids=str)
+@pytest.mark.parametrize(
+    "scheduler", [None, object(), FlowMatchEulerDiscreteScheduler], ids=["none", "object", "class"]
+)
 def test_there_are_no_facts_of_what_is_no_scheduler(scheduler: Any) -> None:
     assert facts_of(scheduler) is None
     assert facts_for(scheduler, 5) is None

@@ -79,7 +79,7 @@ def points(key: str, bucket: Bucket, facts: Sequence[Fact]) -> list[OperatingPoi
 
 def _counted(key: str, bucket: Bucket, point: OperatingPoint) -> OperatingPoint:
     """The same threshold with the steps it computes at the bucket's own step count; of several branches the most."""
-    if point.threshold is None or bucket.num_steps is None or rule_of(key).experts:
+    if point.threshold is None or bucket.num_steps is None or rule_of(key).boundary is not None:
         return point
     steps = [
         len(magcache_plan(bucket, bucket.num_steps, entry.branch, threshold=point.threshold, rule=rule_of(key)))

@@ -8,13 +8,14 @@ the weights that they start from where the runs do not say otherwise. It is the 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
 
 Array = NDArray[np.float64]
 Row = tuple[float, ...]
@@ -47,13 +48,13 @@ class Refit:
         fills: bool,
     ) -> None:
         self._exact, self._sizes, self._schedule, self._fills = exact, sizes, frozenset(schedule), fills
-        self._start = start
+        self._history = max(len(row) for row in start)
+        refine = None if exact is None else self._refined
+        self._corrected = CorrectedOutputs(Corrector(start, schedule, fills=fills, refine=refine))
         #: (R,) every run counts by its error relative to how far the sampler moves its noise.
         self._scale = np.ones(0) if exact is None else _scale(exact[-1] - exact[0])
-        self._outputs: deque[Tensor] = deque(maxlen=max(len(row) for row in start))
-        #: The state after the last corrected step, and what the steps since then weigh by ``start`` and by holding the last output.
+        #: The state after the last corrected step, and Σ Δσ of the steps since then, which held the last output.
         self._base: Tensor | None = None
-        self._wanted: Array = np.zeros(0)
         self._held = 0.0
         #: One a step so far, as a calibration holds them.
         self.rows: list[Row] = []
@@ -61,62 +62,54 @@ class Refit:
     def handed(self, step: int, output: Tensor, state: Tensor) -> Tensor:
         """What the sampler takes instead of ``output`` at ``state``, both (R, ...); steps come one after the other."""
         size, computed = self._sizes[step], step in self._schedule
-        if computed:
-            self._append(output.detach().cpu())
         if self._base is None:
             self._base = state.detach().cpu().float()
-        row = self._start[step]
-        self._wanted[len(self._wanted) - len(row) :] += size * np.asarray(row)
-        if not computed and not self._fills:
+        seen, kept = len(self.rows), output.detach().cpu()
+        found = self._corrected.handed(step, kept, size, computed=computed)
+        if len(self.rows) == seen:
+            # Nothing was fitted here: the first output, or a step that holds the last one.
+            self.rows.append(_hold(len(self._corrected.outputs)))
+        if computed or self._fills:
+            self._base, self._held = None, 0.0
+        else:
             self._held += size
-            self.rows.append(_hold(len(self._outputs)))
-            return output
-        if computed and len(self._outputs) == 1:
-            self._next(_hold(1))
-            return output
-        total = self._wanted if self._exact is None else self._nearest(self._exact[step + 1])
+        return output if found is kept else found.to(output.device)
+
+    def _refined(self, step: int, size: float, wanted: list[float]) -> list[float]:
+        """Weights that bring the state after ``step`` nearest to the uncached runs', instead of the plan's; a row that says so."""
+        assert self._exact is not None
+        # A weight of an output that a row has no place for goes to the oldest that it has.
+        dropped = len(wanted) - self._history
+        start = np.asarray(wanted if dropped <= 0 else [sum(wanted[: dropped + 1]), *wanted[dropped + 1 :]])
+        total = self._nearest(self._corrected.outputs[-len(start) :], start, self._exact[step + 1])
         own = total / size
         if self._held:
             own[-2] -= self._held / size
-        moved = self._base + sum(float(w) * held.float() for w, held in zip(total, self._outputs, strict=True))
-        self._next(tuple(float(f"{weight:.8g}") for weight in own))
-        return ((moved.to(state.device) - state.float()) / size).to(output.dtype)
+        self.rows.append(tuple(float(f"{weight:.8g}") for weight in own))
+        return [0.0] * (len(wanted) - len(total)) + [float(weight) for weight in total]
 
-    def _append(self, output: Tensor) -> None:
-        full = len(self._outputs) == self._outputs.maxlen
-        # A weight of an output that is dropped goes to the oldest that is kept.
-        kept = self._wanted[1:] if full else self._wanted
-        if full and len(kept):
-            kept = kept + np.eye(len(kept))[0] * self._wanted[0]
-        self._outputs.append(output)
-        self._wanted = np.append(kept, 0.0)
-
-    def _next(self, row: Row) -> None:
-        self.rows.append(row)
-        self._base, self._held, self._wanted = None, 0.0, np.zeros(len(self._outputs))
-
-    def _nearest(self, target: Tensor) -> Array:
-        """Weights of the outputs with which the state comes nearest to ``target``, for the typical run."""
+    def _nearest(self, outputs: Sequence[Tensor], wanted: Array, target: Tensor) -> Array:
+        """Weights of ``outputs`` with which the state comes nearest to ``target``, for the typical run; ``wanted`` where it does not say."""
         assert self._base is not None
         grams, inner, squares = [], [], []
         for run, scale in enumerate(self._scale):
-            held = torch.stack([output[run].flatten() for output in self._outputs]).double().numpy() * scale
-            missing = (target[run] - self._base[run]).flatten().double().numpy() * scale - self._wanted @ held
+            held = torch.stack([output[run].flatten() for output in outputs]).double().numpy() * scale
+            missing = (target[run] - self._base[run]).flatten().double().numpy() * scale - wanted @ held
             grams.append(held @ held.T)
             inner.append(held @ missing)
             squares.append(float(missing @ missing))
         gram, toward, left = np.stack(grams), np.stack(inner), np.array(squares)
         if not (np.isfinite(gram).all() and np.isfinite(toward).all()):
             # The sample is lost, and will be seen to be.
-            return self._wanted
-        shares, change = np.ones(len(gram)), np.zeros(len(self._wanted))
+            return wanted
+        shares, change = np.ones(len(gram)), np.zeros(len(wanted))
         for _ in range(ROUNDS):
             mean = np.einsum("r,rij->ij", shares, gram)
             change = np.linalg.lstsq(mean + RIDGE * np.diag(np.diag(mean)), shares @ toward, rcond=None)[0]
             squares_now = left - 2.0 * toward @ change + np.einsum("i,rij,j->r", change, gram, change)
             shares = 1.0 / np.maximum(squares_now, max(NEAREST * float(np.median(squares_now)), np.finfo(float).tiny))
             shares /= shares.max()
-        return np.asarray(self._wanted + change)
+        return np.asarray(wanted + change)
 
 
 def _scale(moved: Tensor) -> Array:

@@ -19,7 +19,7 @@ from tiny_transformers import adapter_named, arguments, build, flat
 
 from easyteacache import TeaCache
 from easyteacache.integrations.diffusers import located
-from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.registry.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
