@@ -9,7 +9,7 @@ import pytest
 
 from easyteacache.errors import EasyTeaCacheError, ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.policy.request import RunContext
+from easyteacache.policy.request import RunContext, request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
