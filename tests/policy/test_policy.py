@@ -133,7 +133,7 @@ def test_what_is_not_given_is_assumed_and_named(settled: Any) -> None:
 def test_what_was_fitted_here_computes_everything_elsewhere_and_says_why(
     settled: Any, make_record: Make, setting: dict[str, Any], wish: dict[str, Any], status: str
 ) -> None:
-    record = make_record(*[b.model_dump(mode="json", exclude_none=True) for b in settled.buckets], status=status)
+    record = make_record(*[b.model_dump(mode="json", exclude_none=True) for b in settled.buckets], status=status, schema_version=3)
     policy = resolve(record, *request_and_run(sequence_length=1000, **setting, **wish))
     assert policy.refusal is not None
     assert policy.refusal in policy.notes
