@@ -19,18 +19,42 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from easyteacache.policy.matched_noise import REFERENCE_LENGTH, distinct_steps, matched_noise
+from easyteacache.policy.matched_noise import REFERENCE_LENGTH, matched_noise
 
 #: Numbers of the latent that a token of most models stands for: 16 channels, patches of 2 × 2.
 VALUES_PER_TOKEN = 64
 #: Values at which the profile below was measured: 256 tokens of 4. Across models the count of values places it, not that of tokens.
 REFERENCE_VALUES = 1024
 #: Matched noise c_k → weight h_k: how much of x̂ settles around that noise level, relative to the other levels.
-CHANGE_PROFILE: tuple[tuple[float, float], ...] = ((-3.5, 0.00002),)
+CHANGE_PROFILE: tuple[tuple[float, float], ...] = (
+    (-6.0, 3.2e-07),
+    (-5.5, 9.3e-07),
+    (-5.0, 2.7e-06),
+    (-4.5, 7.7e-06),
+    (-4.0, 2.1e-05),
+    (-3.5, 5.5e-05),
+    (-3.0, 0.00014),
+    (-2.5, 0.00037),
+    (-2.0, 0.00094),
+    (-1.5, 0.0024),
+    (-1.0, 0.0067),
+    (-0.5, 0.019),
+    (0.0, 0.053),
+    (0.5, 0.13),
+    (1.0, 0.22),
+    (1.5, 0.25),
+    (2.0, 0.18),
+    (2.5, 0.083),
+    (3.0, 0.033),
+    (3.5, 0.013),
+    (4.0, 0.0051),
+    (4.5, 0.0021),
+    (5.0, 0.00086),
+)
 #: How far apart on the axis of matched noise two changes of x̂ may lie and still point about the same way.
 WIDTH = 0.5
 #: Matched noise → how much of an error that the state has there is left in the final sample.
-RESPONSE: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+RESPONSE: tuple[tuple[float, float], ...] = ((-1.1, 0.68), (0.0, 1.3), (1.3, 2.2), (2.3, 2.3), (4.0, 1.6))
 #: Power of a segment's error in the sum over a run: above 1 one large error is worse than several small ones of the same sum.
 POWER = 2.0
 #: Longest gap between computed steps, in units of the mean one.
@@ -66,7 +90,9 @@ def universal_plan(
     _check_count(steps, computed)
     if any(after >= before for before, after in pairwise(levels)):
         raise ValueError("expected falling noise levels")
-    return _planned(tuple(float(level) for level in levels), tokens * values * REFERENCE_LENGTH / REFERENCE_VALUES, computed)
+    return _planned(
+        tuple(float(level) for level in levels), tokens * values * REFERENCE_LENGTH / REFERENCE_VALUES, computed
+    )
 
 
 def even_plan(num_steps: int, computed: int) -> tuple[int, ...]:
@@ -104,7 +130,17 @@ def _coarsely_planned(levels: tuple[float, ...], length: float, computed: int) -
     for k in range(computed):
         at = k * fewer / computed
         found.append(places[int(at)] + (at - int(at)) * (places[int(at) + 1] - places[int(at)]))
-    return distinct_steps(found, steps)
+    return _distinct(found, steps)
+
+
+def _distinct(places: Sequence[float], steps: int) -> tuple[int, ...]:
+    """Round ascending ``places`` to different steps, the first 0, each as near as its neighbours leave it."""
+    found: list[int] = []
+    for place in places:
+        found.append(max(round(place), found[-1] + 1) if found else 0)
+    for back in range(1, len(found)):
+        found[-back] = min(found[-back], steps - back)
+    return tuple(found)
 
 
 def expected_outputs(levels: Sequence[float], length: float) -> list[Vector]:
