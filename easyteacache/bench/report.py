@@ -52,7 +52,9 @@ def as_text(results: Results, *, width: int = 80) -> str:
     """Plain tables for a terminal of ``width`` columns, 40 or more: dB and per cent stand in the heads, kinds are left out."""
 
     def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        return _narrow_table(rows, width) if heads is HEADS else "\n".join(_hanging(row[0], row[1], width) for row in rows)
+        return (
+            _narrow_table(rows, width) if heads is HEADS else "\n".join(_hanging(row[0], row[1], width) for row in rows)
+        )
 
     def say(text: str) -> str:
         return textwrap.fill(text, width, break_on_hyphens=False)
