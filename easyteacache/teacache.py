@@ -24,6 +24,7 @@ from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
 from easyteacache.runtime.session import Session
+from easyteacache.runtime.statistics import evidence_of, gate_of
 
 if TYPE_CHECKING:
     import torch
@@ -151,14 +152,10 @@ class TeaCache:
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
-        from easyteacache.registry.family import names_method
         from easyteacache.registry.registry import Registry
 
-        layers = Registry.opened(registry)
-        # A key that names a method means that record alone; a model's, every record of the model.
-        found = (layers.find(key),) if isinstance(key, str) and names_method(key) else layers.of_model(key)
         return cls._from_found(
-            found,
+            Registry.opened(registry).meant_by(key),
             allow_yanked=allow_yanked,
             threshold=threshold,
             speedup=speedup,
@@ -324,7 +321,9 @@ class TeaCache:
         state = self._session.known(name)
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
-        return state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        filled = state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
+        self._session.settle()
+        return filled
 
     def store_truth(
         self,
@@ -371,6 +370,7 @@ class TeaCache:
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
+        self._session.settle()
 
     def _state(self, branch: str, step: int, length: int | None) -> BranchState:
         """The state of a branch, with an operating point that the verbs can apply."""
@@ -453,7 +453,7 @@ class TeaCache:
         Args:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
-            allow_borrowed: attach a record that was fitted to a model of another class.
+            allow_borrowed: attach a record that was fitted to a model of another class or configuration.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
@@ -552,19 +552,22 @@ class TeaCache:
         return self._session.current_speedup_rate()
 
     def summary(self) -> str:
-        """The current run, or the last one, in a few readable lines."""
+        """The current run, or the last one, in two to six lines; ``notes`` says the rest."""
         return self._session.summary()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every choice that was made for the run, one sentence each, the warnings among them; empty where nothing is decided."""
+        return self._session.policy.notes if self._session.has_policy else ()
 
     def __repr__(self) -> str:
         if not self._session.has_policy:
             return f"TeaCache({'solve mode' if self.solving else 'off'})"
         p = self._session.policy
-        gate = f"threshold={p.threshold:g}"
-        if p.decided_by == "schedule":
-            gate = f"schedule={len(p.schedule or ())} computed steps"
         buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
         return (
-            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r}, {gate}, "
-            f"forecaster={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], buckets=[{buckets}], "
-            f"notes={list(p.notes)})"
+            f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r},\n"
+            f"         {gate_of(p)}, predictor={p.forecaster!r}, window=[{p.first_skip_step}, {p.last_skip_step}], "
+            f"buckets=[{buckets}],\n"
+            f"         {evidence_of(p)}, {len(p.notes)} notes)"
         )

@@ -85,26 +85,26 @@ def test_the_repository_id_leads_to_the_record(path, registry):
 def test_the_configuration_of_the_transformer_leads_to_the_record(registry):
     pipe = wan()
     name = configuration_name(pipe.transformer)
-    layers = registry(record("test/one", [alias(name, "transformer_class")], schedule=[0]))
+    layers = registry(record("test/one", [alias(name, "transformer_class")], schedule=[0, 4]))
     assert TeaCache.for_pipeline(pipe, registry=layers).policy.model_key == "test/one"
     assert configuration_name(flux().transformer) != name
 
 
 def test_an_unknown_checkpoint_is_an_error_with_candidates(registry):
-    layers = registry(record("test/one", [alias("Owner/Model-1.3B")], schedule=[0]))
+    layers = registry(record("test/one", [alias("Owner/Model-1.3B")], schedule=[0, 4]))
     with pytest.raises(UnknownModelKey) as error:
         TeaCache.for_pipeline(named(wan(), "Owner/Model-14B"), registry=layers)
     assert "Owner/Model-1.3B" in error.value.suggestions
 
 
 def test_a_name_of_two_records_is_an_error(registry):
-    layers = registry(*(record(key, [alias("Owner/Model")], schedule=[0]) for key in ("test/one", "test/two")))
+    layers = registry(*(record(key, [alias("Owner/Model")], schedule=[0, 4]) for key in ("test/one", "test/two")))
     with pytest.raises(AmbiguousModelKey):
         TeaCache.for_pipeline(named(wan(), "Owner/Model"), registry=layers)
 
 
 def test_borrowed_numbers_are_refused_unless_asked_for(registry):
-    layers = registry(record("test/one", [alias("Owner/Other", borrowed=True)], schedule=[0]))
+    layers = registry(record("test/one", [alias("Owner/Other", borrowed=True)], schedule=[0, 4]))
     pipe = named(wan(), "Owner/Other")
     with pytest.raises(AttachError, match="fitted to another model"):
         TeaCache.for_pipeline(pipe, registry=layers)
