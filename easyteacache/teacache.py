@@ -152,14 +152,10 @@ class TeaCache:
             UnreachableTarget: no operating point reaches the speed-up or error asked for.
             ValueError: an argument is out of range, or two exclude each other.
         """
-        from easyteacache.registry.family import names_method
         from easyteacache.registry.registry import Registry
 
-        layers = Registry.opened(registry)
-        # A key that names a method means that record alone; a model's, every record of the model.
-        found = (layers.find(key),) if isinstance(key, str) and names_method(key) else layers.of_model(key)
         return cls._from_found(
-            found,
+            Registry.opened(registry).meant_by(key),
             allow_yanked=allow_yanked,
             threshold=threshold,
             speedup=speedup,

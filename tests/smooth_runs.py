@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from easyteacache.records.sampler import EULER, SamplerRecord, euler_map
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 
 Array = NDArray[np.float64]
@@ -70,10 +71,9 @@ def build_run(
         branches=("cond", "uncond"),
         num_steps=steps,
         sequence_length=length,
-        sampler=sampler,
+        sampler=sampler_record(sampler, levels),
         shift=shift,
         guidance_scale=GUIDANCE,
-        prediction="velocity",
         prompt=prompt or f"prompt {seed % 7}",
         seed=seed,
     )
@@ -93,6 +93,13 @@ def _make_run() -> Callable[..., Made]:
 @pytest.fixture(name="make_set", scope="session")
 def _make_set() -> Callable[..., TraceSet]:
     return build_set
+
+
+def sampler_record(name: str, levels: Array) -> SamplerRecord:
+    """The sampler of a run over these levels: measured where it is diffusers' Euler, else known by name alone."""
+    if name == EULER:
+        return SamplerRecord.euler(tuple(levels.tolist()))
+    return SamplerRecord(name=name, calls=len(levels) - 1, prediction="velocity")
 
 
 def hash_of(text: str) -> int:
@@ -133,4 +140,6 @@ def _trace(
     }
     grams = {name: values @ values.T for name, values in residuals.items()}
     grams |= {f"output:{name}": values @ values.T for name, values in outputs.items()}
-    return Trace(header, 1000.0 * levels[:-1], levels, signal_distances, truth, truth, grams)
+    known = header.sampler is not None and header.sampler.signature is not None
+    sampler_map = euler_map(levels) if known else None
+    return Trace(header, 1000.0 * levels[:-1], levels, signal_distances, truth, truth, grams, sampler_map)

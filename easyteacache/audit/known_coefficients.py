@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from easyteacache.audit.model_names import ModelName, describe
 from easyteacache.records.calibration import Calibration
@@ -75,10 +75,18 @@ class Known:
             records: every calibration to recognise; those without polynomials are passed over.
             variants: the file with variants and borrowings, None for the records alone.
         """
+        content: dict[str, Any] = {"variants": [], "borrowings": []}
+        if variants is not None:
+            content = json.loads(variants.read_text(encoding="utf-8"))
         found = [known for record in records for known in _of_record(record)]
-        if variants is None:
-            return cls(tuple(found))
-        content = json.loads(variants.read_text(encoding="utf-8"))
+        # A list has one owner, however many models have records with it.
+        owned = {(known.model_key, known.coefficients) for known in found}
+        owners = {(entry["model_key"], entry["of"]) for entry in content["borrowings"]}
+        found = [
+            known
+            for known in found
+            if not any((owner, known.coefficients) in owned for key, owner in owners if key == known.model_key)
+        ]
         found += [_of_variant(entry) for entry in content["variants"]]
         borrowings = tuple(
             Borrowing(entry["of"], entry["title"], entry["repository"], describe([entry["model_key"], entry["title"]]))

@@ -377,7 +377,13 @@ def _proxy(origin: Origin) -> Any:
     proxy = named.get(scheme) or named.get("all")
     if not proxy or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
-    return urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        found = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+        if found.hostname and found.port != 0 and found.scheme in ("http", "https"):
+            return found
+    except ValueError:
+        pass
+    raise Unanswered(f"is to be reached through a proxy whose address is none: see {scheme}_proxy", again=False)
 
 
 def _basic(proxy: Any) -> str:
@@ -391,7 +397,13 @@ def _trust() -> ssl.SSLContext:
     context = ssl.create_default_context()
     named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if named:
-        context.load_verify_locations(cafile=named)
+        try:
+            context.load_verify_locations(cafile=named)
+        except OSError as error:
+            reason = (
+                "cannot be trusted: the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names is no list of certificates"
+            )
+            raise Unanswered(reason, again=False) from error
         return context
     with contextlib.suppress(ImportError):
         import certifi

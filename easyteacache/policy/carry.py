@@ -101,7 +101,7 @@ def _longest_row(computed: Sequence[int], steps: int) -> int:
 
 def _with_rows_of(computed: Sequence[int], steps: int, longest: int) -> tuple[int, ...]:
     """The same steps, and further ones wherever more than ``longest`` in a row would be reused."""
-    found = []
+    found: list[int] = []
     for before, after in itertools.pairwise((*computed, steps)):
         found.extend(range(before, after, longest + 1))
     return tuple(found)

@@ -1,14 +1,16 @@
-"""What computed steps a record leads to in one run: a plan's own, those carried over from it, or MagCache's decisions."""
+"""What computed steps a record leads to in one run: a plan's own, those carried over from it, or what a method's rule decides.
+
+A method whose steps follow from numbers of its own, and from nothing measured in the run, registers its rule in a module of
+``policy/methods``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from easyteacache.errors import InvalidPlan
 from easyteacache.policy.carry import carried, carried_within, shifted_levels
 from easyteacache.policy.curves import SigmaProfile
-from easyteacache.policy.methods.magcache import MagCacheRule, magcache_plan, rule_of
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.plan import Plan
@@ -32,6 +34,31 @@ class PlannedSteps:
     of_branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
     carried: str | None = None
     doubtful: bool = False
+
+
+#: Model key, bucket, threshold, request, run → computed steps. Raises InvalidPlan where they cannot be known.
+StepRule = Callable[[str, Bucket, float, Request, RunContext], PlannedSteps]
+_rules: dict[str, StepRule] = {}
+
+
+def register_rule(method: str) -> Callable[[StepRule], StepRule]:
+    """Make a rule that of a record's method; usable as a decorator."""
+
+    def register(rule: StepRule) -> StepRule:
+        _rules[method] = rule
+        return rule
+
+    return register
+
+
+def rule_for(method: str) -> StepRule | None:
+    """The rule of a method; None where plans or what is measured in the run decide."""
+    return _rules.get(method)
+
+
+def of_steps(method: str) -> bool:
+    """Whether the computed steps of a method's records are known before a run, but for its step count and noise levels."""
+    return method == "plan" or method in _rules
 
 
 def carryable(plan: Plan) -> bool:
@@ -74,37 +101,6 @@ def plan_in(
     return PlannedSteps(found, carried=why, doubtful=True)
 
 
-def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Request, run: RunContext) -> PlannedSteps:
-    """MagCache's computed steps in one run, of each branch that the record has ratios of.
-
-    Raises:
-        InvalidPlan: the run does not say where the second of two experts takes over.
-    """
-    rule, steps = rule_of(model_key), run.num_steps or bucket.num_steps or len(bucket.magnitude_ratios[0].ratios)
-    boundary = _boundary(rule, bucket, run, steps)
-    found = tuple(
-        (
-            entry.branch,
-            magcache_plan(
-                bucket,
-                steps,
-                entry.branch,
-                threshold=threshold,
-                rule=rule,
-                limit=request.max_consecutive_skips,
-                boundary=boundary,
-            ),
-        )
-        for entry in bucket.magnitude_ratios
-    )
-    every = tuple(sorted({step for _, computed in found for step in computed}))
-    length = other_length(bucket.sequence_length, run.sequence_length)
-    why = None if length is None else f"Its ratios were measured at {length}; those of this run may differ."
-    if bucket.num_steps not in (None, steps):
-        why = f"Its ratios are those of {bucket.num_steps} steps: each of the {steps} takes the nearest one's, as its authors do."
-    return PlannedSteps(every, found if len({computed for _, computed in found}) > 1 else (), why)
-
-
 def levels_of(bucket: Bucket, steps: int) -> tuple[float, ...] | None:
     """The (S + 1,) noise levels of a bucket's own runs; None where nobody says."""
     if bucket.sampler is not None and bucket.sampler.levels is not None:
@@ -123,20 +119,7 @@ def levels_in(run: RunContext, steps: int) -> tuple[float, ...] | None:
 
 
 def other_length(made_for: int | None, here: int | None) -> str | None:
-    """How a run's length differs from a bucket's, a phrase; None where it is about the same, or one is not known."""
+    """How a run's length differs from the one that something was made for; None where it does not, or nobody says."""
     if made_for is None or here is None or max(made_for, here) <= SAME_LENGTH * min(made_for, here):
         return None
     return f"{made_for} tokens, not {here}"
-
-
-def _boundary(rule: MagCacheRule, bucket: Bucket, run: RunContext, steps: int) -> int | None:
-    """The first step of the second expert; None where there is one expert."""
-    if rule.boundary is None:
-        return None
-    levels = levels_in(run, steps) or levels_of(bucket, steps)
-    if levels is None:
-        raise InvalidPlan(
-            f"two experts take turns at noise level {rule.boundary:g}, and the noise levels of this run are not known: attach it to "
-            "a pipeline, or pass shift="
-        )
-    return next((step for step, level in enumerate(levels[:-1]) if level < rule.boundary), steps)

@@ -19,17 +19,10 @@ from easyteacache.policy.bucket_choice import Selection, select
 from easyteacache.policy.carry_limits import why_not
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
+from easyteacache.policy.methods import of_steps, rule_for
 from easyteacache.policy.model_match import differences
 from easyteacache.policy.operating_point import Choice, Offer, choose
-from easyteacache.policy.planned import (
-    PlannedSteps,
-    carryable,
-    levels_in,
-    levels_of,
-    magcache_in,
-    other_length,
-    plan_in,
-)
+from easyteacache.policy.planned import PlannedSteps, carryable, levels_in, levels_of, other_length, plan_in
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import NEEDS_STEPS, SkipWindow, skip_window
 from easyteacache.records.bucket import Bucket
@@ -41,10 +34,12 @@ from easyteacache.registry.registry import Found
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
 
 DecidedBy = Literal["schedule", "sigma", "signal", "nothing"]
+_PER_BRANCH = (
+    "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
+    "guidance is a weighted sum of them, and does not where it rescales that sum."
+)
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
-#: Methods whose records consist of computed steps, which can be carried over to other runs.
-_OF_STEPS = ("plan", "magcache")
 
 
 class RetiredCalibration(EasyTeaCacheError, ValueError):
@@ -102,6 +97,7 @@ class Policy:
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
+        longest_run: most steps reused in a row where nobody states a limit: this project's own caution, which no engine is told of.
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
         expected_speedup, expected_error: what the operating point gave on held-out runs, where the record knows.
@@ -126,6 +122,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
+    longest_run: int | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
     branch_schedules: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -236,6 +233,7 @@ def resolve(
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
+        notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     carried = _carried(record, selection, run, steps) if refusal is None else None
@@ -259,6 +257,7 @@ def resolve(
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
         max_consecutive_skips=window.max_consecutive_skips,
+        longest_run=None if schedule is not None or _states_where_it_holds(record) else LONGEST_RUN,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=run.sequence_length,
         num_steps=run.num_steps,
@@ -325,12 +324,13 @@ def _steps(
     request: Request,
     run: RunContext,
 ) -> tuple[PlannedSteps | None, str | None]:
-    """The computed steps where a plan or MagCache decides, and why nothing can be reused where they cannot be known."""
+    """The computed steps where a plan or a method's rule decides, and why nothing can be reused where they cannot be known."""
     if choice.plan is not None and planned is not None:
-        if record.method not in _OF_STEPS and not selection.foreign:
+        judged = not of_steps(record.method)
+        if judged and not selection.foreign:
             return PlannedSteps(choice.plan.computed), None
         # Published plans are carried over as their authors' engines do; what was judged here must do no more harm.
-        profile = None if record.method in _OF_STEPS else profile_of(planned)
+        profile = profile_of(planned) if judged else None
         try:
             return plan_in(choice.plan, planned, run, selection.foreign, profile), None
         except InvalidPlan as error:
@@ -338,12 +338,13 @@ def _steps(
                 None,
                 f"It was made for {' and '.join(selection.foreign)}, and cannot be carried over: {error}; every step is computed.",
             )
-    if record.method != "magcache" or choice.threshold <= 0:
+    rule = rule_for(record.method)
+    if rule is None or choice.threshold <= 0:
         return None, None
     try:
-        return magcache_in(record.model_key, selection.main, choice.threshold, request, run), None
+        return rule(record.model_key, selection.main, choice.threshold, request, run), None
     except InvalidPlan as error:
-        return None, f"MagCache's steps cannot be known: {error}; every step is computed."
+        return None, f"The steps of {record.method} cannot be known: {error}; every step is computed."
 
 
 def _window(
@@ -354,14 +355,11 @@ def _window(
     run: RunContext,
     notes: list[str],
 ) -> SkipWindow:
-    """Where reuse is allowed; what a plan or MagCache computes already keeps to the record's own window."""
-    if record.method in _OF_STEPS:
+    """Where reuse is allowed; what a plan or a rule computes already keeps to the record's own window."""
+    if of_steps(record.method):
         free = {"skip_window_fraction": None, "max_consecutive_skips": None, "num_steps": run.num_steps}
         return skip_window([(planned or selection.main).model_copy(update=free)], request, run, notes)
-    window = skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
-    if window.max_consecutive_skips is None and planned is None and not _states_where_it_holds(record):
-        return dataclasses.replace(window, max_consecutive_skips=LONGEST_RUN)
-    return window
+    return skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
 
 
 def _standing(selection: Selection, choice: Choice, schedule: tuple[int, ...] | None, run: RunContext) -> Standing:
@@ -438,7 +436,7 @@ def _choice(
     if refused:
         return Choice(threshold=0.0), None
     offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
-    carry = record.method in _OF_STEPS or _carries_plans(record, selection, request, run)
+    carry = of_steps(record.method) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
     except UnreachableTarget as error:

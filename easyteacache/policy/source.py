@@ -73,7 +73,7 @@ class FixedPolicy:
         policy = self._policy
         changes: dict[str, Any] = {}
         if request.threshold is not None:
-            changes |= {"threshold": request.threshold, "schedule": None}
+            changes |= {"threshold": request.threshold, "schedule": None, "branch_schedules": ()}
             changes |= {"weights": None, "forecaster": "hold"} if policy.weights is not None else {}
         elif policy.weights is not None:
             policy = self._corrected(policy, run)

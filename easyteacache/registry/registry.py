@@ -26,7 +26,7 @@ from easyteacache.files import strict_json
 from easyteacache.records import calibration, model_key, parsing
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import bundled, index, lock_file
-from easyteacache.registry.family import model_of
+from easyteacache.registry.family import model_of, names_method
 from easyteacache.registry.index import Index, IndexEntry
 from easyteacache.registry.lock_file import LockFile
 from easyteacache.registry.named_path import expanded
@@ -304,6 +304,14 @@ class Registry(Mapping[str, Calibration]):
             notes.insert(0, f"{key!r} is a name of {model!r}.")
         found[0] = dataclasses.replace(found[0], notes=(*notes, *found[0].notes))
         return tuple(found)
+
+    def meant_by(self, key: str) -> tuple[Found, ...]:
+        """The records that a caller's key means: that of a method alone where the key names one, else all of the model.
+
+        Raises:
+            UnknownModelKey, AmbiguousModelKey, InvalidModelKey, InvalidCalibration: as ``find`` and ``of_model``.
+        """
+        return (self.find(key),) if isinstance(key, str) and names_method(key) else self.of_model(key)
 
     def _model_named(self, key: str) -> str | None:
         """The model that a key or an alias means; None for an alias that is borrowed or of several models, and what is no text."""

@@ -158,9 +158,9 @@ def test_one_list_for_all_branches_is_enough_where_it_computes_the_same_steps(
     second: float, fits: bool, make_registry: Make, record: Record
 ) -> None:
     """1 − 0.98 is below the threshold of 0.035, and so is 1 − 0.97; 1 − 0.96 is not."""
-    ratios = [{"branch": "cond", "ratios": [1.0, 0.98]}, {"branch": "uncond", "ratios": [1.0, second]}]
-    bucket = {"num_steps": 2, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
-    bucket |= {"max_consecutive_skips": 3, "skip_window_fraction": [0.5, 1.0]}
+    ratios = [{"branch": "cond", "ratios": [1.0, 0.98, 0.9]}, {"branch": "uncond", "ratios": [1.0, second, 0.9]}]
+    bucket = {"num_steps": 3, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
+    bucket |= {"max_consecutive_skips": 3, "skip_window_fraction": [0.34, 1.0]}
     bucket["operating_points"] = [{"threshold": 0.035, "evidence": "reported"}]
     registry = make_registry(record("flux.1/own", method="magcache", signal="unknown", bucket=bucket))
     if fits:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from easyteacache.records.calibration import Calibration, load, save
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 
 KEY = "test/smooth"
@@ -34,9 +35,8 @@ def build_run(seed: int, *, key: str = KEY, steps: int = 12) -> Trace:
         branches=("cond",),
         num_steps=steps,
         sequence_length=64,
-        sampler="Euler",
+        sampler=SamplerRecord(name="Euler", calls=steps, prediction="velocity"),
         shift=3.0,
-        prediction="velocity",
         prompt=f"prompt {seed}",
         recorded_at="2026-01-02",
         seed=seed,

@@ -463,6 +463,33 @@ def test_an_answer_without_end_is_received_no_further_than_the_bound(number: int
     assert "bytes" in text or "makes no sense" in text
 
 
+def test_an_index_that_names_more_than_a_pull_may_bring_ends_the_pull(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("easyteacache.hub.pull.MAX_PULL_BYTES", len(DATA) - 1)
+    with liar(instead("nothing", b"")) as hub, pytest.raises(HubError, match="name fewer at a time"):
+        pulling.pull(remote(hub), store=Store(tmp_path / "own"))
+    assert Store(tmp_path / "own").current().index.records == {}
+
+
+def test_a_proxy_or_a_file_of_certificates_that_is_none_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from easyteacache.hub import exchange
+
+    for name in ("HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://[bad")
+    assert "a proxy whose address is none" in refusal(
+        Remote("team/x", endpoint="http://hub.example", token=TOKEN).whoami
+    )
+    monkeypatch.delenv("http_proxy")
+    exchange._trust.cache_clear()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent"))
+    assert "is no list of certificates" in refusal(Remote("team/x", endpoint="https://127.0.0.1:9", token=TOKEN).whoami)
+    exchange._trust.cache_clear()
+
+
 @pytest.mark.parametrize("length", ["9" * 20, "9" * 5000, "99999999999"])
 def test_an_answer_that_promises_too_much_is_not_begun(length: str) -> None:
     data = f"HTTP/1.1 200 OK\r\nX-Repo-Commit: {COMMIT}\r\nContent-Length: {length}\r\n\r\n".encode()

@@ -124,7 +124,8 @@ def test_at_another_step_count_or_shift_no_weights_are_used(record: Any) -> None
 
 def make_threshold(record: Any) -> Any:
     content = record.model_dump(mode="json", exclude_none=True)
-    content["buckets"][0]["operating_points"].append({"threshold": 0.3})
+    evidence = {"kind": "submitted", "how": "replayed", "speedup": 2.0}
+    content["buckets"][0]["operating_points"].append({"threshold": 0.3, "evidence": [evidence]})
     return type(record).from_mapping(content)
 
 

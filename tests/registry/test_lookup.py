@@ -282,7 +282,7 @@ def test_a_record_filed_under_another_key_is_an_error(tmp_path: Path, make_recor
     with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
         Registry.from_folder(tmp_path).find("toy/other")
     listed = index.entry_of(record, record.to_json().encode()).model_dump(mode="json")
-    content = {"index_version": 1, "records": {"toy/other": {**listed, "path": "toy/other.json"}}}
+    content = {"index_version": 2, "records": {"toy/other": {**listed, "path": "toy/other.json"}}}
     (tmp_path / "index.json").write_text(json.dumps(content))
     with pytest.raises(InvalidCalibration, match="its path says 'toy/other'"):
         Registry.from_folder(tmp_path).find("toy/other")
@@ -290,7 +290,7 @@ def test_a_record_filed_under_another_key_is_an_error(tmp_path: Path, make_recor
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '{"index_version": 2, "records": {}}', '{"index_version": true, "records": {}}',
+    ["", "{", "[]", "null", '{"index_version": 3, "records": {}}', '{"index_version": true, "records": {}}',
      '{"index_version": 1}', '{"index_version": 1, "records": {"a": {}}}', '{"index_version": 1, "records": {}, "more": 1}'],
 )  # fmt: skip
 def test_a_damaged_index_is_an_error_and_not_rebuilt_silently(registry_folder: Path, text: str) -> None:
@@ -298,6 +298,31 @@ def test_a_damaged_index_is_an_error_and_not_rebuilt_silently(registry_folder: P
     with pytest.raises(InvalidCalibration, match=r"index\.json"):
         Registry.from_folder(registry_folder).find("single")
     assert (registry_folder / "index.json").read_text() == text
+
+
+def test_an_index_of_version_1_is_read_as_it_was_written(registry_folder: Path) -> None:
+    path = registry_folder / "index.json"
+    content = json.loads(path.read_text())
+    for entry in content["records"].values():
+        for name in ("class_name", "speedup", "evidence"):
+            del entry[name]
+    path.write_text(json.dumps(content | {"index_version": 1}))
+    assert Registry.from_folder(registry_folder).find("single").calibration.model_key == "single"
+    (entry,) = (entry for key, _, entry in Registry.from_folder(registry_folder).entries() if key == "single")
+    assert (entry.class_name, entry.speedup, entry.evidence) == (None, None, None)
+    content["records"]["single"]["speedup"] = 2.0
+    path.write_text(json.dumps(content | {"index_version": 1}))
+    with pytest.raises(InvalidCalibration, match=r"records.'single'.speedup: not a field of version 1"):
+        Registry.from_folder(registry_folder).find("single")
+
+
+def test_the_index_says_what_a_list_of_records_shows(registry_folder: Path) -> None:
+    entries = {key: entry for key, _, entry in Registry.from_folder(registry_folder).entries()}
+    assert (entries["single"].speedup, entries["single"].evidence) == (1.5, "submitted")
+    bundled = {key: entry for key, _, entry in Registry.default().entries()}
+    assert bundled["reference/moving-digits"].evidence == "submitted"
+    assert bundled["wan2.1/t2v-14b"].evidence == "published"
+    assert bundled["wan2.1/t2v-14b/magcache"].method == "magcache"
 
 
 @pytest.mark.parametrize("path", ["../outside.json", "/etc/passwd", "toy/part.json", "toy/model.JSON"])

@@ -57,7 +57,17 @@ def test_every_target_has_a_schedule_and_operating_points_slow_down_never(record
     assert sorted({p.computed_steps for p in points if p.schedule}, reverse=True) == [16, 13, 10, 8, 6, 5, 4]
     speeds = [p.speedup for p in points]
     assert speeds == sorted(speeds)  # type: ignore[type-var]
-    assert all(p.evidence == "replayed" and p.error is not None and p.error.runs == 3 for p in points)
+    for point in points:
+        (evidence,) = point.evidence
+        assert (evidence.kind, evidence.how, evidence.metric, evidence.runs) == (
+            "submitted",
+            "replayed",
+            "relative-l2",
+            3,
+        )
+        assert 0 <= evidence.p50 <= evidence.p90 <= evidence.worst  # type: ignore[operator]
+        assert point.error is not None
+        assert evidence.p50 <= 2 * point.error.mean  # type: ignore[operator]
 
 
 def test_the_runtime_chooses_a_solved_point_by_speed_or_error(record: Calibration) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from easyteacache.cli import text
 from easyteacache.records.calibration import Signal
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.solve import solve
 from easyteacache.solver.validation.validate import validate
@@ -85,7 +86,7 @@ def make_run(seed: int, steps: int, width: int) -> Trace:
     grams |= {f"output:{name}": gram / 4.0 for name, gram in grams.items()}
     header = TraceHeader(
         model_key="bench/smooth", signals=SIGNALS, branches=("cond", "uncond"), num_steps=steps, sequence_length=1024,
-        shift=3.0, sampler="FlowMatchEulerDiscreteScheduler", prediction="velocity", guidance_scale=3.0, prompt=f"prompt {seed}", seed=seed,
+        shift=3.0, sampler=SamplerRecord.euler(tuple(sigmas.tolist())), guidance_scale=3.0, prompt=f"prompt {seed}", seed=seed,
     )  # fmt: skip
     by_time = 0.2 * np.diff(-np.log(sigmas[:-1] + 0.05))
     signals = {

@@ -18,7 +18,7 @@ def build(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     originals = {fact["id"]: fact for fact in facts}
     variants, borrowings = [], []
     for fact in facts:
-        if sets.is_calibration(fact):
+        if sets.is_calibration(fact) and fact["id"] not in sets.MEASURED_WHERE_BORROWED:
             continue
         repository = fact["sources"][0]["repo"]
         if fact["fit_status"] == "borrowed":
@@ -26,7 +26,7 @@ def build(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             borrowings.append(
                 {
                     "of": original,
-                    "model_key": fact["model_key"],
+                    "model_key": sets.registry_key(fact) if sets.is_calibration(fact) else fact["model_key"],
                     "title": fact["display_name"],
                     "repository": repository,
                 }

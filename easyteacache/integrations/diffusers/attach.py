@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ def attach(
             "gives each its own where the registry knows the checkpoint, or ExpertCaches({'transformer': …, 'transformer_2': …}) with "
             "caches of your choice, which may be of one record"
         )
-    return _attach([(cache, transformers[0])], lambda: target.scheduler, **options)
+    return _attach([(cache, transformers[0])], functools.partial(getattr, target, "scheduler"), **options)
 
 
 def attach_parts(
@@ -86,7 +87,12 @@ def attach_parts(
             f"{type(pipe).__name__} has {' and '.join(transformers)}, the caches are for {' and '.join(caches)}"
         )
     pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
-    return _attach(pairs, lambda: pipe.scheduler, residual_device=residual_device, allow_borrowed=allow_borrowed)
+    return _attach(
+        pairs,
+        functools.partial(getattr, pipe, "scheduler"),
+        residual_device=residual_device,
+        allow_borrowed=allow_borrowed,
+    )
 
 
 def _attach(

@@ -220,7 +220,7 @@ class Driver:
             guessed = place.target
             place = forward.place = self._place(place.branch, place.step, tokens, forward.arguments)
             if place.of_output:
-                seen.truth = forwards.sample_of(seen.returned)
+                seen.truth = forwards.outputs(seen.returned)
             elif place.target != guessed:
                 # Another policy holds at this length, and what it predicts was not seen: the next step is computed.
                 seen.truth = None
@@ -238,11 +238,12 @@ class Driver:
             self.session.settle()
 
     def _whole_length(self, forward: Forward) -> int:
-        tokens, heads = forward.seen.tokens, forward.seen.heads
+        head = next(iter(forward.seen.heads.values()))
+        tokens = self.adapter.tokens(head, forward.arguments, self.transformer)
         if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
             return tokens
-        return context_parallel.whole_length(self.transformer, tokens, next(iter(heads.values())).device)
+        return context_parallel.whole_length(self.transformer, tokens, head.device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 
@@ -257,7 +258,6 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
-        seen.tokens = self.adapter.tokens(next(iter(seen.heads.values())), forward.arguments, self.transformer)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)
@@ -331,10 +331,9 @@ class Driver:
             return output
         forward.seen.returned = output
         if forward.place.of_output and not forward.seen.skipping:
-            forward.seen.truth = forwards.sample_of(output)
+            forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:
             assert forward.decision is not None
             assert forward.decision.forecast is not None
-            sample = forwards.sample_of(output)
-            output = forwards.with_sample(output, forward.decision.forecast.to(sample.device).to(sample.dtype).clone())
+            output = forwards.with_outputs(output, forward.decision.forecast)
         return output if self.compiled_whole else self.hand_on(output)

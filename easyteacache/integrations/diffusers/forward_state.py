@@ -1,9 +1,11 @@
-"""One forward of an attached transformer: what its hooks share, and how a block is skipped."""
+"""One forward of a transformer: its arguments by name, what its hooks share, and how a block is skipped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,74 @@ from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
 
 if TYPE_CHECKING:
     from easyteacache.runtime.branch_state import BranchState
+
+
+# Arguments -----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def parameter_names(kind: Any) -> tuple[str, ...]:
+    """The names of a class's ``forward``, without ``self``: hooks replace an instance's ``forward``, never the class's."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _positions(kind: type) -> dict[str, int]:
+    return {name: position for position, name in enumerate(parameter_names(kind))}
+
+
+def bound(names: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name as a plain dictionary, which ``torch.compile`` can trace."""
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+class Arguments(Mapping[str, Any]):
+    """The arguments of one call of a module, by the names of its class's ``forward``.
+
+    Args:
+        kind: the module's class.
+        args, kwargs: as the caller passed them.
+    """
+
+    __slots__ = ("_args", "_kind", "_kwargs", "_where")
+
+    def __init__(self, kind: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._kind, self._args, self._kwargs = kind, args, kwargs
+        self._where = _positions(kind)
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._kwargs:
+            return self._kwargs[name]
+        position = self._where.get(name)
+        if position is None or position >= len(self._args):
+            raise KeyError(name)
+        return self._args[position]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in dict.fromkeys((*self._where, *self._kwargs)) if self._has(name))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _has(self, name: str) -> bool:
+        return name in self._kwargs or self._where.get(name, len(self._args)) < len(self._args)
+
+    def required(self, name: str) -> Any:
+        """The argument ``name``.
+
+        Raises:
+            AttachError: the caller passed none.
+        """
+        try:
+            return self[name]
+        except KeyError:
+            raise AttachError(
+                f"{self._kind.__name__}.forward was called without {name!r}, which the adapter of this model needs; "
+                f"it was given {', '.join(self) or 'nothing'}"
+            ) from None
+
+
+# What the hooks share ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -69,7 +139,6 @@ class Capture:
         collected: outputs of submodules that the signal is taken from.
         signal: the signal's tensor, where it was read.
         heads: the streams entering the first block, each ``(B, L, D)``.
-        tokens: sequence length of the generated stream.
         streams: what ``heads`` become at a reused step, before anything can change them in place.
         skipping: the first block came by and blocks are skipped.
         truth: what a forecast is made for, as a computed step found it.
@@ -80,7 +149,6 @@ class Capture:
     collected: dict[Output, Any] = field(default_factory=dict)
     signal: torch.Tensor | None = None
     heads: dict[str, torch.Tensor] = field(default_factory=dict)
-    tokens: int = 0
     streams: dict[str, torch.Tensor] = field(default_factory=dict)
     skipping: bool = False
     truth: torch.Tensor | None = None
@@ -95,6 +163,9 @@ class Forward:
     place: Place
     decision: Decision | None = None
     seen: Capture = field(default_factory=Capture)
+
+
+# Skipping a block ----------------------------------------------------------------------------------------------------
 
 
 def skipped(blocks: Blocks, arguments: Mapping[str, Any]) -> Any:
@@ -176,8 +247,8 @@ def sample_of(output: Any) -> torch.Tensor:
     sample = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
     if not isinstance(sample, torch.Tensor):
         raise AttachError(
-            f"the operating point forecasts the model's output, but this model returns {type(sample).__name__}, not one "
-            "tensor: choose an operating point that forecasts the residual"
+            f"the operating point corrects the model's output, but this model returns {type(sample).__name__}, not one "
+            "tensor: choose an operating point that does not correct"
         )
     return sample
 
@@ -187,3 +258,45 @@ def with_sample(output: Any, sample: torch.Tensor) -> Any:
     if isinstance(output, tuple):
         return (sample, *output[1:])
     return sample if isinstance(output, torch.Tensor) else replace(output, sample=sample)
+
+
+def outputs(output: Any) -> torch.Tensor:
+    """Everything that a transformer returned: its tensor, or several as one vector."""
+    found = list(_tensors(output))
+    return found[0] if len(found) == 1 else torch.cat([tensor.flatten() for tensor in found])
+
+
+def with_outputs(output: Any, values: torch.Tensor) -> Any:
+    """The same output with the tensors that ``outputs`` would take from it, new ones."""
+    found = list(_tensors(output))
+    if len(found) == 1:
+        parts = [values.to(found[0].device).to(found[0].dtype).clone()]
+    else:
+        vector = values.to(found[0].device)
+        split = torch.split(vector, [tensor.numel() for tensor in found])
+        parts = [part.view_as(tensor).to(tensor.dtype).clone() for part, tensor in zip(split, found, strict=True)]
+    return _refilled(output, iter(parts))
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        yield output
+        return
+    for value in _items(output):
+        yield from _tensors(value)
+
+
+def _items(output: Any) -> Sequence[Any]:
+    # The outputs of diffusers are dataclasses; what is neither, such as None or a number, holds no tensor.
+    if is_dataclass(output):
+        return [getattr(output, entry.name) for entry in fields(output)]
+    return output if isinstance(output, (tuple, list)) else ()
+
+
+def _refilled(output: Any, parts: Iterator[torch.Tensor]) -> Any:
+    if isinstance(output, torch.Tensor):
+        return next(parts)
+    items = [_refilled(value, parts) for value in _items(output)]
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{entry.name: item for entry, item in zip(fields(output), items, strict=True)})
+    return type(output)(items) if isinstance(output, (tuple, list)) else output

@@ -66,7 +66,8 @@ def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: 
     names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if _known(name, registry):
-            return _own(registry.find(name), allow_borrowed=allow_borrowed)
+            # What an alias leads to may be one of several records of its model.
+            return model_of(_own(registry.find(name), allow_borrowed=allow_borrowed))
     made_with = _made_with(transformer, registry)
     if len(made_with) > 1:
         raise AmbiguousModelKey(names[0], candidates=made_with)
@@ -76,7 +77,10 @@ def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: 
 
 
 def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow_borrowed: bool) -> str:
-    """The record of one expert: an alias both experts share leads to both, and the part's name tells them apart."""
+    """The key of one expert: an alias both experts share leads to both, and the part's name tells them apart.
+
+    A plan or MagCache counts the sampler's steps through both experts, so a model that has no other records has one key for both.
+    """
     names = _by_trust(_names(pipe, transformer), registry)
     for name in names:
         if not _known(name, registry):
@@ -88,10 +92,12 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
             if len(mine) != 1:
                 raise
             return mine[0]
-        if key.endswith(f"/{part}") or f"{key}/{part}" not in registry:
-            # Steps are counted through both experts, so that a plan of the whole run serves each of them.
+        if key.endswith(f"/{part}"):
             return key
-        return registry.find(f"{key}/{part}").calibration.model_key
+        model = model_of(key)
+        if f"{model}/{part}" not in registry and _counts_steps(model, registry):
+            return model
+        return registry.find(f"{model}/{part}").calibration.model_key
     found = _made_with(transformer, registry)
     made_with = [key for key in found if key.endswith(f"/{part}")] or found
     if len(made_with) == 1:
@@ -106,6 +112,10 @@ def _by_trust(names: Iterable[str], registry: Registry) -> list[str]:
     own = [layer for layer in registry.layers if not layer.foreign]
     known = {name for layer in own for name in (*layer.index.records, *layer.aliases)}
     return sorted(dict.fromkeys(names), key=lambda name: name not in known)
+
+
+def _counts_steps(model: str, registry: Registry) -> bool:
+    return all(found.calibration.method in ("plan", "magcache", "preset") for found in registry.of_model(model))
 
 
 def _known(name: str, registry: Registry) -> bool:

@@ -72,7 +72,7 @@ TABLE: tuple[Rule, ...] = (
          "A curve that orders steps wrongly skips the wrong ones; unrelated signals reach about 0.1 by chance.", 0.3, at_least=True),
     Rule("gate.agreement", "share of steps on which the gate decides as with the true distances, mean over thresholds",
          "A gate that skips at random agrees on half of the steps at 2×; a shift by one step still counts as a miss.", 0.6, at_least=True),
-    Rule("point.misstated", "stated mean error of an operating point differs from the replayed one by at most this share",
+    Rule("point.misstated", "stated errors of an operating point (mean, median, 90 %, largest) differ from the replayed ones by at most this share",
          "Users choose by these numbers.", 0.01),
     Rule("point.inaccurate", "mean held-out error of an operating point",
          "Half of the way from noise to sample is another sample, not a faster one.", 0.5),

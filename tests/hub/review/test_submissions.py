@@ -17,8 +17,10 @@ from click.testing import CliRunner, Result
 from easyteacache.cli.hub import main as hub
 from easyteacache.cli.review import review
 from easyteacache.hub.review import check_record, rules
+from easyteacache.hub.review.check_submission import TraceFiles
 from easyteacache.hub.review.json_lines import line_of
 from easyteacache.records.calibration import save
+from easyteacache.records.provenance import TraceReference
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
@@ -224,3 +226,20 @@ def test_the_workflow_judges_with_the_rules_of_the_base_branch() -> None:
     assert options <= known
     assert "pull_request_target" not in text
     assert ".ci/run" in workflow("ci.yml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_trace_and_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.mkdir()
+    reference = TraceReference.model_construct(file=path.name, sha256="0" * 64, runs=1)
+    assert TraceFiles([path]).find(reference) == (
+        None,
+        "submission.trace-missing" if kind == "folder" else "submission.trace-hash",
+    )

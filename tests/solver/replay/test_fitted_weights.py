@@ -197,15 +197,17 @@ def test_runs_that_cannot_be_corrected_are_told(make_run: Callable[..., Any], ru
     assert correctable(runs)
     trace = make_run(0, sampler=EULER).trace
     assert not correctable(Runs.stack([make_run(0).trace]))
-    for header in (
-        {"sampler": "UniPCMultistepScheduler"},
-        {"sampler": f"{EULER} (stochastic)"},
-        {"sampler": None},
-        {"prediction": "epsilon"},
-        {"prediction": "unknown"},
+    euler = trace.header.sampler
+    for other in (
+        None,
+        euler.model_copy(update={"name": "UniPCMultistepScheduler"}),
+        euler.model_copy(update={"name": f"{EULER} (stochastic)"}),
+        euler.model_copy(update={"prediction": "epsilon"}),
+        euler.model_copy(update={"prediction": "unknown"}),
     ):
-        assert not correctable(changed(trace, **header))
-        assert not correctable(Runs.stack([*runs.traces, *changed(trace, **header).traces]))
+        found = changed(dataclasses.replace(trace, sampler_map=None), sampler=other)
+        assert not correctable(found)
+        assert not correctable(Runs.stack([*runs.traces, *found.traces]))
     grams = {name: gram for name, gram in trace.grams.items() if name != "output:guided"}
     bare = Runs.stack([dataclasses.replace(trace, grams=grams)])
     assert not correctable(bare)

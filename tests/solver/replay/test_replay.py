@@ -13,6 +13,7 @@ import torch
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import BucketShare, Policy
 from easyteacache.records.bucket import OperatingPoint
+from easyteacache.records.plan import Plan
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.runtime.predictors import predictor, predictors
 from easyteacache.solver.fit.bucket_fit import fit_bucket
@@ -210,7 +211,7 @@ def test_identity_baseline_computes_no_more_than_asked(make_set: Callable[..., T
 def test_an_operating_point_of_a_schedule_is_followed_exactly(make_set: Callable[..., TraceSet]) -> None:
     traces = make_set(8, steps=16)
     record = solve(traces, signal="modulated_input").calibration
-    point = OperatingPoint(schedule=(0, 2, 5, 9), evidence="replayed")
+    point = OperatingPoint(plan=Plan(computed=(0, 2, 5, 9), predictor="hold"))
     bucket = record.buckets[0].model_copy(update={"max_consecutive_skips": None})
     decided = Replay(Runs.stack(traces.runs)).decide(policy_at(record, bucket, point))
     assert {plan for branches in decided for plan in branches.values()} == {(0, 2, 5, 9)}

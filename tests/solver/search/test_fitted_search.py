@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from easyteacache.policy.policy import resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records import calibration as records
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.fit.sigma_profile import fit_profile
 from easyteacache.solver.replay.fitted_weights import EULER, StateFit, Weights, matrix
@@ -81,9 +82,8 @@ def traced(seed: int, *, steps: int = STEPS, length: int = 64, frames: int = 1) 
         num_steps=steps,
         sequence_length=length,
         frames=frames,
-        sampler=EULER,
+        sampler=SamplerRecord.euler(tuple(levels.tolist())),
         shift=3.0,
-        prediction="velocity",
         prompt="a point",
         seed=seed,
     )
@@ -399,7 +399,11 @@ def test_a_record_with_weights_of_other_runs_is_refused(record: records.Calibrat
         point
         if point.weights is None
         else point.model_copy(
-            update={"weights": tuple(row if len(row) < 2 else (*row[:-1], row[-1] * 1.5) for row in point.weights)}
+            update={
+                "plan": point.plan.model_copy(
+                    update={"rows": tuple(row if len(row) < 2 else (*row[:-1], row[-1] * 1.5) for row in point.weights)}
+                )
+            }
         )
         for point in bucket.operating_points
     ]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from easyteacache.records import calibration as records
-from easyteacache.records.bucket import ErrorStatistics
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.plan import Plan
 from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.solver.solve import Labels, solve
 from easyteacache.solver.validation.rules import RULES, TABLE
@@ -117,16 +117,26 @@ def test_a_bucket_without_runs_and_runs_without_a_bucket_are_refused(record: Cal
 
 def test_a_misstated_error_is_found(record: Calibration, traces: TraceSet) -> None:
     points = list(record.buckets[0].operating_points)
-    assert points[0].error is not None
-    points[0] = points[0].model_copy(update={"error": ErrorStatistics(mean=points[0].error.mean / 2)})
-    assert failed(validate(with_bucket(record, operating_points=tuple(points)), traces)) == {"point.misstated"}
+    (stated,) = points[0].evidence
+    for figure in ("value", "p50", "p90", "worst"):
+        halved = stated.model_copy(update={figure: getattr(stated, figure) / 2})
+        points[0] = points[0].model_copy(update={"evidence": (halved,)})
+        report = validate(with_bucket(record, operating_points=tuple(points)), traces)
+        assert failed(report) == {"point.misstated"}, figure
 
 
 def test_a_schedule_that_loses_to_uniform_is_refused(record: Calibration, traces: TraceSet) -> None:
     point = (
         record.buckets[0]
         .operating_points[4]
-        .model_copy(update={"threshold": None, "schedule": tuple(range(10)), "computed_steps": 10, "error": None})
+        .model_copy(
+            update={
+                "threshold": None,
+                "plan": Plan(computed=tuple(range(10)), predictor="hold"),
+                "computed_steps": 10,
+                "evidence": (),
+            }
+        )
     )
     poor = with_bucket(record, operating_points=(point,), max_consecutive_skips=None)
     assert {"point.worse-than-uniform", "point.worse-than-fewer-steps"} <= failed(validate(poor, traces))
