@@ -9,7 +9,7 @@ import torch
 from tiny_transformers import CASES, adapter_named, arguments, build, run
 
 from easyteacache.integrations.diffusers import adapter_for, adapters, located, timestep_plan
-from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.integrations.diffusers.forward_state import Arguments
 
 # Raised by two of diffusers' own classes when they are built or run on a CPU.
 pytestmark = [
