@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from easyteacache.policy.carry import carried, shifted_levels
+from easyteacache.policy.carry import carried, carried_within, shifted_levels
+from easyteacache.policy.curves import SigmaProfile
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.plan import Plan
@@ -65,14 +66,17 @@ def carryable(plan: Plan) -> bool:
     return plan.rows is None
 
 
-def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str]) -> PlannedSteps:
+def plan_in(
+    plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str], profile: SigmaProfile | None = None
+) -> PlannedSteps:
     """A plan in one run: as it is, or carried over the noise level.
 
     Args:
         plan: one of the bucket's.
         bucket: where it holds.
         run: what is known of the run.
-        foreign: how the run's step count and shift differ from the bucket's, one phrase each.
+        foreign: how the run's sampler, step count and shift differ from the bucket's, one phrase each.
+        profile: keeps the harm of what is carried over to that of the plan itself; None: its share of computed steps is kept.
     """
     steps = bucket.num_steps or plan.computed[-1] + 1
     length = other_length(bucket.sequence_length, run.sequence_length)
@@ -88,7 +92,9 @@ def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str])
         shift = run.shift or bucket.shift or 1.0
         own, other = shifted_levels(steps, shift), shifted_levels(run.num_steps or steps, shift)
         axis = "by their share of the run, because its noise levels are not known"
-    found = carried(plan.computed, own, other)
+    found = (
+        carried(plan.computed, own, other) if profile is None else carried_within(plan.computed, own, other, profile)
+    )
     also = "" if length is None else f" and for {length}"
     made = f"It was made for {' and '.join(foreign)}{also}"
     why = f"{made}: {len(found)} of {len(other) - 1} steps are computed, carried over {axis}."
