@@ -42,11 +42,7 @@ HASTY = Limits(connect=2.0, first=0.4, grace=0.4, slowest=4096.0, pace=1 << 26)
 
 RECORD = build_record()
 DATA = RECORD.to_json().encode()
-INDEX = (
-    Index(index_version=index.INDEX_VERSION, records={"tiny/video": index.entry_of(RECORD, DATA)})
-    if hasattr(index, "INDEX_VERSION")
-    else Index(index_version=1, records={"tiny/video": index.entry_of(RECORD, DATA)})
-)
+INDEX = Index(index_version=index.INDEX_VERSION, records={"tiny/video": index.entry_of(RECORD, DATA)})
 
 
 def remote(hub: Liar, **options: Any) -> Remote:
