@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from tiny_pipelines import sample, wan
 from tiny_transformers import arguments, build, flat
 
