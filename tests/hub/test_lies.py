@@ -45,7 +45,7 @@ DATA = RECORD.to_json().encode()
 INDEX = (
     Index(index_version=index.INDEX_VERSION, records={"tiny/video": index.entry_of(RECORD, DATA)})
     if hasattr(index, "INDEX_VERSION")
-    else Index(index_version=1, records={"tiny/video": index.entry_of(RECORD, DATA)})
+    else Index(index_version=2, records={"tiny/video": index.entry_of(RECORD, DATA)})
 )
 
 

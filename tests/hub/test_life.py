@@ -15,6 +15,7 @@ from easyteacache.records.calibration import load, save
 from easyteacache.registry import index
 from easyteacache.registry.registry import Registry
 
+from ..older_records import written_by_version
 from .conftest import Program, build_folder, build_record
 from .hub_process import TOKENS, HubProcess
 from .solved import Solved
@@ -42,13 +43,14 @@ def upstream(tmp_path: Path, hub_process: HubProcess, repository: str, solved: S
 def refit(**changes: Any) -> Any:
     content = json.loads(build_record().to_json())
     content["buckets"][0] |= {"coefficients": [3.0, 0.5], **changes}
-    return build_record(revision=2, buckets=content["buckets"], notes=["Refitted."])
+    return build_record(schema_version=3, revision=2, buckets=content["buckets"], notes=["Refitted."])
 
 
 def test_diff_shows_coefficients_side_by_side_and_every_point(tmp_path: Path, run_hub: Program) -> None:
     save(build_record(), tmp_path / "a.json")
     points = json.loads(build_record().to_json())["buckets"][0]["operating_points"]
-    points[0] |= {"computed_steps": 12, "error": {"mean": 0.015}}
+    points[0]["computed_steps"] = 12
+    points[0]["evidence"][0]["value"] = 0.015
     save(refit(operating_points=points[:1]), tmp_path / "b.json")
     result = run_hub("diff", tmp_path / "a.json", tmp_path / "b.json", "--json")
     assert result.exit_code == 1
@@ -152,11 +154,11 @@ def test_update_says_when_only_the_version_of_the_format_differs(
 ) -> None:
     path = upstream / "tiny" / "draft.json"
     newest = path.read_text()
-    path.write_text(newest.replace('"schema_version": 2', '"schema_version": 1'))
+    path.write_text(written_by_version(load(path), 1))
     index.write(upstream, index.build(upstream))
     hub_process.publish(repository, upstream, "As an older release wrote it")
     assert hub("pull").exit_code == 0
-    assert Registry.default()["tiny/draft"].schema_version == 2
+    assert Registry.default()["tiny/draft"].schema_version == 3
     path.write_text(newest)
     index.write(upstream, index.build(upstream))
     hub_process.publish(repository, upstream, "Written anew")

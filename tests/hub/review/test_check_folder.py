@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.records.calibration import save
+from easyteacache.records.calibration import load, save
 from easyteacache.registry import index
 
+from ...older_records import written_by_version
 from ..conftest import Program, build_folder, build_record
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,8 +36,8 @@ def test_a_good_folder_passes(folder: Path, run_hub: Program) -> None:
 
 
 def test_records_of_an_older_version_pass(folder: Path, run_hub: Program) -> None:
-    for path in (folder / "tiny" / "video.json", folder / "other" / "image.json"):
-        edit(path, '"schema_version": 2', '"schema_version": 1')
+    for version, path in ((1, folder / "tiny" / "video.json"), (2, folder / "other" / "image.json")):
+        path.write_text(written_by_version(load(path), version))
     index.write(folder, index.build(folder))
     result = run_hub("verify", folder, "--strict")
     assert result.exit_code == 0, result.output
@@ -79,7 +80,7 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "index.missing": lambda f: (f / index.FILE_NAME).unlink(),
     "index.json": lambda f: (f / index.FILE_NAME).write_text("{"),
     "index.schema": lambda f: edit(f / index.FILE_NAME, '"title"', '"titel"'),
-    "index.schema-version": lambda f: edit(f / index.FILE_NAME, '"index_version": 1', '"index_version": 2'),
+    "index.schema-version": lambda f: edit(f / index.FILE_NAME, '"index_version": 2', '"index_version": 3'),
     "registry.alias": lambda f: alias(f, "other/image", "tiny/video"),
     "registry.name": lambda f: (f / "tiny" / "Video.json").write_text("{}"),
     "record.path": lambda f: save(build_record("tiny/elsewhere"), f / "tiny" / "video.json"),

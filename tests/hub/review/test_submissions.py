@@ -18,10 +18,11 @@ from easyteacache.cli.hub import main as hub
 from easyteacache.cli.review import review
 from easyteacache.hub.review import check_record, rules
 from easyteacache.hub.review.json_lines import line_of
-from easyteacache.records.calibration import save
+from easyteacache.records.calibration import load, save
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
+from ...older_records import written_by_version
 from ..conftest import build_folder
 from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
@@ -140,15 +141,10 @@ def test_a_renamed_record_is_no_deletion(case: Case) -> None:
     assert "submission.deleted" not in result.output
 
 
-def older(text: str) -> str:
-    assert '"schema_version": 2' in text
-    return text.replace('"schema_version": 2', '"schema_version": 1', 1)
-
-
 def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None:
     for folder in (case.registry, case.registry.parent / "base"):
         path = folder / "known" / "model.json"
-        path.write_text(older(path.read_text()))
+        path.write_text(written_by_version(load(path), 2))
         index.write(folder, index.build(folder))
     result = judge(case)
     assert result.exit_code == 0, result.output
@@ -158,8 +154,12 @@ def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None
 def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(case: Case) -> None:
     base = case.registry.parent / "base"
     (base / "test").mkdir()
-    (base / case.path.relative_to(case.registry)).write_text(older(case.path.read_text()))
+    old = base / case.path.relative_to(case.registry)
+    old.write_text(written_by_version(load(case.path), 2))
     index.write(base, index.build(base))
+    # As the next release reads and writes it.
+    save(load(old), case.path)
+    case.relist()
     result = judge(case)
     assert result.exit_code == 0, result.output
     assert f"| `{KEY}` | 1 → 1 | validated | 1 | passed |" in result.output
