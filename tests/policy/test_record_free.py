@@ -123,7 +123,8 @@ def test_where_a_record_offers_nothing_the_universal_plan_does_and_says_why() ->
 
 
 def test_summary_tells_that_there_is_no_evidence() -> None:
-    text = TeaCache.uncalibrated(2.0, num_steps=50, sequence_length=4096, shift=3.0).summary()
-    assert "uncalibrated" in text
-    assert "nothing is known of its quality on this model" in text
+    cache = TeaCache.uncalibrated(2.0, num_steps=50, sequence_length=4096, shift=3.0)
+    assert "uncalibrated" in cache.summary()
+    assert "no evidence" in cache.summary()
+    assert any("nothing is known of its quality on this model" in note for note in cache.policy.notes)
     assert "even" in TeaCache.even(2.0, num_steps=50).summary()

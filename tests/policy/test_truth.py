@@ -20,6 +20,7 @@ from easyteacache.records import calibration
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.model_identity import ActiveAdapter, ModelIdentity
 from easyteacache.records.sampler import SamplerRecord
+from easyteacache.runtime.branch_state import BranchState
 
 RECORD = calibration.load(Path(__file__).resolve().parents[2] / "registry/reference/moving-digits.json")
 LENGTHS = sorted({b.sequence_length for b in RECORD.buckets if b.sequence_length is not None})
@@ -222,15 +223,13 @@ def test_where_a_polynomial_turns(coefficients: tuple[float, ...], turn: float) 
 def test_published_numbers_without_a_limit_reuse_no_more_than_any_published_plan(
     make_record: Callable[..., Calibration], bucket: Callable[..., Any]
 ) -> None:
-    for stated, found in ((None, LONGEST_RUN), (3, 3)):
+    for stated, wished, found in ((None, None, LONGEST_RUN), (3, None, 3), (3, 12, 12), (None, 12, 12)):
         record = make_record(bucket(domain=None, max_consecutive_skips=stated), status="published")
-        policy = resolve(record, Request(threshold=0.1), RunContext(num_steps=50))
-        assert policy.max_consecutive_skips == found
-        wished = resolve(record, Request(threshold=0.1, max_consecutive_skips=12), RunContext(num_steps=50))
-        assert wished.max_consecutive_skips == 12
-    assert (
-        resolve(make_record(bucket()), Request(threshold=0.1), RunContext(num_steps=50)).max_consecutive_skips is None
-    )
+        request = Request(threshold=0.9, max_consecutive_skips=wished)
+        policy = resolve(record, request, RunContext(num_steps=50))
+        assert BranchState("default", policy).gate.limit == found
+    own = resolve(make_record(bucket()), Request(threshold=0.1), RunContext(num_steps=50))
+    assert BranchState("default", own).gate.limit is None
 
 
 def test_a_record_without_speed_ups_lists_its_thresholds(

@@ -141,8 +141,8 @@ class Driver:
             sampler=sampler,
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
-            begun=True,
             values_per_token=token_layouts.values_per_token(self.transformer),
+            begun=True,
         )
 
     def _share(self, timestep: torch.Tensor | None) -> None:
