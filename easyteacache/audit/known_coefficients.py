@@ -75,7 +75,7 @@ class Known:
             records: every calibration to recognise; those without polynomials are passed over.
             variants: the file with variants and borrowings, None for the records alone.
         """
-        content: dict[str, list[dict[str, Any]]] = {"variants": [], "borrowings": []}
+        content: dict[str, Any] = {"variants": [], "borrowings": []}
         if variants is not None:
             content = json.loads(variants.read_text(encoding="utf-8"))
         found = [known for record in records for known in _of_record(record)]

@@ -117,7 +117,9 @@ def identify(numbers: Sequence[float] | NumberList, known: Known, *, file: str |
     # An exact find needs no second opinion: a transcription of it, or a record it nearly is, would only confuse.
     best = [match for match in matches if _RANK[match.kind] == _RANK[matches[0].kind]]
     unique = {match.known.model_key: match for match in reversed(best)}
-    return [_filed(match, known, file) for match in best if unique[match.known.model_key] is match]
+    filed = [_filed(match, known, file) for match in best if unique[match.known.model_key] is match]
+    # The same numbers may be published for two models; under the name of one of them they are that one's.
+    return [match for match in filed if match.filing == "same"] or filed
 
 
 def identify_text(text: str, known: Known, *, filename: str | None = None) -> list[Match]:

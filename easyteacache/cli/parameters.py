@@ -83,6 +83,17 @@ def find(name: str, registry: str | Path | None) -> Found:
     return Found.in_file(name) if names_file(name) else open_registry(registry).find(name)
 
 
+def meant_by(name: str, registry: str | Path | None) -> tuple[Found, ...]:
+    """What the runtime chooses among for a command's KEY: the records of a model, one of its methods' alone, or a file.
+
+    Raises:
+        UnknownModelKey, InvalidCalibration: as ``find``.
+    """
+    from easyteacache.registry.registry import Found, names_file
+
+    return (Found.in_file(name),) if names_file(name) else open_registry(registry).meant_by(name)
+
+
 def registry_option(command: Decorated) -> Decorated:
     """``--registry FOLDER``."""
     return click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from easyteacache.cli import text
 from easyteacache.cli.parameters import (
     MODEL_KEY,
     NumberType,
-    find,
     json_option,
+    meant_by,
     one_target,
     operating_options,
     registry_option,
@@ -53,26 +54,33 @@ def resolve(
 ) -> None:
     """Show what the runtime applies for KEY, or the calibration in FILE, at one sequence length and sampler setting, with every choice it makes.
 
-    Without --threshold, --speedup or --max-error the record's most cautious operating point is taken.
+    Without --threshold, --speedup or --max-error the record's most cautious operating point is taken. For a speed-up or an error, all
+    records of KEY's model are asked, and the one with the strongest evidence of those that hold for the run is taken.
 
     \b
     Examples:
+      easyteacache-hub resolve wan2.1/t2v-14b --speedup 2 --steps 50
       easyteacache-hub resolve wan2.1/t2v-14b --sequence-length 32760
       easyteacache-hub resolve wan2.1/t2v-14b --steps 30 --threshold 0.15
       easyteacache-hub resolve flux.1/dev --speedup 1.5 --json
       easyteacache-hub resolve my-model.json --steps 50 --speedup 2
 
     \b
-    JSON: model_key, revision, status, layer, signal, threshold, schedule,
-      weights (per step, or null), noise_levels (where they hold, or null),
-      forecaster, coordinate, applied_to, first_skip_step, last_skip_step,
-      max_consecutive_skips, buckets (each sequence_length, num_steps,
-      shift, weight), sequence_length, num_steps, shift, expected_speedup,
-      expected_error, refusal (why every step is computed, or null),
-      needs_sigma, curve (each x, y), profile (each sigma, distance, or
+    JSON: model_key, revision, status, layer, class_name, signal, threshold,
+      schedule, branch_schedules (each branch, computed, where they differ),
+      weights (per step, or null), corrected, combined, noise_levels (where
+      they hold, or null), run_levels, forecaster, coordinate, applied_to,
+      first_skip_step, last_skip_step, max_consecutive_skips, longest_run
+      (where nobody states a limit), buckets (each sequence_length,
+      num_steps, shift, weight), sequence_length, num_steps, shift,
+      expected_speedup, expected_error, evidence (its kind, or null),
+      figures (each metric, value), carried (why it is used for another run
+      than it was made for, or null), doubtful, warnings, foreign, refusal
+      (why every step is computed, or null), needs_sigma, curve (each x, y:
+      null where the step is computed), profile (each sigma, distance, or
       null), notes
     """
-    from easyteacache.policy import policy
+    from easyteacache.policy.model_choice import ModelResolver
     from easyteacache.policy.request import request_and_run
 
     one_target(threshold, speedup, max_error)
@@ -84,7 +92,7 @@ def resolve(
         speedup=speedup,
         max_error=max_error,
     )
-    resolved = policy.resolve(find(key, registry), request, run, allow_yanked=allow_yanked)
+    resolved = ModelResolver(meant_by(key, registry), allow_yanked=allow_yanked).policy(request, run)
     if as_json:
         text.echo_json(_content(resolved))
     else:
@@ -94,12 +102,18 @@ def resolve(
 def _content(policy: Policy) -> dict[str, Any]:
     import dataclasses
 
-    kept = {name: value for name, value in vars(policy).items() if name not in ("curve", "profile", "buckets")}
+    told_apart = ("curve", "profile", "buckets", "standing", "branch_schedules", "model", "class_name")
+    kept = {name: value for name, value in vars(policy).items() if name not in told_apart}
     profile = policy.profile
     return {
         **kept,
+        "class_name": None if policy.model is None else policy.model.class_name,
+        "doubtful": policy.doubtful,
+        "branch_schedules": [{"branch": name, "computed": steps} for name, steps in policy.branch_schedules],
+        "evidence": policy.evidence,
+        "figures": [{"metric": metric, "value": value} for metric, value in policy.standing.figures],
         "buckets": [dataclasses.asdict(share) for share in policy.buckets],
-        "curve": [{"x": x, "y": y} for x, y in _samples(policy.curve)],
+        "curve": [{"x": x, "y": None if math.isnan(y) else y} for x, y in _samples(policy.curve)],
         "profile": None
         if profile is None
         else [{"sigma": s, "distance": d} for s, d in zip(profile.sigmas, profile.distances, strict=True)],
@@ -115,9 +129,10 @@ def _page(policy: Policy) -> Iterator[str]:
         (s.sequence_length, s.num_steps, s.shift and text.number(s.shift), f"{s.weight:.3f}") for s in policy.buckets
     ]
     yield text.table(columns, shares, indent="  ")
-    yield text.heading("Predicted output distance y for a signal distance x")
-    points = [(f"{x:.4g}", f"{y:.4g}") for x, y in _samples(policy.curve)]
-    yield text.table([text.Column("X", align="right"), text.Column("Y", align="right")], points, indent="  ")
+    points = [(f"{x:.4g}", "computed" if math.isnan(y) else f"{y:.4g}") for x, y in _samples(policy.curve)]
+    if points:
+        yield text.heading("Predicted output distance y for a signal distance x")
+        yield text.table([text.Column("X", align="right"), text.Column("Y", align="right")], points, indent="  ")
     if policy.notes:
         yield text.heading("Notes")
         yield from (text.paragraph(note, indent="  ", bullet="- ") for note in policy.notes)
@@ -129,7 +144,8 @@ def _facts(policy: Policy) -> Iterator[tuple[str, object]]:
     if policy.schedule is None:
         yield "threshold", text.number(policy.threshold)
     else:
-        yield "computes", ", ".join(map(str, policy.schedule))
+        for name, steps in policy.branch_schedules or (("", policy.schedule),):
+            yield f"computes {name}".rstrip(), ", ".join(map(str, steps))
     yield "fill", f"{policy.forecaster}, over {policy.coordinate}, of the {policy.applied_to}"
     last = "the end" if policy.last_skip_step is None else policy.last_skip_step
     yield "skip window", f"{policy.first_skip_step} to {last}"
@@ -137,6 +153,8 @@ def _facts(policy: Policy) -> Iterator[tuple[str, object]]:
     yield "reuses", "nothing, see the last note" if policy.refusal else None
     yield "speed-up", policy.expected_speedup and f"{policy.expected_speedup:.3g}x"
     yield "error", policy.expected_error and text.number(policy.expected_error, 3)
+    figures = ", ".join(f"{metric} {value:g}" for metric, value in policy.standing.figures)
+    yield "evidence", policy.evidence and (f"{policy.evidence}: {figures}" if figures else policy.evidence)
     yield (
         "profile",
         policy.profile and f"{len(policy.profile.sigmas)} noise levels; used where the sampler gives sigmas",
@@ -144,6 +162,11 @@ def _facts(policy: Policy) -> Iterator[tuple[str, object]]:
 
 
 def _samples(curve: Curve) -> list[tuple[float, float]]:
+    from easyteacache.policy.curves import Polynomial
+
+    if isinstance(curve, Polynomial) and not curve.coefficients:
+        # The record has none: it is of computed steps.
+        return []
     domain = _domain(curve)
     if domain is None:
         return [(x, curve(x)) for x in USUAL_DISTANCES]

@@ -149,7 +149,7 @@ def _admitted(
     known = [] if unfit is None else [unfit]
     _refuse(engine, known, allow)
     needs = engine.takes_threshold and engine.plan == "threshold"
-    numbers = resolve(found, request, run, engine=engine.title, needs_threshold=needs)
+    numbers = resolve(found, request, run, engine=engine.title, needs_threshold=needs, kind=engine.plan)
     listed = [*known, *deviations.of_numbers(engine, numbers), *_own_deviations(engine, numbers)]
     _refuse(engine, listed, allow)
     return numbers, tuple(one.text for one in listed)

@@ -43,6 +43,11 @@ class Deviation:
 def of_record(engine: Engine, record: Calibration) -> Deviation | None:
     """Why ``engine`` has no use for a record, whatever its operating point; None when it has."""
     key, method = record.model_key, record.method
+    if method == "preset":
+        told = (
+            f"The record is a setting of another engine's own, no calibration: `easyteacache-hub show {key}` prints it."
+        )
+        return Deviation("method", True, told)
     if method not in engine.methods:
         return Deviation("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
     known = [model.keys for model in engine.models or () if method in model.methods]
@@ -61,6 +66,8 @@ def _find(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     method = numbers.record.method
     model = engine.model_for(numbers.record.model_key, method)
     yield from _plan(engine, numbers)
+    if method == "plan":
+        return
     if method == "magcache":
         yield from _ratios(engine, numbers)
     elif not engine.evaluates_as_recorded:

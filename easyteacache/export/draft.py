@@ -41,9 +41,9 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
     Raises:
         InvalidCalibration: the numbers break a rule of the format.
     """
-    magcache = bool(parsed.ratios)
-    signal = parsed.signal or _signal_of(engine, model_key) if not magcache else "none"
-    missing = tuple(_missing(parsed, signal or "unknown", magcache))
+    method = "magcache" if parsed.ratios else "teacache" if parsed.coefficients else "plan"
+    signal = parsed.signal or _signal_of(engine, model_key) if method == "teacache" else "none"
+    missing = tuple(_missing(parsed, signal or "unknown", method))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model_key": model_key,
@@ -51,7 +51,7 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
         "status": "draft",
         "title": title or model_key,
         "modality": modality,
-        "method": "magcache" if magcache else "teacache",
+        "method": method,
         "signal": signal or "unknown",
         "rescale_post": parsed.post or "none",
         "branches": list(parsed.ratios) or ["cond", "uncond"],
@@ -91,16 +91,16 @@ def _bucket(parsed: Parsed) -> dict[str, Any]:
         bucket["num_steps"] = len(next(iter(parsed.ratios.values())))
     point: dict[str, Any] = {"evidence": [{"kind": "published", "how": "reported"}]}
     if parsed.schedule is not None:
-        plan = {"computed": list(parsed.schedule), "predictor": parsed.forecaster}
+        plan = {"computed": list(parsed.schedule), "predictor": parsed.forecaster, "applied_to": parsed.applied_to}
         bucket["operating_points"] = [point | {"plan": plan}]
     elif parsed.threshold is not None:
         bucket["operating_points"] = [point | {"threshold": parsed.threshold, "predictor": parsed.forecaster}]
     return bucket
 
 
-def _missing(parsed: Parsed, signal: str, magcache: bool) -> list[str]:
+def _missing(parsed: Parsed, signal: str, method: str) -> list[str]:
     said = []
-    if not magcache:
+    if method == "teacache":
         if signal == "unknown":
             said.append("Missing: the signal. Without it the record cannot be applied.")
         if parsed.domain is None:
@@ -108,11 +108,11 @@ def _missing(parsed: Parsed, signal: str, magcache: bool) -> list[str]:
         said.append("Missing: what y is (fitted_output) and how good the fit is (quality).")
     if parsed.threshold is None and parsed.schedule is None:
         said.append("Missing: a threshold (operating_points).")
-    if parsed.num_steps is None and not magcache:
+    if parsed.num_steps is None and method != "magcache":
         said.append("Missing: the step count the numbers hold for.")
     if parsed.sequence_length is None:
         said.append("Missing: the sequence length the numbers hold for.")
-    if parsed.first is None and parsed.retention is None:
+    if parsed.first is None and parsed.retention is None and method != "plan":
         said.append("Missing: the skip window; reuse is allowed from step 1 to the end.")
     said.append("Missing: licence, author, prompts and sources (provenance).")
     return said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from easyteacache.errors import ExportRefused, UnreachableTarget
 from easyteacache.policy import operating_point, policy
@@ -11,9 +13,11 @@ from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.fields import MAX_STEPS
 from easyteacache.registry.registry import Found
 
 Ratios = dict[str, tuple[float, ...]]
+Kind = Literal["threshold", "schedule", "either"]
 
 # Signal distances that published models show within a run; where a record states its own domain, that is used instead.
 USUAL_RANGE = (0.0, 0.3)
@@ -32,7 +36,7 @@ class Numbers:
         post: what this project does to p(x).
         threshold: accumulated predicted distance at which a step is computed; None for a schedule.
         schedule: the computed steps instead of a threshold.
-        forecaster: what filled a reused step when this operating point was judged.
+        forecaster: what filled a reused step when this operating point was judged, and ``applied_to`` what it repeats or continues.
         first, last: inclusive window in which steps may be reused; last None means the end, a negative one counts from an end
             that is not known.
         fraction: the window as shares of the run, where the record gives it so.
@@ -51,6 +55,7 @@ class Numbers:
     threshold: float | None = None
     schedule: tuple[int, ...] | None = None
     forecaster: str = "hold"
+    applied_to: str = "residual"
     first: int = 1
     last: int | None = None
     fraction: tuple[float, float] | None = None
@@ -68,7 +73,9 @@ class Numbers:
         return Polynomial(self.coefficients, domain=self.domain, post=self.post)
 
 
-def resolve(found: Found, request: Request, run: RunContext, *, engine: str, needs_threshold: bool) -> Numbers:
+def resolve(
+    found: Found, request: Request, run: RunContext, *, engine: str, needs_threshold: bool, kind: Kind = "either"
+) -> Numbers:
     """The numbers of a record for one request and run.
 
     Args:
@@ -77,15 +84,68 @@ def resolve(found: Found, request: Request, run: RunContext, *, engine: str, nee
         run: sequence length, step count and shift; may be left open.
         engine: named in refusals.
         needs_threshold: whether a record without operating points is refused.
+        kind: what the engine takes; operating points of the other kind are passed over where the record has both.
 
     Raises:
         ExportRefused: there is no threshold, the step count is outside the calibration, or two buckets cannot be blended into one
             polynomial.
         RetiredCalibration: the record was yanked.
     """
+    if run.num_steps is not None and run.num_steps > MAX_STEPS:
+        raise ExportRefused(engine, ["steps"], [f"{run.num_steps} steps; a record holds at most {MAX_STEPS}."])
+    # Ratios say nothing beside a plan that names its steps: with them goes a threshold.
+    kind = "threshold" if found.calibration.method == "magcache" else kind
+    found = dataclasses.replace(found, calibration=_of_kind(found.calibration, kind))
+    if found.calibration.method == "plan":
+        return _plan(found, request, run, engine)
     if found.calibration.method == "magcache":
         return _magcache(found, request, run, engine, needs_threshold)
     return _teacache(found, request, run, engine, needs_threshold)
+
+
+def _of_kind(record: Calibration, kind: Kind) -> Calibration:
+    """The record with the operating points that an engine can take, if it has any of them."""
+    if kind == "either":
+        return record
+    kept = [
+        tuple(point for point in bucket.operating_points if (point.schedule is None) == (kind == "threshold"))
+        for bucket in record.buckets
+    ]
+    if not any(kept):
+        return record
+    buckets = [
+        bucket.model_copy(update={"operating_points": points})
+        for bucket, points in zip(record.buckets, kept, strict=True)
+    ]
+    return record.model_copy(update={"buckets": tuple(buckets)})
+
+
+def _plan(found: Found, request: Request, run: RunContext, engine: str) -> Numbers:
+    """A record of plans: no signal is asked, so only step counts that it has can be exported."""
+    record, notes = found.calibration, [*found.notes, *found.calibration.notes]
+    selection = select(record.buckets, run, notes)
+    bucket = selection.main
+    steps = run.num_steps or bucket.num_steps
+    if steps != bucket.num_steps:
+        reason = f"The plan holds for {bucket.num_steps} steps, not for {steps}."
+        raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was made for.")
+    try:
+        offer = operating_point.Offer(bucket.operating_points, 1.0)
+        chosen = operating_point.choose([offer], request, run, notes)
+    except UnreachableTarget as error:
+        raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
+    if chosen.schedule is None:
+        raise ExportRefused(engine, ["plan"], ["A record of plans has no threshold."])
+    return Numbers(
+        record=record,
+        bucket=bucket,
+        schedule=chosen.schedule,
+        forecaster=chosen.forecaster,
+        applied_to=chosen.applied_to,
+        num_steps=steps,
+        sequence_length=run.sequence_length or bucket.sequence_length,
+        notes=tuple(notes),
+    )
 
 
 def _teacache(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> Numbers:
@@ -107,6 +167,7 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
         threshold=None if resolved.schedule is not None or not resolved.threshold else resolved.threshold,
         schedule=resolved.schedule,
         forecaster=resolved.forecaster,
+        applied_to=resolved.applied_to,
         first=max(resolved.first_skip_step, 1),
         last=resolved.last_skip_step if num_steps or bucket.max_skip_step >= 0 else _from_end(bucket.max_skip_step),
         fraction=bucket.skip_window_fraction,
@@ -180,7 +241,7 @@ def _magcache(found: Found, request: Request, run: RunContext, engine: str, need
     return Numbers(
         record=record,
         bucket=bucket,
-        threshold=threshold,
+        threshold=threshold or None,
         first=bucket.min_skip_step,
         limit=limit,
         num_steps=run.num_steps or bucket.num_steps,

@@ -26,7 +26,7 @@ class Parsed:
         ratios: MagCache's ratios, branch → one a step.
         threshold: accumulated predicted distance at which a step is computed.
         schedule: the computed steps instead.
-        forecaster: what fills a reused step of a schedule.
+        forecaster: what fills a reused step of a schedule, and ``applied_to`` what it repeats or continues.
         first, last: inclusive window; last negative counts from the end.
         fraction: the window as shares of the run.
         retention: share of the run computed first, for ratios.
@@ -44,6 +44,7 @@ class Parsed:
     threshold: float | None = None
     schedule: tuple[int, ...] | None = None
     forecaster: str = "hold"
+    applied_to: str = "residual"
     first: int | None = None
     last: int | None = None
     fraction: tuple[float, float] | None = None

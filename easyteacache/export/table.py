@@ -10,6 +10,7 @@ _MODULATED = frozenset({"modulated_input"})
 _HIDDEN = frozenset({"hidden_states"})
 _BOTH = ("teacache", "magcache")
 _MAGCACHE = ("magcache",)
+_ALL = ("teacache", "magcache", "plan")
 
 _ENGINES = (
     Engine(
@@ -188,6 +189,7 @@ _ENGINES = (
             Citation("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
         ),
         summary="Takes a mask of computed steps; with the static policy nothing else decides. Its first block is always computed.",
+        methods=("teacache", "plan"),
         window="mask",
         plan="schedule",
         reads=False,
@@ -266,7 +268,7 @@ _ENGINES = (
         suffix="json",
         sources=(),
         summary="Everything that was resolved, for programs of your own: signal, domain and treatment of p(x) included.",
-        methods=_BOTH,
+        methods=_ALL,
         takes_limit=True,
         plan="either",
         evaluates_as_recorded=True,
@@ -278,7 +280,7 @@ _ENGINES = (
         suffix="py",
         sources=(),
         summary="The same as a module of constants.",
-        methods=_BOTH,
+        methods=_ALL,
         takes_limit=True,
         plan="either",
         evaluates_as_recorded=True,

@@ -18,7 +18,7 @@ import time
 import urllib.request
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.client import HTTPMessage
 from typing import Any
@@ -95,11 +95,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the head and the whole content."""
+    """What came back: the head and the whole content.
+
+    Attributes:
+        commit: the commit that the content is of, as the hub itself says and not a place that it redirects to; empty where it
+            says none.
+    """
 
     status: int
     headers: HTTPMessage
     content: bytes
+    commit: str = ""
 
 
 class Unanswered(Exception):
@@ -175,15 +181,17 @@ class Exchange:
             Oversized: it is larger than the question allows.
             Unanswered: there is none.
         """
-        address, at_home = question.address, True
+        address, at_home, commit = question.address, True, ""
         for _ in range(REDIRECTIONS + 1):
             origin = origin_of(address)
             at_home = at_home and origin == self._home
             if origin != self._home and origin[0] != "https":
                 raise Unanswered("names another address without https, which is not used", again=False)
             answer = self._once(question, address, origin, with_token=at_home)
+            if at_home:
+                commit = commit or answer.headers.get("X-Repo-Commit", "")
             if answer.status not in (301, 302, 303, 307, 308) or question.method != "GET":
-                return _good(answer)
+                return replace(_good(answer), commit=commit)
             address = _redirected(address, answer.headers.get("Location", ""))
         raise Unanswered(f"redirects more than {REDIRECTIONS} times", again=False)
 
@@ -377,7 +385,13 @@ def _proxy(origin: Origin) -> Any:
     proxy = named.get(scheme) or named.get("all")
     if not proxy or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
-    return urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        found = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+        if found.hostname and found.port != 0 and found.scheme in ("http", "https"):
+            return found
+    except ValueError:
+        pass
+    raise Unanswered(f"is to be reached through a proxy whose address is none: see {scheme}_proxy", again=False)
 
 
 def _basic(proxy: Any) -> str:
@@ -391,7 +405,13 @@ def _trust() -> ssl.SSLContext:
     context = ssl.create_default_context()
     named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if named:
-        context.load_verify_locations(cafile=named)
+        try:
+            context.load_verify_locations(cafile=named)
+        except OSError as error:
+            reason = (
+                "cannot be trusted: the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names is no list of certificates"
+            )
+            raise Unanswered(reason, again=False) from error
         return context
     with contextlib.suppress(ImportError):
         import certifi

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from easyteacache.errors import AmbiguousModelKey, InvalidCalibration, UnknownModelKey
+from easyteacache.errors import AmbiguousModelKey, HubError, InvalidCalibration, UnknownModelKey
 from easyteacache.files import strict_json
 from easyteacache.hub.downloads import PUBLIC, Downloads
 from easyteacache.hub.failures import MissingFile, TooLarge
@@ -26,6 +27,8 @@ from easyteacache.registry.index import Index, IndexEntry
 from easyteacache.registry.lock_file import LockedRecord, LockFile
 
 CONNECTIONS = 8
+# What one pull may bring: ten thousand records of a hundred kilobytes, with room.
+MAX_PULL_BYTES = 1 << 30
 State = Literal["new", "changed", "mended", "unchanged", "refused"]
 
 
@@ -265,10 +268,10 @@ def _outcome(one: _Wanted, before: Snapshot, state: State, findings: tuple[Findi
 def _fetch_all(
     remote: Remote, wanted: list[_Wanted], store: Store, progress: Callable[[int, int], object]
 ) -> Iterator[tuple[_Wanted, Arrival | None, tuple[Finding, ...]]]:
-    downloads = Downloads()
+    downloads, allowance = Downloads(), _Allowance(remote)
     pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(wanted)))
     try:
-        results = pool.map(lambda one: _fetch(remote, one, store, downloads), wanted)
+        results = pool.map(lambda one: _fetch(remote, one, store, downloads, allowance), wanted)
         for number, (one, (arrival, findings)) in enumerate(zip(wanted, results, strict=True), start=1):
             progress(number, len(wanted))
             yield one, arrival, findings
@@ -276,8 +279,29 @@ def _fetch_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Allowance:
+    """What all records of one pull may have together: an index may name as many of the largest as it likes."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote, self._left, self._lock = remote, MAX_PULL_BYTES, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """``size`` more bytes arrived.
+
+        Raises:
+            HubError: that is too much.
+        """
+        with self._lock:
+            self._left -= size
+            if self._left < 0:
+                reason = (
+                    f"the records that were asked for have more than {MAX_PULL_BYTES >> 20} MiB: name fewer at a time"
+                )
+                raise HubError(self._remote.repository, reason)
+
+
 def _fetch(
-    remote: Remote, one: _Wanted, store: Store, downloads: Downloads
+    remote: Remote, one: _Wanted, store: Store, downloads: Downloads, allowance: _Allowance
 ) -> tuple[Arrival | None, tuple[Finding, ...]]:
     """One record, checked: what the index promised, well-formed, consistent, filed under its own key."""
     where = model_key.path_of(one.key).as_posix()
@@ -289,6 +313,7 @@ def _fetch(
             return None, (Finding("index.gone", where, "", error.reason),)
         except TooLarge as error:
             return None, (Finding("record.size", where, "", error.reason),)
+        allowance.take(len(data))
         if hashlib.sha256(data).hexdigest() == one.sha256:
             downloads.keep(data)
     findings = list(_judged(data, where, one))

@@ -1,4 +1,9 @@
-"""Which buckets of a record serve a run: first the sampler setting, then the sequence length."""
+"""Which buckets of a record serve a run: first the sampler, by what it does, then the sequence length.
+
+A bucket that says what its sampler does to known outputs (``SamplerRecord.signature``) serves the runs whose sampler does the same,
+and no others: class, order, noise levels and first step are all in it. A bucket that does not say is chosen by step count and shift,
+and serves no run of other noise levels than its profile's, and none that draws noise.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from dataclasses import dataclass
 from easyteacache.policy.curves import log_weight
 from easyteacache.policy.request import RunContext
 from easyteacache.records.bucket import Bucket
+from easyteacache.records.sampler import SamplerRecord
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,12 @@ class Selection:
     Attributes:
         shares: bucket and weight; weights add up to 1.
         foreign: how the run's sampler setting differs from the buckets', one phrase each; empty when it does not.
+        unsure: a sentence where that cannot be known, and what the caller said of the run is believed; None elsewhere.
     """
 
     shares: tuple[tuple[Bucket, float], ...]
     foreign: tuple[str, ...]
+    unsure: str | None = None
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -36,10 +44,57 @@ class Selection:
 
 def select(buckets: Sequence[Bucket], run: RunContext, notes: list[str]) -> Selection:
     """Choose buckets for ``run``; ``notes`` gets one sentence for every choice that was not the caller's."""
-    foreign: list[str] = []
-    candidates = _nearest(list(buckets), "num_steps", run.num_steps, "{:g} steps", notes, foreign)
-    candidates = _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
-    return Selection(_by_length(candidates, run.sequence_length, notes), tuple(foreign))
+    signed = [bucket for bucket in buckets if bucket.sampler is not None and bucket.sampler.signature is not None]
+    sampler = run.sampler
+    if not signed or (sampler is None and not run.begun):
+        foreign: list[str] = []
+        candidates = _by_setting(list(buckets), run, notes, foreign)
+        if sampler is not None and not foreign and all(_differs(bucket, run) for bucket in candidates):
+            foreign.append(
+                f"other noise levels, or a sampler that does not draw noise, not {described(sampler, run.shift)}"
+            )
+        return Selection(_by_length(candidates, run.sequence_length, notes), tuple(foreign))
+    holding = [] if sampler is None else [b for b in signed if b.sampler is not None and b.sampler.agrees(sampler)]
+    if holding:
+        return Selection(_by_length(holding, run.sequence_length, notes), ())
+    differing: list[str] = []
+    candidates = _by_setting(list(buckets), run, notes, differing)
+    shares = _by_length(candidates, run.sequence_length, notes)
+    made_with = samplers_of(candidates)
+    if sampler is not None:
+        return Selection(shares, (f"{made_with}, not {described(sampler, run.shift)}",))
+    if differing or run.num_steps is None or run.shift is None:
+        return Selection(shares, (*differing, f"{made_with}, and the sampler of this run is not known"))
+    unsure = (
+        f"The sampler of this run is not known; the record holds for {made_with}. That is taken to be it, because step count and shift "
+        "were given."
+    )
+    return Selection(shares, (), unsure)
+
+
+def _differs(bucket: Bucket, run: RunContext) -> bool:
+    """Does a run differ from a bucket's own, as far as a bucket without a signature shows it: by the knots of its profile?"""
+    profile = bucket.sigma_profile
+    if profile is None or bucket.num_steps is None or len(profile.sigmas) != bucket.num_steps + 1:
+        return False
+    return run.over(profile.sigmas) is False or (run.sampler is not None and run.sampler.signature is None)
+
+
+def described(sampler: SamplerRecord, shift: float | None = None) -> str:
+    """A sampler in a few words: its class, its calls, and its shift where that is known."""
+    return f"{sampler.name} ({sampler.calls} calls{'' if shift is None else f', shift {shift:g}'})"
+
+
+def samplers_of(buckets: Sequence[Bucket]) -> str:
+    """The samplers of some buckets in a few words."""
+    named = dict.fromkeys(described(b.sampler, b.shift) for b in buckets if b.sampler is not None)
+    return " or ".join(named) or "an unknown sampler"
+
+
+def _by_setting(buckets: list[Bucket], run: RunContext, notes: list[str], foreign: list[str]) -> list[Bucket]:
+    """The buckets of the run's step count and shift, or of the nearest; ``foreign`` gets how those differ."""
+    candidates = _nearest(buckets, "num_steps", run.num_steps, "{:g} steps", notes, foreign)
+    return _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
 
 
 def _nearest(

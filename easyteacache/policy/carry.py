@@ -12,9 +12,14 @@ import math
 from collections.abc import Sequence
 
 from easyteacache.errors import InvalidPlan
+from easyteacache.policy.curves import SigmaProfile
 
 # Levels of 0 and 1 lie at infinity: nearer than this to either end says nothing.
 _EDGE = 1e-3
+#: A plan that nobody judged there computes this much more than its share.
+MORE = 1.1
+#: It may do this much more harm, by what the profile predicts.
+WORSE = 1.1
 
 
 def carried(computed: Sequence[int], levels: Sequence[float], onto: Sequence[float]) -> tuple[int, ...]:
@@ -32,8 +37,84 @@ def carried(computed: Sequence[int], levels: Sequence[float], onto: Sequence[flo
     Raises:
         InvalidPlan: the computed steps are no plan of S steps, or a list of levels does not fall.
     """
+    own, other = _checked(computed, levels, onto)
+    fewest = min(len(computed), 2)
+    count = min(len(other), fewest if fewest == 1 else max(round(len(computed) * len(other) / len(own)), fewest))
+    return _nearest(_spread([own[step] for step in computed], count), other)
+
+
+def carried_within(
+    computed: Sequence[int], levels: Sequence[float], onto: Sequence[float], profile: SigmaProfile
+) -> tuple[int, ...]:
+    """The computed steps of another run that lie where a plan's do, and as many more as keep its harm to what the plan does.
+
+    First ``MORE`` of the plan's share; then never more steps reused in a row than the plan reuses, in proportion to the step
+    counts; then, while ``harm`` is above ``WORSE`` times the plan's own (in a run of fewer steps in proportion less), the row that does
+    most of it is cut where that helps most.
+
+    Args:
+        computed, levels, onto: as for ``carried``.
+        profile: of the plan's own runs.
+
+    Raises:
+        InvalidPlan: as ``carried``.
+    """
+    own, other = _checked(computed, levels, onto)
+    count = min(len(other), max(round(MORE * len(computed) * len(other) / len(own)), min(len(computed), 2)))
+    longest = math.ceil(_longest_row(computed, len(own)) * max(1.0, len(other) / len(own)))
+    found = _with_rows_of(_nearest(_spread([own[step] for step in computed], count), other), len(other), longest)
+    # Over longer steps the same distance is harder to predict: in a run of 12 steps 8 computed ones were too few.
+    allowed = (WORSE * min(1.0, len(other) / len(own)) * harm(computed, levels, profile)) ** 2
+    parts = {step: _of_row(step, end, onto, profile) for step, end in itertools.pairwise((*found, len(other)))}
+    while sum(part for part, _ in parts.values()) > allowed:
+        start = max(parts, key=lambda step: parts[step][0])
+        end = parts[start][1]
+        cuts = (
+            (_of_row(start, cut, onto, profile), _of_row(cut, end, onto, profile), cut) for cut in range(start + 1, end)
+        )
+        before, after, cut = min(cuts, key=lambda each: each[0][0] + each[1][0])
+        parts |= {start: before, cut: after}
+    return tuple(sorted(parts))
+
+
+def harm(computed: Sequence[int], levels: Sequence[float], profile: SigmaProfile) -> float:
+    """How much a plan may be expected to change the sample, of no unit: √Σ (Σ |Δσ_j| d_j)², over its rows of reused steps.
+
+    d_j is the output distance that the profile predicts since the last computed step, Δσ_j what the step moves the sample by. Within
+    one row of reused steps the errors point the same way and add up; those of different rows do not. Infinite where the
+    profile does not reach.
+    """
+    rows = itertools.pairwise((*computed, len(levels) - 1))
+    return math.sqrt(sum(_of_row(step, end, levels, profile)[0] for step, end in rows))
+
+
+def _of_row(start: int, end: int, levels: Sequence[float], profile: SigmaProfile) -> tuple[float, int]:
+    """(Σ |Δσ_j| d_j)² over the steps reused between a computed one and the next, which is ``end``; and that."""
+    row = sum(
+        (levels[step] - levels[step + 1]) * profile.between(levels[start], levels[step])
+        for step in range(start + 1, end)
+    )
+    return (row**2 if math.isfinite(row) else math.inf), end
+
+
+def _longest_row(computed: Sequence[int], steps: int) -> int:
+    return max(after - before - 1 for before, after in itertools.pairwise((*computed, steps)))
+
+
+def _with_rows_of(computed: Sequence[int], steps: int, longest: int) -> tuple[int, ...]:
+    """The same steps, and further ones wherever more than ``longest`` in a row would be reused."""
+    found: list[int] = []
+    for before, after in itertools.pairwise((*computed, steps)):
+        found.extend(range(before, after, longest + 1))
+    return tuple(found)
+
+
+def _checked(
+    computed: Sequence[int], levels: Sequence[float], onto: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """The places of both runs' steps; raises as ``carried`` does."""
     own, other = places(levels), places(onto)
-    steps, target = len(own), len(other)
+    steps = len(own)
     if (
         not computed
         or computed[0] != 0
@@ -43,9 +124,7 @@ def carried(computed: Sequence[int], levels: Sequence[float], onto: Sequence[flo
         raise InvalidPlan(
             f"computed steps {list(computed)} of {steps}; expected ascending indices below {steps} that begin with 0"
         )
-    fewest = min(len(computed), 2)
-    count = min(target, fewest if fewest == 1 else max(round(len(computed) * target / steps), fewest))
-    return _nearest(_spread([own[step] for step in computed], count), other)
+    return own, other
 
 
 def places(levels: Sequence[float]) -> list[float]:

@@ -1,8 +1,9 @@
 """The rescale polynomial p: signal distance x → predicted output distance y.
 
-TeaCache (arXiv 2411.19108, eq. 6) accumulates p(x) over steps. Published coefficient lists carry no domain and are
-evaluated exactly as their authors did; a list that was fitted here carries the domain the fit saw, is clamped to it and
-floored at 0, because outside it a polynomial says nothing (Wan2.1 T2V-14B: p(0) = −13.0 without retention steps).
+TeaCache (arXiv 2411.19108, eq. 6) accumulates p(x) over steps. A list that was fitted here carries the domain the fit saw, is
+clamped to it and floored at 0, because outside it a polynomial says nothing (Wan2.1 T2V-14B: p(0) = −13.0 without retention
+steps). Published lists carry no domain: they are evaluated as their authors did where p says anything at all (``trusted``),
+which is neither below 0 nor beyond its turning point.
 Pure Python on floats: a prebuilt ``numpy.poly1d`` costs forty times as much per call.
 """
 
@@ -11,9 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol
 
 RescalePost = Literal["none", "abs", "clip"]
+
+#: A polynomial that falls to less than this share of a maximum has turned there.
+WIGGLE = 0.5
 
 
 class Curve(Protocol):
@@ -32,19 +37,34 @@ class Polynomial:
         coefficients: highest degree first, as ``numpy.polyval`` takes them; any order from 0 up.
         domain: ``(x_min, x_max)`` of the fit; x is clamped into it. None: evaluated wherever asked.
         post: what is done to p(x): nothing, ``abs`` (as vLLM-Omni and ComfyUI's FLUX do), or ``clip`` at 0.
+        up_to: beyond this signal distance, and where p is below 0, nothing is predicted: NaN. None: it is followed everywhere.
     """
 
     coefficients: tuple[float, ...]
     domain: tuple[float, float] | None = None
     post: RescalePost = "none"
+    up_to: float | None = None
+
+    @classmethod
+    def trusted(
+        cls, coefficients: Sequence[float], *, domain: tuple[float, float] | None = None, post: RescalePost = "none"
+    ) -> Polynomial:
+        """A polynomial that is followed up to its turning point, and nowhere below 0.
+
+        More change of the signal with less change of the output is no prediction, and a negative distance is none: a step whose
+        signal lies there is computed. (Wan2.1 T2V-14B is −9 to −2083 at distances of 0.12 to 0.33: followed, it never computes.)
+        """
+        return cls(tuple(coefficients), domain, post, turning_point(coefficients))
 
     def __call__(self, x: float) -> float:
-        """p(x) by Horner's rule, after clamping to the domain and before ``post``."""
+        """p(x) by Horner's rule, after clamping to the domain and before ``post``; NaN where it predicts nothing."""
         if self.domain is not None:
             x = min(max(x, self.domain[0]), self.domain[1])
         y = 0.0
         for coefficient in self.coefficients:
             y = y * x + coefficient
+        if self.up_to is not None and (y < 0.0 or x > self.up_to):
+            return math.nan
         if self.post == "abs":
             return abs(y)
         if self.post == "clip" or self.domain is not None:
@@ -66,6 +86,78 @@ class Blend:
     def __call__(self, x: float) -> float:
         """The blended prediction at ``x``."""
         return (1.0 - self.weight) * self.lower(x) + self.weight * self.upper(x)
+
+
+def turning_point(coefficients: Sequence[float]) -> float:
+    """The least x > 0 from which a polynomial falls for good after it has risen; infinite where it never does.
+
+    For good: to less than ``WIGGLE`` of what it was there, before it rises above that again if it ever does. Fits of degree 4 have
+    shallower dips inside their data, where they still say something.
+
+    Args:
+        coefficients: highest degree first.
+    """
+    slope = _derivative(coefficients)
+    turns = _roots(slope)
+    # Places where it turns, and one beyond them all, where nothing but the leading power counts.
+    places = [*turns, 2.0 * (turns[-1] + 1.0) + _root_bound(coefficients)] if turns else []
+    values = [_value(coefficients, x) for x in places]
+    for position, x in enumerate(turns):
+        top = values[position]
+        if top <= 0.0 or not _sign(slope, x, before=True) > 0 > _sign(slope, x, before=False):
+            continue
+        lowest = top
+        for value in values[position + 1 :]:
+            if value >= top:
+                break
+            lowest = min(lowest, value)
+        if lowest < WIGGLE * top:
+            return x
+    return math.inf
+
+
+def _derivative(coefficients: Sequence[float]) -> list[float]:
+    degree = len(coefficients) - 1
+    return [value * (degree - place) for place, value in enumerate(coefficients[:-1])]
+
+
+def _value(coefficients: Sequence[float], x: float) -> float:
+    y = 0.0
+    for coefficient in coefficients:
+        y = y * x + coefficient
+    return y
+
+
+def _roots(coefficients: Sequence[float]) -> list[float]:
+    """Where a polynomial changes sign at x > 0, ascending: between two neighbouring roots of its derivative it is monotone."""
+    kept = list(coefficients)
+    while kept and kept[0] == 0.0:
+        kept.pop(0)
+    if len(kept) < 2:
+        return []
+    bound = _root_bound(kept)
+    if not math.isfinite(bound):
+        return []
+    places = [0.0, *(x for x in _roots(_derivative(kept)) if 0.0 < x < bound), bound]
+    found = []
+    for low, high in pairwise(places):
+        below, above = _value(kept, low), _value(kept, high)
+        if below * above >= 0.0:
+            continue
+        while low < (middle := 0.5 * (low + high)) < high:
+            low, high = (middle, high) if _value(kept, middle) * below > 0.0 else (low, middle)
+        found.append(high)
+    return found
+
+
+def _root_bound(coefficients: Sequence[float]) -> float:
+    """Cauchy's bound: every root lies below it."""
+    leading, *others = [value for place, value in enumerate(coefficients) if any(coefficients[: place + 1])] or [1.0]
+    return 1.0 + max((abs(value / leading) for value in others), default=0.0)
+
+
+def _sign(coefficients: Sequence[float], x: float, *, before: bool) -> float:
+    return _value(coefficients, x * (1.0 - 1e-6 if before else 1.0 + 1e-6))
 
 
 def log_weight(length: float, *, lower: float, upper: float) -> float:

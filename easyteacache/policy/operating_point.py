@@ -14,7 +14,7 @@ from typing import NamedTuple
 from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.figures import UNKNOWN, Standing, rate_of, standing_of
 from easyteacache.policy.planned import carryable
-from easyteacache.policy.request import SAME_LEVEL, Request, RunContext
+from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
 from easyteacache.records.plan import Plan
@@ -143,16 +143,7 @@ def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
     levels = None if point.plan is None else point.plan.levels
     if corrects(point):
         return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels)
-    return point.applied_to in run.can.sees and (levels is None or _over(levels, run))
-
-
-def _over(levels: Sequence[float], run: RunContext) -> bool:
-    found = None if run.sampler is None else run.sampler.levels
-    return (
-        found is not None
-        and len(found) == len(levels)
-        and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
-    )
+    return point.applied_to in run.can.sees and (levels is None or run.over(levels) is True)
 
 
 def _within_window(offers: Sequence[Offer], request: Request, left_out: list[str]) -> Sequence[Offer]:
@@ -200,14 +191,14 @@ def _picks(
     thresholds = [offer._replace(points=tuple(p for p in offer.points if p.schedule is None)) for offer in offers]
     blendable = all(offer.points for offer in thresholds)
     nearer = max(offers, key=lambda offer: offer.weight)
-    if foreign and not blendable:
-        plans = nearer._replace(points=tuple(p for p in nearer.points if p.plan is not None and carryable(p.plan)))
-        if not carry or not plans.points:
-            raise UnreachableTarget(
-                "the record's operating points are schedules, which hold for no other step count or shift: "
-                "pass threshold=, or use its own step count and shift"
-            )
+    plans = nearer._replace(points=tuple(p for p in nearer.points if p.plan is not None and carryable(p.plan)))
+    if foreign and carry and plans.points:
         return [(_pick(plans, request), plans.weight)]
+    if foreign and not blendable:
+        raise UnreachableTarget(
+            "the record's operating points are schedules, which hold for no other sampler, step count or shift: "
+            "pass threshold=, or use its own step count and shift"
+        )
     if not foreign:
         nearest = _pick(nearer, request)
         if len(offers) == 1 or not blendable or nearest.schedule is not None:
@@ -238,7 +229,7 @@ def _fast_enough(offer: Offer, speedup: float) -> OperatingPoint:
         offered = f"the record offers {', '.join(f'{value:g}' for value in values)}"
         raise UnreachableTarget(
             f"a speed-up of {speedup:g} is not calibrated: "
-            + (offered if values else "the record states no speed-ups; pass threshold=")
+            + (offered if values else _without_figures(offer, "speed-ups"))
         )
     best = enough[0]
     for point in enough[1:]:
@@ -250,6 +241,15 @@ def _fast_enough(offer: Offer, speedup: float) -> OperatingPoint:
     return next((point for point in as_many if corrects(point)), best)
 
 
+def _without_figures(offer: Offer, lacking: str) -> str:
+    """What a record offers that states no figures of one kind, and how to ask for it."""
+    thresholds = sorted({point.threshold for point in offer.points if point.threshold is not None})
+    if not thresholds:
+        return f"the record states no {lacking}"
+    listed = ", ".join(f"{value:g}" for value in thresholds)
+    return f"the record states no {lacking}; pass threshold= one of its thresholds, the most cautious first: {listed}"
+
+
 def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
     """Of the points within the budget, the fastest."""
     judged = [(point.error.mean, point) for point in points if point.error is not None]
@@ -258,7 +258,7 @@ def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> Operatin
         least = min((error for error, _ in judged), default=None)
         raise UnreachableTarget(
             f"no operating point stays within an error of {max_error:g}: "
-            + ("the record states no errors" if least is None else f"the least is {least:.3g}")
+            + (_without_figures(Offer(tuple(points), 1.0), "errors") if least is None else f"the least is {least:.3g}")
         )
     return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
 

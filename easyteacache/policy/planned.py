@@ -1,13 +1,16 @@
-"""What computed steps a record leads to in one run: a plan's own, those carried over from it, or MagCache's decisions."""
+"""What computed steps a record leads to in one run: a plan's own, those carried over from it, or what a method's rule decides.
+
+A method whose steps follow from numbers of its own, and from nothing measured in the run, registers its rule in a module of
+``policy/methods``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from easyteacache.errors import InvalidPlan
-from easyteacache.policy.carry import carried, shifted_levels
-from easyteacache.policy.methods.magcache import MagCacheRule, magcache_plan, rule_of
+from easyteacache.policy.carry import carried, carried_within, shifted_levels
+from easyteacache.policy.curves import SigmaProfile
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.plan import Plan
@@ -33,22 +36,50 @@ class PlannedSteps:
     doubtful: bool = False
 
 
+#: Model key, bucket, threshold, request, run → computed steps. Raises InvalidPlan where they cannot be known.
+StepRule = Callable[[str, Bucket, float, Request, RunContext], PlannedSteps]
+_rules: dict[str, StepRule] = {}
+
+
+def register_rule(method: str) -> Callable[[StepRule], StepRule]:
+    """Make a rule that of a record's method; usable as a decorator."""
+
+    def register(rule: StepRule) -> StepRule:
+        _rules[method] = rule
+        return rule
+
+    return register
+
+
+def rule_for(method: str) -> StepRule | None:
+    """The rule of a method; None where plans or what is measured in the run decide."""
+    return _rules.get(method)
+
+
+def of_steps(method: str) -> bool:
+    """Whether the computed steps of a method's records are known before a run, but for its step count and noise levels."""
+    return method == "plan" or method in _rules
+
+
 def carryable(plan: Plan) -> bool:
     """Whether a plan can be carried over at all: rows hold for its own steps alone."""
     return plan.rows is None
 
 
-def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str]) -> PlannedSteps:
+def plan_in(
+    plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str], profile: SigmaProfile | None = None
+) -> PlannedSteps:
     """A plan in one run: as it is, or carried over the noise level.
 
     Args:
         plan: one of the bucket's.
         bucket: where it holds.
         run: what is known of the run.
-        foreign: how the run's step count and shift differ from the bucket's, one phrase each.
+        foreign: how the run's sampler, step count and shift differ from the bucket's, one phrase each.
+        profile: keeps the harm of what is carried over to that of the plan itself; None: its share of computed steps is kept.
     """
     steps = bucket.num_steps or plan.computed[-1] + 1
-    length = _other_length(bucket.sequence_length, run.sequence_length)
+    length = other_length(bucket.sequence_length, run.sequence_length)
     if not foreign:
         if length is None:
             return PlannedSteps(plan.computed)
@@ -61,42 +92,13 @@ def plan_in(plan: Plan, bucket: Bucket, run: RunContext, foreign: Sequence[str])
         shift = run.shift or bucket.shift or 1.0
         own, other = shifted_levels(steps, shift), shifted_levels(run.num_steps or steps, shift)
         axis = "by their share of the run, because its noise levels are not known"
-    found = carried(plan.computed, own, other)
+    found = (
+        carried(plan.computed, own, other) if profile is None else carried_within(plan.computed, own, other, profile)
+    )
     also = "" if length is None else f" and for {length}"
     made = f"It was made for {' and '.join(foreign)}{also}"
     why = f"{made}: {len(found)} of {len(other) - 1} steps are computed, carried over {axis}."
     return PlannedSteps(found, carried=why, doubtful=True)
-
-
-def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Request, run: RunContext) -> PlannedSteps:
-    """MagCache's computed steps in one run, of each branch that the record has ratios of.
-
-    Raises:
-        InvalidPlan: the run does not say where the second of two experts takes over.
-    """
-    rule, steps = rule_of(model_key), run.num_steps or bucket.num_steps or len(bucket.magnitude_ratios[0].ratios)
-    boundary = _boundary(rule, bucket, run, steps)
-    found = tuple(
-        (
-            entry.branch,
-            magcache_plan(
-                bucket,
-                steps,
-                entry.branch,
-                threshold=threshold,
-                rule=rule,
-                limit=request.max_consecutive_skips,
-                boundary=boundary,
-            ),
-        )
-        for entry in bucket.magnitude_ratios
-    )
-    every = tuple(sorted({step for _, computed in found for step in computed}))
-    length = _other_length(bucket.sequence_length, run.sequence_length)
-    why = None if length is None else f"Its ratios were measured at {length}; those of this run may differ."
-    if bucket.num_steps not in (None, steps):
-        why = f"Its ratios are those of {bucket.num_steps} steps: each of the {steps} takes the nearest one's, as its authors do."
-    return PlannedSteps(every, found if len({computed for _, computed in found}) > 1 else (), why)
 
 
 def levels_of(bucket: Bucket, steps: int) -> tuple[float, ...] | None:
@@ -116,20 +118,8 @@ def levels_in(run: RunContext, steps: int) -> tuple[float, ...] | None:
     return None if run.shift is None else shifted_levels(steps, run.shift)
 
 
-def _other_length(made_for: int | None, here: int | None) -> str | None:
+def other_length(made_for: int | None, here: int | None) -> str | None:
+    """How a run's length differs from the one that something was made for; None where it does not, or nobody says."""
     if made_for is None or here is None or max(made_for, here) <= SAME_LENGTH * min(made_for, here):
         return None
     return f"{made_for} tokens, not {here}"
-
-
-def _boundary(rule: MagCacheRule, bucket: Bucket, run: RunContext, steps: int) -> int | None:
-    """The first step of the second expert; None where there is one expert."""
-    if rule.boundary is None:
-        return None
-    levels = levels_in(run, steps) or levels_of(bucket, steps)
-    if levels is None:
-        raise InvalidPlan(
-            f"two experts take turns at noise level {rule.boundary:g}, and the noise levels of this run are not known: attach it to "
-            "a pipeline, or pass shift="
-        )
-    return next((step for step, level in enumerate(levels[:-1]) if level < rule.boundary), steps)

@@ -10,31 +10,36 @@ carried over by its sigma profile or computes every step; published numbers scal
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration, InvalidPlan, UnreachableTarget
 from easyteacache.policy.bucket_choice import Selection, select
+from easyteacache.policy.carry_limits import why_not
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
+from easyteacache.policy.methods import of_steps, rule_for
+from easyteacache.policy.model_match import differences
 from easyteacache.policy.operating_point import Choice, Offer, choose
-from easyteacache.policy.planned import PlannedSteps, magcache_in, plan_in
+from easyteacache.policy.planned import PlannedSteps, carryable, levels_in, levels_of, other_length, plan_in
 from easyteacache.policy.request import Request, RunContext
-from easyteacache.policy.skip_window import SkipWindow, skip_window
+from easyteacache.policy.skip_window import NEEDS_STEPS, SkipWindow, skip_window
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.plan import Plan
 from easyteacache.registry.registry import Found
 
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
 
 DecidedBy = Literal["schedule", "sigma", "signal", "nothing"]
-#: Methods whose records consist of computed steps, which can be carried over to other runs.
-_OF_STEPS = ("plan", "magcache")
 _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+#: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
+LONGEST_RUN = 7
 
 
 class RetiredCalibration(EasyTeaCacheError, ValueError):
@@ -78,7 +83,6 @@ class Policy:
 
     Attributes:
         model_key, revision, status, layer: which record, and the registry layer it came from.
-        class_name: the transformer class that runs its model; None where the record does not say.
         signal: the signal that must drive it.
         curve: predicted output distance from signal distance.
         profile: accumulated output distance over sigma, or None.
@@ -93,14 +97,16 @@ class Policy:
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
+        longest_run: most steps reused in a row where nobody states a limit: this project's own caution, which no engine is told of.
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
         expected_speedup, expected_error: what the operating point gave on held-out runs, where the record knows.
         standing: what is known of it; the evidence is ``carried`` where it is used for another run than it was made for.
         carried: why and how it was carried over, a sentence; None where it was not.
-        doubtful: a user must notice that it was carried over.
+        warnings: what a user must notice, one sentence each; they are among the notes, too.
+        model: the model the record was made with, as far as it says.
         refusal: why no step may be reused in this run; None when steps may be.
-        foreign: it is used at another step count or shift than it was made for.
+        foreign: it is used under another sampler, step count or shift than it was made for.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -116,7 +122,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
-    class_name: str | None = None
+    longest_run: int | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
     branch_schedules: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -135,7 +141,8 @@ class Policy:
     expected_error: float | None = None
     standing: Standing = UNKNOWN
     carried: str | None = None
-    doubtful: bool = False
+    warnings: tuple[str, ...] = ()
+    model: ModelIdentity | None = None
     refusal: str | None = None
     foreign: bool = False
     needs_sigma: bool = False
@@ -145,6 +152,11 @@ class Policy:
     def evidence(self) -> str | None:
         """The strongest kind of evidence, ``carried`` where it is used for another run than it was made for; None: there is none."""
         return "carried" if self.carried is not None else self.standing.evidence
+
+    @property
+    def doubtful(self) -> bool:
+        """Must a user notice that it was carried over?"""
+        return self.carried is not None and self.carried in self.warnings
 
     def noting(self, note: str) -> Policy:
         """The same policy with one more note."""
@@ -211,7 +223,7 @@ def resolve(
         )
     selection = select(record.buckets, run, notes)
     profile = _profile(selection)
-    refusal = _refusal(record, selection, profile, notes)
+    refusal = _refusal(record, selection, profile, request, run)
     choice, unreachable = _choice(record, selection, request, run, notes, refused=refusal is not None)
     refusal = refusal or unreachable
     planned = _bucket_of(selection, choice)
@@ -220,13 +232,15 @@ def resolve(
         steps, refusal = _steps(record, selection, planned, choice, request, run)
     if steps is not None:
         planned = planned or selection.main
-        notes.extend([steps.carried] if steps.carried is not None else [])
+        notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
         notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
-    measured = not selection.foreign and request.predictor in (None, choice.forecaster)
-    if refusal is not None:
-        notes.append(refusal)
+    carried = _carried(record, selection, run, steps) if refusal is None else None
+    others = [] if run.model is None else differences(record.model, run.model)
+    warned = _warnings(refusal, carried, steps, others, notes)
+    notes.extend(text for text in warned if text not in notes)
+    promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule
     weights = None if plan is None else plan.rows
     return Policy(
@@ -234,16 +248,16 @@ def resolve(
         revision=record.revision,
         status=record.status,
         layer=found.layer,
-        class_name=None if record.model is None else record.model.class_name,
         signal=record.signal,
         curve=_curve(record, selection),
         profile=profile,
         refusal=refusal,
         foreign=bool(selection.foreign),
-        needs_sigma=bool(selection.foreign) and _states_where_it_holds(record),
+        needs_sigma=bool(selection.foreign) and schedule is None and _states_where_it_holds(record),
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
         max_consecutive_skips=window.max_consecutive_skips,
+        longest_run=None if schedule is not None or _states_where_it_holds(record) else LONGEST_RUN,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=run.sequence_length,
         num_steps=run.num_steps,
@@ -259,14 +273,47 @@ def resolve(
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
         applied_to=choice.applied_to,
-        # What was measured holds for the setting and the predictor it was measured with.
+        # What was measured holds for the setting, the model and the predictor it was measured with.
         expected_speedup=_expected(selection, choice, schedule, run),
-        expected_error=choice.error if measured else None,
+        expected_error=choice.error if promised and not selection.foreign else None,
         standing=_standing(selection, choice, schedule, run),
-        carried=None if steps is None else steps.carried,
-        doubtful=steps is not None and steps.doubtful,
+        carried=carried,
+        warnings=warned,
+        model=record.model,
         notes=tuple(notes),
     )
+
+
+def _warnings(
+    refusal: str | None, carried: str | None, steps: PlannedSteps | None, others: Sequence[str], notes: Sequence[str]
+) -> tuple[str, ...]:
+    """What a user must notice: that nothing is reused and why, or that the evidence is of something else."""
+    if refusal is not None:
+        return (refusal,)
+    found = list(others)
+    if carried is not None and (steps is None or steps.carried is None or steps.doubtful):
+        found.append(carried)
+    found.extend(note for note in notes if note == NEEDS_STEPS)
+    return tuple(found)
+
+
+def _carried(record: Calibration, selection: Selection, run: RunContext, steps: PlannedSteps | None) -> str | None:
+    """Why what is used is not what the record has evidence of, a sentence; None where it is."""
+    if steps is not None and steps.carried is not None:
+        return steps.carried
+    if selection.unsure is not None:
+        return selection.unsure
+    if selection.foreign and _states_where_it_holds(record):
+        made = " and ".join(selection.foreign)
+        return (
+            f"It was made for {made}: the sigma profile carries it over, its evidence does not hold, and a step whose noise level is "
+            "not known is computed (pass sigma=)."
+        )
+    if len(selection.shares) > 1 or not _states_where_it_holds(record):
+        # Between two lengths what was found at both holds (docs/transfer.md); published numbers state one length and no error.
+        return None
+    length = other_length(selection.main.sequence_length, run.sequence_length)
+    return None if length is None else f"It was made for {length}: what is known of its error may not hold."
 
 
 def _steps(
@@ -277,17 +324,27 @@ def _steps(
     request: Request,
     run: RunContext,
 ) -> tuple[PlannedSteps | None, str | None]:
-    """The computed steps where a plan or MagCache decides, and why nothing can be reused where they cannot be known."""
+    """The computed steps where a plan or a method's rule decides, and why nothing can be reused where they cannot be known."""
     if choice.plan is not None and planned is not None:
-        if record.method not in _OF_STEPS:
+        judged = not of_steps(record.method)
+        if judged and not selection.foreign:
             return PlannedSteps(choice.plan.computed), None
-        return plan_in(choice.plan, planned, run, selection.foreign), None
-    if record.method != "magcache" or choice.threshold <= 0:
+        # Published plans are carried over as their authors' engines do; what was judged here must do no more harm.
+        profile = profile_of(planned) if judged else None
+        try:
+            return plan_in(choice.plan, planned, run, selection.foreign, profile), None
+        except InvalidPlan as error:
+            return (
+                None,
+                f"It was made for {' and '.join(selection.foreign)}, and cannot be carried over: {error}; every step is computed.",
+            )
+    rule = rule_for(record.method)
+    if rule is None or choice.threshold <= 0:
         return None, None
     try:
-        return magcache_in(record.model_key, selection.main, choice.threshold, request, run), None
+        return rule(record.model_key, selection.main, choice.threshold, request, run), None
     except InvalidPlan as error:
-        return None, f"MagCache's steps cannot be known: {error}; every step is computed."
+        return None, f"The steps of {record.method} cannot be known: {error}; every step is computed."
 
 
 def _window(
@@ -298,8 +355,8 @@ def _window(
     run: RunContext,
     notes: list[str],
 ) -> SkipWindow:
-    """Where reuse is allowed; what a plan or MagCache computes already keeps to the record's own window."""
-    if record.method in _OF_STEPS:
+    """Where reuse is allowed; what a plan or a rule computes already keeps to the record's own window."""
+    if of_steps(record.method):
         free = {"skip_window_fraction": None, "max_consecutive_skips": None, "num_steps": run.num_steps}
         return skip_window([(planned or selection.main).model_copy(update=free)], request, run, notes)
     return skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
@@ -340,17 +397,36 @@ def _states_where_it_holds(record: Calibration) -> bool:
     return record.status in ("draft", "validated") or bool(record.provenance.traces)
 
 
-def _refusal(record: Calibration, selection: Selection, profile: SigmaProfile | None, notes: list[str]) -> str | None:
-    """Why nothing may be reused at this step count or shift; None when something may."""
+def _refusal(
+    record: Calibration, selection: Selection, profile: SigmaProfile | None, request: Request, run: RunContext
+) -> str | None:
+    """Why nothing may be reused under this sampler, step count or shift; None when something may."""
     if not selection.foreign or not _states_where_it_holds(record):
         return None
+    made = f"It was made for {' and '.join(selection.foreign)}"
+    why = why_not(selection.buckets, request, run)
+    if why is not None:
+        return f"{made}, and {why}: every step is computed."
     if profile is None:
-        return (
-            f"It was calibrated for {' and '.join(selection.foreign)}, and has no sigma profile that would carry it over: "
-            "every step is computed."
-        )
-    notes.append("The sigma profile carries it over; a step whose noise level is not known is computed (pass sigma=).")
+        return f"{made}, and has no sigma profile that would carry it over: every step is computed."
     return None
+
+
+def _carries_plans(record: Calibration, selection: Selection, request: Request, run: RunContext) -> bool:
+    """Can a plan of what was fitted here be carried over, step by step by their noise levels?
+
+    Measured to do half the harm of its thresholds over the sigma profile (docs/runtime.md): a plan was searched for, a threshold is
+    one number.
+    """
+    if not selection.foreign or not _states_where_it_holds(record) or request.threshold is not None:
+        return False
+    bucket = selection.main
+    steps = run.num_steps or bucket.num_steps
+    if steps is None or bucket.num_steps is None or bucket.sigma_profile is None or levels_in(run, steps) is None:
+        return False
+    return levels_of(bucket, bucket.num_steps) is not None and any(
+        point.plan is not None and carryable(point.plan) for point in bucket.operating_points
+    )
 
 
 def _choice(
@@ -360,7 +436,7 @@ def _choice(
     if refused:
         return Choice(threshold=0.0), None
     offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
-    carry = record.method in _OF_STEPS
+    carry = of_steps(record.method) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
     except UnreachableTarget as error:
@@ -371,24 +447,26 @@ def _choice(
 
 
 def _curve(record: Calibration, selection: Selection) -> Curve:
-    curves = [
-        Polynomial(bucket.coefficients or (), domain=bucket.domain, post=record.rescale_post)
-        for bucket in selection.buckets
-    ]
+    # What was fitted here rises over its own domain and is never asked beyond it; of other lists nobody knows.
+    made = Polynomial if _states_where_it_holds(record) else Polynomial.trusted
+    curves = [made(b.coefficients or (), domain=b.domain, post=record.rescale_post) for b in selection.buckets]
     return curves[0] if len(curves) == 1 else Blend(curves[0], curves[1], selection.shares[1][1])
 
 
 def _profile(selection: Selection) -> SigmaProfile | None:
-    profiles = [
-        None if entry is None else SigmaProfile(entry.sigmas, entry.distances)
-        for entry in (bucket.sigma_profile for bucket in selection.buckets)
-    ]
+    profiles = [profile_of(bucket) for bucket in selection.buckets]
     if len(profiles) == 1:
         return profiles[0]
     lower, upper = profiles
     if lower is None or upper is None:
         return None
     return blend_profiles(lower, upper, selection.shares[1][1])
+
+
+def profile_of(bucket: Bucket) -> SigmaProfile | None:
+    """A bucket's sigma profile."""
+    entry = bucket.sigma_profile
+    return None if entry is None else SigmaProfile(entry.sigmas, entry.distances)
 
 
 def _bucket_of(selection: Selection, choice: Choice) -> Bucket | None:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.sampler import TOLERANCE
 
-# Noise levels this near are the same ones: a shift that follows the resolution may move them by as much between near ones.
-SAME_LEVEL = 0.02
+if TYPE_CHECKING:
+    from easyteacache.records.model_identity import ModelIdentity
+    from easyteacache.records.sampler import SamplerRecord
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ class RunContext:
         num_steps: sampler steps, above 0.
         shift: flow-matching time shift, above 0.
         sampler: the run's sampler with its noise levels; None where it is not known.
+        model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
+        values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
+        begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
 
     Raises:
         ValueError: a number is out of range or not a number.
@@ -97,10 +100,13 @@ class RunContext:
     num_steps: int | None = None
     shift: float | None = None
     sampler: SamplerRecord | None = None
+    model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
+    values_per_token: int | None = None
+    begun: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "num_steps"):
+        for name in ("sequence_length", "num_steps", "values_per_token"):
             _keep(self, name, _whole(getattr(self, name), name, 1))
         _keep(self, "shift", _real(self.shift, "shift", 0))
         if self.shift == 0:
@@ -108,10 +114,17 @@ class RunContext:
 
     def corrects_over(self, levels: Sequence[float] | None) -> bool:
         """Can corrections be handed on that were fitted over these (S + 1,) noise levels? None: nobody says which they are."""
-        found = None if self.sampler is None else self.sampler.levels
-        if not self.can.corrects or found is None or levels is None:
+        if not self.can.corrects or levels is None:
             return self.can.corrects
-        return len(found) == len(levels) and all(abs(a - b) <= SAME_LEVEL for a, b in zip(found, levels, strict=True))
+        return self.over(levels) is not False
+
+    def over(self, levels: Sequence[float]) -> bool | None:
+        """Are these (S + 1,) the run's noise levels? None where those are not known."""
+        found = None if self.sampler is None else self.sampler.levels
+        if found is None:
+            return None
+        apart = TOLERANCE * max(levels)
+        return len(found) == len(levels) and all(abs(a - b) <= apart for a, b in zip(found, levels, strict=True))
 
     def after(self, known: RunContext, *, seen_steps: int | None = None) -> RunContext:
         """This context, and ``known`` where this one leaves something open; ``seen_steps`` where both do not say how many."""
@@ -122,6 +135,8 @@ class RunContext:
             num_steps=steps,
             shift=known.shift if self.shift is None else self.shift,
             sampler=known.sampler if self.sampler is None else self.sampler,
+            values_per_token=known.values_per_token if self.values_per_token is None else self.values_per_token,
+            model=known.model if self.model is None else self.model,
         )
 
 

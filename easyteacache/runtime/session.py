@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
-from easyteacache.errors import EasyTeaCacheWarning, InvalidCalibration
+from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
+from easyteacache.runtime.notices import Notices, logger, speedup_apart
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -20,6 +20,9 @@ class Session:
 
     A run begins with ``begin``, or with step 0 on a branch that has seen steps. Every branch of the earlier run is dropped then:
     one that does not take part in the new run must not be found later with residuals of the old one.
+
+    What a user must notice is a Python warning (``EasyTeaCacheWarning``), once a session and reason: when the first step of a run finds
+    that its record does not hold, and at the end of a run whose speed-up is another one than was asked for.
 
     A copy (``copy.deepcopy``, ``pickle``) has the same source and request, and remembers no run.
 
@@ -46,11 +49,12 @@ class Session:
         self.reduce: Reduce | None = None
         self._branches: dict[str, BranchState] = {}
         self._finished: dict[str, RunStatistics] = {}
+        self._notices = Notices()
+        self._judged = False
         #: What the driver said of this run.
         self._declared = RunContext(can=self._stated.can)
         self._seen_steps: int | None = None
         self._length = self._stated.sequence_length
-        self._warned: set[str] = set()
         self._policy = None if source is None else self._resolved(self._declared, self._length)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,9 +168,12 @@ class Session:
         if state is None:
             self._adopt(self._declared, sequence_length or self._length)
             state = self._branches[name] = BranchState(name, self.policy, self.reduce, self._length)
+            self._judged = False
+            self._tell()
         elif sequence_length is not None and sequence_length != state.length:
             self._adopt(self._declared, sequence_length)
             state.follow(self.policy, length=sequence_length)
+            self._tell()
         return state
 
     def known(self, name: str) -> BranchState | None:
@@ -179,8 +186,15 @@ class Session:
         if state is not None:
             state.release()
 
+    def settle(self) -> None:
+        """The run may be over: where it is, compare what was reached with what was asked for."""
+        steps = None if self._policy is None else self._policy.num_steps
+        if steps is not None and all(state.last_step == steps - 1 for state in self._branches.values()):
+            self._judge()
+
     def release(self) -> None:
         """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did."""
+        self._judge()
         for state in self._branches.values():
             state.release()
 
@@ -188,10 +202,43 @@ class Session:
         """The run is over: drop every branch; ``statistics`` still tells what it did."""
         steps = max((state.last_step + 1 for state in self._branches.values()), default=0)
         if steps:
+            self._judge()
             # The latest run is the best guess at the next one; a cancelled run only makes the next one more cautious.
             self._seen_steps = steps
             self._finished = self.statistics()
         self._branches.clear()
+
+    def tell(self, text: str | None) -> None:
+        """Warn of something about the record that a user must notice, where there is something."""
+        if text is not None:
+            self._notices.give(f"{self.policy.model_key}: {text}")
+
+    def _tell(self) -> None:
+        """Warn of what a user must notice about the policy of this run."""
+        for text in self.policy.warnings:
+            self.tell(text)
+        for note in self.policy.notes:
+            logger.debug("%s: %s", self.policy.model_key, note)
+
+    def _judge(self) -> None:
+        """Warn where a whole run reached another speed-up than was asked for; of every run once."""
+        asked, runs = self._request.speedup, self.statistics()
+        if self._judged or self._policy is None or asked is None or self._policy.refusal is not None or not runs:
+            return
+        seen = min(len(run.steps) for run in runs.values())
+        whole = self._policy.num_steps
+        if seen < 2 or (whole is not None and seen < whole):
+            # Broken off, or the other expert's: it says nothing about a whole run.
+            return
+        self._judged = True
+        reached = self.current_speedup_rate()
+        if speedup_apart(asked, reached):
+            why = "" if self._policy.decided_by == "schedule" else "; pass threshold= to choose the trade-off by hand"
+            self._notices.give(
+                f"{self._policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f} "
+                f"({self._policy.evidence or 'no'} evidence{why}).",
+                reason="speedup",
+            )
 
     # What happened ---------------------------------------------------------------------------------------------------
 
@@ -231,8 +278,4 @@ class Session:
     def _resolved(self, declared: RunContext, length: int | None) -> Policy:
         assert self._source is not None
         known = dataclasses.replace(declared, sequence_length=length)
-        policy = self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))
-        if policy.doubtful and policy.carried is not None and policy.carried not in self._warned:
-            self._warned.add(policy.carried)
-            warnings.warn(f"{policy.model_key}: {policy.carried}", EasyTeaCacheWarning, stacklevel=2)
-        return policy
+        return self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))

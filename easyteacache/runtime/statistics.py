@@ -59,30 +59,59 @@ def speedup(branches: Iterable[RunStatistics]) -> float:
 
 def gate_of(policy: Policy) -> str:
     """What decides, in a few words."""
+    if policy.decided_by == "nothing":
+        return "every step is computed"
     if policy.decided_by == "schedule":
         return f"a schedule of {len(policy.schedule or ())} computed steps"
     return f"threshold {policy.threshold:g}"
 
 
+def evidence_of(policy: Policy) -> str:
+    """Whose figures there are, and what they promise, in a few words."""
+    said = "no evidence" if policy.evidence is None else f"{policy.evidence} evidence"
+    return said if policy.expected_error is None else f"{said}, error {policy.expected_error:.3g} expected"
+
+
 def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
-    """The text of ``TeaCache.summary()``; at most 80 columns unless a run has more steps than fit.
+    """The text of ``TeaCache.summary()``: two to six lines of at most 80 columns.
 
     What standard output cannot show stands in plain marks: nobody should lose a sample to its summary.
     """
     if policy is None:
-        return "TeaCache: no policy (disabled, in solve mode, or threshold 0)"
+        return (
+            "TeaCache: no policy (disabled, in solve mode, or threshold 0)\nnothing is decided, every step is computed"
+        )
     lines = [
-        f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})",
-        f"{gate_of(policy)}, predictor {policy.forecaster}",
+        _cut(f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})"),
+        _cut(f"{gate_of(policy)}, predictor {policy.forecaster}; {evidence_of(policy)}"),
     ]
+    alike: dict[str, list[str]] = {}
+    for name, run in branches.items():
+        alike.setdefault(run.pattern, []).append(name)
+    shown = list(alike.items())[:_GROUPS]
+    for _, names in shown:
+        run = branches[names[0]]
+        told = f"{run.computed} computed, {run.reused} reused of {len(run.steps)} steps ({run.speedup:.2f}x)"
+        lines.append(_cut(f"{', '.join(names)}: {told}"))
+    if len(shown) == 1:
+        lines.append(_cut(f"  {shown[0][0]}"))
     if not branches:
         lines.append("no step seen yet")
-    for name, run in branches.items():
+    else:
+        more = f" ({len(alike) - _GROUPS} more branches differ)" if len(alike) > _GROUPS else ""
+        lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused){more}")
+    if policy.notes:
+        warned = len(policy.warnings)
         lines.append(
-            f"{name}: {run.computed} computed, {run.reused} reused of {len(run.steps)} steps ({run.speedup:.2f}x)"
+            f"{len(policy.notes)} notes{f', {warned} of them warnings' if warned else ''}: see `notes` of the cache"
         )
-        lines.extend(f"  {run.pattern[start : start + 76]}" for start in range(0, len(run.pattern), 76))
-    if branches:
-        lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused)")
-    lines.extend(f"note: {note}" for note in policy.notes)
     return printable("\n".join(lines))
+
+
+#: Groups of branches that did the same which have a line of their own.
+_GROUPS = 2
+_COLUMNS = 80
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 1]}…"

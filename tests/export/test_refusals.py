@@ -9,7 +9,7 @@ import pytest
 
 from easyteacache.errors import EasyTeaCacheError, ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.policy.request import request_and_run
+from easyteacache.policy.request import RunContext, request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -158,9 +158,9 @@ def test_one_list_for_all_branches_is_enough_where_it_computes_the_same_steps(
     second: float, fits: bool, make_registry: Make, record: Record
 ) -> None:
     """1 − 0.98 is below the threshold of 0.035, and so is 1 − 0.97; 1 − 0.96 is not."""
-    ratios = [{"branch": "cond", "ratios": [1.0, 0.98]}, {"branch": "uncond", "ratios": [1.0, second]}]
-    bucket = {"num_steps": 2, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
-    bucket |= {"max_consecutive_skips": 3, "skip_window_fraction": [0.5, 1.0]}
+    ratios = [{"branch": "cond", "ratios": [1.0, 0.98, 0.9]}, {"branch": "uncond", "ratios": [1.0, second, 0.9]}]
+    bucket = {"num_steps": 3, "coefficients": None, "domain": None, "max_skip_step": -1, "magnitude_ratios": ratios}
+    bucket |= {"max_consecutive_skips": 3, "skip_window_fraction": [0.34, 1.0]}
     bucket["operating_points"] = [{"threshold": 0.035, "evidence": "reported"}]
     registry = make_registry(record("flux.1/own", method="magcache", signal="unknown", bucket=bucket))
     if fits:
@@ -240,3 +240,40 @@ def test_no_engine_is_handed_a_yanked_record(engine: str, make_registry: Make, r
     registry = make_registry(record("flux.1/dev", status="yanked", retirement=retirement))
     with pytest.raises(EasyTeaCacheError, match="yanked"):
         export(registry, "flux.1/dev", engine, allow={"model"})
+
+
+@pytest.mark.parametrize("engine", ["json", "diffusers", "lightx2v"])
+def test_a_step_count_that_would_fill_the_memory_is_refused(engine: str, bundled: Registry) -> None:
+    error = refused(bundled, "wan2.1/t2v-14b/magcache", engine, run=RunContext(num_steps=10**9))
+    assert error.rules == ("steps",)
+    assert "at most" in str(error)
+
+
+def test_a_preset_of_another_engine_says_what_it_is(bundled: Registry) -> None:
+    key = next(key for key in bundled if bundled[key].method == "preset")
+    error = refused(bundled, key, "json")
+    assert error.rules == ("method",)
+    assert f"easyteacache-hub show {key}" in str(error)
+
+
+def test_an_engine_is_handed_the_operating_points_that_it_takes(make_registry: Make, record: Record) -> None:
+    """Where a record has thresholds and plans, each engine gets its own kind; the most cautious of it when nothing is asked."""
+    points = [
+        {"schedule": [*range(20)], "evidence": "replayed"},
+        {"threshold": 0.2, "evidence": "replayed"},
+        {"schedule": [0, 1, 4, 9, 19], "evidence": "replayed"},
+    ]
+    registry = make_registry(record("flux.1/dev", bucket={"operating_points": points}))
+    assert export(registry, "flux.1/dev", "xdit").numbers.threshold == 0.2
+    assert export(registry, "flux.1/dev", "cache-dit").numbers.schedule == tuple(range(20))
+
+
+def test_a_record_of_plans_goes_to_what_runs_masks_and_to_nothing_else(bundled: Registry) -> None:
+    exported = export(bundled, "wan2.1/t2v-14b/lemica", "cache-dit")
+    assert exported.numbers.schedule is not None
+    assert export(bundled, "wan2.1/t2v-14b/lemica", "json").numbers.schedule == exported.numbers.schedule
+    assert refused(bundled, "wan2.1/t2v-14b/lemica", "sglang").rules == ("method",)
+    error = refused(bundled, "qwen-image/2.1/dpcache", "cache-dit")
+    assert error.rules == ("forecast",)
+    assert "judged on the feature" in str(error)
+    assert refused(bundled, "wan2.1/t2v-14b/lemica", "cache-dit", run=RunContext(num_steps=7)).rules == ("steps",)

@@ -45,7 +45,13 @@ def test_every_published_record_that_an_engine_takes_comes_back_with_its_numbers
         record = bundled[key]
         first = back(text, engine)[0].record
         assert (first.model_key, first.status, first.method) == (key, "draft", record.method)
-        if record.method == "magcache":
+        if record.method == "plan":
+            (point,) = first.buckets[0].operating_points
+            assert point.plan is not None
+            plans = [one.plan for bucket in record.buckets for one in bucket.operating_points if one.plan is not None]
+            kept = (point.plan.computed, point.plan.predictor, point.plan.applied_to)
+            assert kept in {(plan.computed, plan.predictor, plan.applied_to) for plan in plans}
+        elif record.method == "magcache":
             kept = {entry.branch: entry.ratios for entry in first.buckets[0].magnitude_ratios}
             originals = [{e.branch: e.ratios for e in bucket.magnitude_ratios} for bucket in record.buckets]
             assert any(kept.items() <= original.items() for original in originals)

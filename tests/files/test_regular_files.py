@@ -120,6 +120,7 @@ def test_import_tells_what_a_parser_quotes_of_the_file_on_one_line(
     (tmp_path / "x.yaml").write_text("cache_config: [\n::error::owned\n")
     (tmp_path / "x.json").write_text(json.dumps({"coefficients": [1, "a\n::error::owned"]}))
     for name, engine in (("x.yaml", "tensorrt-llm"), ("x.json", "json")):
-        result = CliRunner().invoke(program, ["import", str(tmp_path / name), "--from", engine, "--key", "a/b"])
+        given = ("--from", engine, "--key", "a/b", "--modality", "image")
+        result = CliRunner().invoke(program, ["import", str(tmp_path / name), *given])
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
         assert not any(line.startswith("::") for line in result.stderr.splitlines())

@@ -18,7 +18,8 @@ PIECES = 4
 
 @dataclass
 class Fault:
-    """``action``: a status code to answer with, ``drop`` before the hub sees the request, ``lose`` its answer, or bytes to answer."""
+    """``action``: a status code to answer with, ``drop`` before the hub sees the request, ``lose`` its answer, ``cut`` it in the
+    middle, or bytes to answer."""
 
     pattern: str
     action: int | str | bytes
@@ -73,16 +74,21 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault and isinstance(fault.action, bytes):
             data = fault.action
-        return self._send(answer.status, dict(answer.getheaders()), data)
+        promised = len(data)
+        if fault and fault.action == "cut":
+            self.close_connection = True
+            data = data[: len(data) // 2]
+        return self._send(answer.status, dict(answer.getheaders()), data, promised)
 
     do_HEAD = do_POST = do_GET  # noqa: N815
 
-    def _send(self, status: int, headers: dict[str, str], data: bytes) -> None:
+    def _send(self, status: int, headers: dict[str, str], data: bytes, promised: int | None = None) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                 self.send_header(name, value)
-        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        size = len(data) if promised is None else promised
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(size)
         self.send_header("Content-Length", length)
         with contextlib.suppress(ConnectionError):
             self._trickle(data if self.command != "HEAD" else b"")

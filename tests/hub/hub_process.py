@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,15 @@ class HubProcess:
         """Commit a whole registry folder to main, as a maintainer; files that are gone are deleted."""
         there = set(self.api().list_repo_files(repository, repo_type="dataset"))
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        contents: dict[str, bytes | None] = {name: path.read_bytes() for name, path in files.items()}
+        return self.commit(repository, contents | dict.fromkeys(sorted(there - files.keys())), message)
+
+    def commit(self, repository: str, files: Mapping[str, bytes | None], message: str = "Change") -> str:
+        """Commit files to main, as a maintainer; None deletes."""
         lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": message, "description": ""}}]
-        for name, path in files.items():
-            content = base64.b64encode(path.read_bytes()).decode()
-            lines.append({"key": "file", "value": {"path": name, "content": content, "encoding": "base64"}})
-        lines += [{"key": "deletedFile", "value": {"path": name}} for name in sorted(there - files.keys())]
+        for name, data in files.items():
+            content = {} if data is None else {"content": base64.b64encode(data).decode(), "encoding": "base64"}
+            lines.append({"key": "deletedFile" if data is None else "file", "value": {"path": name, **content}})
         body = "\n".join(map(json.dumps, lines)).encode()
         return str(self._post(f"/api/datasets/{repository}/commit/main", body)["commitOid"])
 

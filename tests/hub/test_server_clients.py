@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from easyteacache.hub.server import bounds
 
-from .fault_proxy import FaultProxy
+from .fault_proxy import Fault, FaultProxy
 from .hub_process import TOKENS, HubProcess
 from .raw import Said, request, send
 
@@ -32,8 +31,7 @@ def filled(hub_process: HubProcess) -> str:
     """A repository with files of several sizes, one of them larger than what is read at once."""
     name = hub_process.new_repository()
     files = {"data.bin": CONTENT, "empty": b"", "one": b"x", "large.bin": LARGE, "a/b/c.txt": b"deep", "a/d.txt": b"d"}
-    operations = [CommitOperationAdd(path, data) for path, data in files.items()]
-    hub_process.api().create_commit(name, operations, commit_message="Fill", **DATASET)
+    hub_process.commit(name, files)
     assert len(LARGE) > bounds.SMALL_FILE
     return name
 
@@ -151,21 +149,15 @@ def test_hf_file_system_lists_and_tells_sizes(hub_process: HubProcess, filled: s
         system.ls(f"{root}/absent")
 
 
-def test_a_download_that_broke_off_goes_on_where_it_was(filled: str, proxy: FaultProxy, tmp_path: Path) -> None:
-    """As the client does: what it has of the content lies in a file ``….incomplete`` named by the entity tag."""
-    url = f"{proxy.endpoint}/datasets/{filled}/resolve/main/large.bin"
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Range": "bytes=0-1999999"}), timeout=60) as part:
-        begun, tag = part.read(), part.headers["ETag"].strip('"')
-    assert begun == LARGE[:2_000_000]
-    cache = tmp_path / "cache"
-    blobs = cache / f"datasets--{filled.replace('/', '--')}" / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{tag}.incomplete").write_bytes(begun)
-    options = {"endpoint": proxy.endpoint, "token": False, "cache_dir": cache, **DATASET}
-    found = Path(hf_hub_download(filled, "large.bin", **options))
-    assert found.read_bytes() == LARGE
-    assert proxy.ranges[-1] is not None
-    assert proxy.ranges[-1].startswith("bytes=2000000-")
+def test_a_download_that_broke_off_goes_on_where_it_was(
+    filled: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends in the middle of the file; the client asks for what it has not written yet."""
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    proxy.faults = [Fault(r"GET .*/large\.bin", "cut")]
+    options = {"endpoint": proxy.endpoint, "token": False, "cache_dir": tmp_path / "cache", **DATASET}
+    assert Path(hf_hub_download(filled, "large.bin", **options)).read_bytes() == LARGE
+    assert [one for one in proxy.ranges if one] == [f"bytes={len(LARGE) // 2}-"]
 
 
 def test_a_snapshot_is_what_was_committed(hub_process: HubProcess, filled: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.carry import carried, shifted_levels
 from easyteacache.policy.methods.magcache import magcache_plan, rule_of
 from easyteacache.policy.policy import Policy, resolve
-from easyteacache.policy.request import VERBS, Request, RunContext
+from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.sampler import SamplerRecord
 
@@ -228,3 +228,22 @@ def test_two_experts_need_the_noise_level_where_they_change() -> None:
     boundary = next(step for step, level in enumerate(shifted_levels(STEPS, 12.0)) if level < 0.875)
     assert known.schedule is not None
     assert {boundary, boundary + 1} <= set(known.schedule)
+
+
+def test_a_method_of_ones_own_is_one_rule_that_registers_itself(
+    make_record: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from easyteacache.policy import planned
+
+    monkeypatch.setattr(planned, "_rules", dict(planned._rules))
+    content = bucket(num_steps=10, operating_points=[{"threshold": 0.3, "evidence": "replayed"}])
+    record = make_record(content)
+    assert not planned.of_steps("teacache")
+
+    @planned.register_rule("teacache")
+    def every_third(key: str, bucket: Any, threshold: float, request: Any, run: Any) -> planned.PlannedSteps:
+        return planned.PlannedSteps(tuple(range(0, run.num_steps, 3)))
+
+    policy = resolve(record, *request_and_run(num_steps=10))
+    assert (policy.schedule, policy.decided_by) == ((0, 3, 6, 9), "schedule")
+    assert resolve(record, *request_and_run(num_steps=10, threshold=0.0)).schedule is None

@@ -138,7 +138,9 @@ def test_what_was_fitted_here_computes_everything_elsewhere_and_says_why(
     policy = resolve(record, *request_and_run(sequence_length=1000, **setting, **wish))
     assert policy.refusal is not None
     assert policy.refusal in policy.notes
-    assert "no sigma profile" in policy.refusal
+    why = "promised under its own sampler alone" if "max_error" in wish else "no sigma profile"
+    assert why in policy.refusal
+    assert policy.warnings == (policy.refusal,)
     assert ("20 steps, 50 steps, not 30 steps" in policy.refusal) == (setting["num_steps"] == 30)
     assert ("shift 3, shift 5, not shift 8" in policy.refusal) == (setting["shift"] == 8.0)
     assert (policy.threshold, policy.schedule, policy.expected_speedup) == (0.0, None, None)
@@ -153,7 +155,9 @@ def test_a_sigma_profile_carries_it_over(make_record: Make, bucket: Make) -> Non
         assert (policy.needs_sigma, policy.refusal, policy.threshold) == (True, None, 0.1)
         assert policy.profile == SigmaProfile((1.0, 0.5, 0.0), (0.0, 1.0, 3.0))
         assert (policy.expected_speedup, policy.expected_error) == (None, None)
-        assert "The sigma profile carries it over" in say(policy)
+        assert "the sigma profile carries it over" in say(policy)
+        assert policy.evidence == "carried"
+        assert len(policy.warnings) == 1
 
 
 def test_the_nearest_setting_is_the_nearest_in_ratio(make_record: Make, bucket: Make) -> None:

@@ -30,15 +30,28 @@ def test_before_the_first_step_the_speed_up_is_one() -> None:
     assert run_of("").speedup == 1.0
 
 
-def test_the_summary_names_record_gate_and_every_note(make_policy: Callable[..., Any]) -> None:
-    policy = make_policy(notes=("First.", "Second."), schedule=(0, 3), status="draft")
-    text = describe(policy, {"cond": run_of("crr" * 40)}, 3.0)
-    assert text.splitlines()[0] == "toy revision 1 (draft, layer given)"
-    assert "a schedule of 2 computed steps, predictor hold" in text
-    assert "cond: 40 computed, 80 reused of 120 steps (3.00x)" in text
-    assert text.endswith("note: First.\nnote: Second.")
-    assert max(map(len, text.splitlines())) <= 80
-    assert "no step seen yet" in describe(policy, {}, 1.0)
+def test_the_summary_is_six_lines_at_most_and_counts_the_notes(make_policy: Callable[..., Any]) -> None:
+    policy = make_policy(notes=("First.", "Second."), warnings=("Second.",), schedule=(0, 3), status="draft")
+    lines = describe(policy, {"cond": run_of("crr" * 40), "uncond": run_of("crr" * 40)}, 3.0).splitlines()
+    assert lines[0] == "toy revision 1 (draft, layer given)"
+    assert lines[1] == "a schedule of 2 computed steps, predictor hold; no evidence"
+    assert lines[2] == "cond, uncond: 40 computed, 80 reused of 120 steps (3.00x)"
+    assert lines[3].strip().startswith("█··█··")
+    assert lines[5] == "2 notes, 1 of them warnings: see `notes` of the cache"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("branches", [0, 1, 2, 3, 8])
+@pytest.mark.parametrize("notes", [0, 40])
+def test_the_summary_has_two_to_six_lines_whatever_happened(
+    make_policy: Callable[..., Any], branches: int, notes: int
+) -> None:
+    policy = make_policy(notes=("A note.",) * notes, model_key="toy/" + "long" * 30)
+    runs = {f"branch-{n}": run_of("c" * (n + 1) + "r" * 200) for n in range(branches)}
+    lines = describe(policy, runs, 2.0).splitlines()
+    assert 2 <= len(lines) <= 6
+    assert max(map(len, lines)) <= 80
+    assert ("no step seen yet" in lines) == (branches == 0)
 
 
 def test_every_step_keeps_why_it_was_decided_so(make_cache: Callable[..., Any], drive: Callable[..., Any]) -> None:

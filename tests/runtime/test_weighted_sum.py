@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from easyteacache.runtime.weighted_sum import weighted_sum
+from easyteacache.runtime.branch_state import weighted_sum
 
 HALF = [torch.bfloat16, torch.float16]
 

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,20 @@ import pytest
 import torch
 
 from easyteacache import Registry, TeaCache
-from easyteacache.errors import InvalidCalibration, SignalMismatch, UnknownModelKey, UnreachableTarget
+from easyteacache.errors import (
+    EasyTeaCacheWarning,
+    InvalidCalibration,
+    SignalMismatch,
+    UnknownModelKey,
+    UnreachableTarget,
+)
 from easyteacache.runtime.predictors import UnknownPredictor
 
 Make = Callable[..., Any]
 KEY = "wan2.1/t2v-14b"
 SMALL = torch.ones(1, 6, 16)
+#: Distances of 0.01: the polynomial of ``KEY`` predicts 0.05 there, and something below 0 nearer to 0.
+RISING = [SMALL * 1.01**step for step in range(40)]
 BUNDLED = Path(__file__).resolve().parents[2] / "registry"
 
 
@@ -42,20 +51,23 @@ def test_policy_and_repr_show_record_signal_buckets_threshold_and_notes() -> Non
         "revision=",
         "'bundled'",
         "timestep_projection",
-        "threshold=0.1",
+        "threshold 0.1",
         "75600×1.00",
-        "skip window is scaled",
+        f"{len(policy.notes)} notes",
     ):
         assert part in repr(cache)
-    assert all(note in repr(cache).replace("\\'", "'") for note in policy.notes[:1])
-    assert KEY in cache.summary()
+    assert cache.notes == policy.notes
+    assert any("skip window is scaled" in note for note in cache.notes)
+    for text in (repr(cache), cache.summary()):
+        assert KEY in text
+        assert 2 <= len(text.splitlines()) <= 6
 
 
 def test_a_hub_repository_id_leads_to_the_same_policy() -> None:
     by_key, by_id = (TeaCache.from_registry(key, threshold=0.1) for key in (KEY, "Wan-AI/Wan2.1-T2V-14B-Diffusers"))
     assert by_id.policy.curve == by_key.policy.curve
     assert set(by_id.policy.notes) - set(by_key.policy.notes) == {
-        f"'Wan-AI/Wan2.1-T2V-14B-Diffusers' is the hub repository of {KEY!r}."
+        f"'Wan-AI/Wan2.1-T2V-14B-Diffusers' is a name of {KEY!r}."
     }
 
 
@@ -96,7 +108,10 @@ def test_every_bundled_record_of_a_known_signal_is_applied_or_says_what_is_missi
                 TeaCache.from_registry(key, threshold=0.1, registry=registry)
             continue
         cache = TeaCache.from_registry(key, threshold=0.1, num_steps=30, registry=registry)
-        drive(cache, [SMALL * (1.0 + 0.01 * step) for step in range(30)])
+        with warnings.catch_warnings():
+            # What was fitted here warns of 30 steps, which it was not made for.
+            warnings.simplefilter("ignore" if entry.status == "validated" else "error", EasyTeaCacheWarning)
+            drive(cache, [SMALL * (1.0 + 0.01 * step) for step in range(30)])
         assert len(cache.statistics()["default"].steps) == 30
         applied += 1
     assert applied > 60
@@ -125,32 +140,40 @@ def test_the_caller_s_window_and_forecaster_replace_the_record_s(drive: Make) ->
         max_consecutive_skips=2,
         forecaster="linear",
     )
-    assert drive(cache, [SMALL] * 20) == [step in {3, 4, 6, 7, 9, 10, 12, 13, 15, 16} for step in range(20)]
+    assert drive(cache, RISING[:20]) == [step in {3, 4, 6, 7, 9, 10, 12, 13, 15, 16} for step in range(20)]
     assert cache.policy.forecaster == "linear"
 
 
 def test_set_range_overrides_the_record(drive: Make) -> None:
     cache = TeaCache.from_registry(KEY, speedup=None, threshold=0.1)
     cache.set_range(6, 4, 5.0)
-    assert drive(cache, [SMALL] * 9) == [step in {4, 5, 6} for step in range(9)]
+    assert drive(cache, RISING[:9]) == [step in {4, 5, 6} for step in range(9)]
 
 
 def test_what_was_fitted_here_computes_everything_at_a_foreign_step_count(drive: Make) -> None:
     cache = TeaCache.from_registry("reference/moving-digits", threshold=5.0, num_steps=33, sequence_length=256)
     assert cache.policy.needs_sigma
-    assert not any(drive(cache, [SMALL] * 33))
-    assert "sigma profile carries it over" in cache.summary()
+    with pytest.warns(EasyTeaCacheWarning, match="sigma profile carries it over"):
+        assert not any(drive(cache, [SMALL] * 33))
+    assert any("sigma profile carries it over" in note for note in cache.notes)
 
 
 def test_the_profile_carries_it_over_when_noise_levels_are_given() -> None:
     cache = TeaCache.from_registry("reference/moving-digits", threshold=0.1, num_steps=33, sequence_length=256)
     latent = torch.zeros(1, 256, 4)
-    for step in range(33):
-        sigma = 3 * (1 - step / 33) / (1 + 2 * (1 - step / 33))
-        if cache.check(step, None, 256, sigma=sigma):
-            cache.update(None, latent)
-        else:
-            cache.store_truth(step, None, latent, latent + 1)
+
+    def run() -> None:
+        for step in range(33):
+            sigma = 3 * (1 - step / 33) / (1 + 2 * (1 - step / 33))
+            if cache.check(step, None, 256, sigma=sigma):
+                cache.update(None, latent)
+            else:
+                cache.store_truth(step, None, latent, latent + 1)
+
+    with pytest.warns(EasyTeaCacheWarning, match="its evidence does not hold"):
+        run()
+    # Once a cache and reason: the next run says nothing more.
+    run()
     assert 3 < sum(not s.reused for s in cache.statistics()["default"].steps) < 30
 
 
@@ -202,12 +225,12 @@ def test_after_the_constructor_a_run_touches_no_file_and_no_network(
     cache = TeaCache.from_registry(KEY, threshold=0.2, num_steps=20)
     drive(cache, [SMALL] * 2)
     sealed()
-    assert any(drive(cache, [SMALL * (1 + 0.002 * k) for k in range(20)], sequence_length=length))
+    assert any(drive(cache, RISING[:20], sequence_length=length))
 
 
 def test_after_the_constructor_a_run_needs_no_numpy_and_no_pydantic(drive: Make) -> None:
     cache = TeaCache.from_registry(KEY, threshold=0.2, num_steps=20)
-    modules = called_modules(lambda: drive(cache, [SMALL * (1 + 0.002 * k) for k in range(20)], sequence_length=75_600))
+    modules = called_modules(lambda: drive(cache, RISING[:20], sequence_length=75_600))
     assert "easyteacache" in modules
     assert not modules & {"numpy", "pydantic", "pydantic_core", "json", "importlib", "pathlib", "filelock"}
 
@@ -229,7 +252,7 @@ import torch
 before = set(sys.modules)
 latent = torch.zeros(1, 8, 4)
 for step in range(20):
-    signal = torch.full((1, 6, 4), 1 + 0.002 * step)
+    signal = torch.full((1, 6, 4), 1.01**step)
     if cache.check(step, signal, 75_600):
         latent = cache.update(signal, latent)
     else:

@@ -42,9 +42,25 @@ def test_no_checkout_leaves_the_token_behind(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_jobs_may_read_and_nothing_else(workflow: dict[str, Any]) -> None:
+# Publishing a release writes it, and signing asks for the identity of the workflow.
+MORE = {"release": {"contents": "write", "id-token": "write"}}
+
+
+def test_jobs_may_read_and_nothing_else_but_what_a_release_needs(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
-    assert all(job["permissions"] == {"contents": "read"} for job in workflow["jobs"].values())
+    allowed = MORE.get(workflow["name"], {"contents": "read"})
+    assert all(job["permissions"] == allowed for job in workflow["jobs"].values())
+
+
+def test_a_release_is_made_of_tags_alone_and_signs_before_it_builds() -> None:
+    """What may write runs nothing of a pull request, and the packages carry the signature."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
+    # YAML 1.1 takes the word "on" for true.
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    run = [step["run"] for step in steps(workflow) if "run" in step]
+    signs, builds = (next(i for i, line in enumerate(run) if word in line) for word in ("sigstore sign", "-m build"))
+    assert signs < builds
+    assert "verify registry --signature --signer" in run[signs]
 
 
 def test_every_requirement_of_the_tests_is_pinned(tool: ModuleType) -> None:
@@ -70,3 +86,27 @@ def test_an_environment_that_differs_from_the_pins_is_told_so(
     ]
     (tmp_path / "constraints.txt").write_text("numpy==2.0.0\nother==1.0\ntorch==2.13.0\n")
     assert CliRunner().invoke(tool.main, ["--check"]).exit_code == 0
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_asked_for(tool: ModuleType) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = {
+        tool.normal(name): lowest
+        for line in (*project["dependencies"], *extras["diffusers"], *extras["floors"])
+        for name, lowest in re.findall(r"^([\w.-]+)>=([\d.]+)", line)
+    }
+    tested = tool.pins((ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8"))
+    # Of torch no older wheel is at hand; ftfy is there for diffusers' own Wan pipeline.
+    exceptions = {"torch", "ftfy"}
+
+    def numbers(versions: dict[str, str]) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(int(part) for part in (version + ".0.0").split(".")[:3])
+            for name, version in versions.items()
+            if name not in exceptions
+        }
+
+    # transformers 4.57.0 was withdrawn by its authors.
+    assert numbers(tested) == numbers(asked) | {"transformers": (4, 57, 1)}

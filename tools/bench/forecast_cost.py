@@ -16,8 +16,8 @@ import click
 import torch
 
 from easyteacache.cli import text
+from easyteacache.runtime.branch_state import weighted_sum
 from easyteacache.runtime.predictors import predictor
-from easyteacache.runtime.weighted_sum import weighted_sum
 
 FORECASTERS = ("hold", "linear", "quadratic", "cubic", "foca")
 # The anchors' gaps and the distance to the reused step of a plan at about 3x.

@@ -16,6 +16,7 @@ from easyteacache.integrations.diffusers import Adapter, adapters
 from easyteacache.integrations.diffusers.model_classes import class_of
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import bundled
+from easyteacache.registry.family import model_of
 from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +31,10 @@ diffusers; [attach.md](attach.md) says how, and how to add a class of your own.
 - **context**: the class has `cache_context`, by which a pipeline names its guidance branches. Where it has none, or a pipeline does
   not use it, branches are told apart by their conditioning.
 - **signals**: what a calibration for this class may be fitted to; `plan` marks those whose distances are known before step 0.
-- **records**: keys of the bundled registry whose model runs in this class and whose signal it offers.
+- **models**: keys of the bundled registry of which a record drives this class: a plan, MagCache, or a curve whose signal it offers.
 - **tested**: a tiny random instance of the real class runs through the whole suite.
 
-| transformer | blocks | context | signals | records | tested |
+| transformer | blocks | context | signals | models | tested |
 |---|---|---|---|---|---|
 """
 
@@ -60,7 +61,42 @@ def page() -> str:
     tested = "\n".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("tiny_*.py")))
     rows = [_row(adapter, records, tested=f'"{adapter.transformer}": Case(' in tested) for adapter in adapters()]
     notes = [f"- `{adapter.transformer}`: {adapter.note}" for adapter in adapters() if adapter.note]
-    return HEAD + "\n".join(rows) + "\n\n" + "\n".join(["Notes:", "", *notes]) + "\n"
+    parts = ["\n".join(rows), "\n".join(["Notes:", "", *notes]), _without_adapter()]
+    return HEAD + "\n\n".join(parts) + "\n"
+
+
+def _without_adapter() -> str:
+    """The transformers of diffusers that `attach` refuses, by name."""
+    import diffusers
+
+    names = without_adapter()
+    listed = "\n".join(f"- `{name}`" for name in names)
+    return (
+        f"## Without an adapter\n\nOf the transformer classes of diffusers {diffusers.__version__}, `attach` refuses these "
+        f"{len(names)}; a class with one list of blocks takes [a few lines](attach.md#a-class-of-your-own).\n\n{listed}"
+    )
+
+
+def without_adapter() -> list[str]:
+    """Names of diffusers' transformer classes that no adapter covers, sorted."""
+    import diffusers
+
+    covered = {adapter.transformer for adapter in adapters()}
+    return sorted(name for name in transformers() if name not in covered and hasattr(diffusers, name))
+
+
+def transformers() -> list[str]:
+    """Names of every transformer model that diffusers exports."""
+    import diffusers
+
+    kinds = {name: getattr(diffusers, name, None) for name in dir(diffusers)}
+    return [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type)
+        and issubclass(kind, diffusers.ModelMixin)
+        and kind.__module__.startswith("diffusers.models.transformers")
+    ]
 
 
 def _row(adapter: Adapter, records: list[Calibration], *, tested: bool) -> str:
@@ -68,18 +104,19 @@ def _row(adapter: Adapter, records: list[Calibration], *, tested: bool) -> str:
     signals = ", ".join(
         f"`{signal}`{' (plan)' if signal in adapter.embeds else ''}" for signal in sorted(adapter.signal_names)
     )
-    keys = ", ".join(f"`{record.model_key}`" for record in records if fits(record, adapter)) or "–"
+    models = dict.fromkeys(model_of(record.model_key) for record in records if fits(record, adapter))
+    keys = ", ".join(f"`{model}`" for model in models) or "–"
     cells = (f"`{adapter.transformer}`", blocks, "yes" if _has_context(adapter) else "no", signals, keys)
     return f"| {' | '.join(cells)} | {'yes' if tested else 'no'} |"
 
 
 def fits(record: Calibration, adapter: Adapter) -> bool:
     """Can this record drive this class?"""
-    return (
-        class_of(record.model_key) == adapter.transformer
-        and record.method == "teacache"
-        and record.status != "yanked"
-        and record.signal in adapter.signal_names
+    named = None if record.model is None else record.model.class_name
+    if (named or class_of(record.model_key)) != adapter.transformer or record.status == "yanked":
+        return False
+    return record.method in ("plan", "magcache") or (
+        record.method == "teacache" and record.signal in adapter.signal_names
     )
 
 

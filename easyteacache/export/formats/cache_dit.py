@@ -53,6 +53,12 @@ def deviations(numbers: Numbers) -> Iterator[Deviation]:
     yield Deviation(
         "signal", False, "cache-dit computes the first block in every step and caches what the others add to it."
     )
+    if numbers.applied_to != "residual":
+        yield Deviation(
+            "forecast",
+            True,
+            f"The plan was judged on the {numbers.applied_to}; what cache-dit repeats or continues is the residual of the blocks.",
+        )
     if numbers.forecaster == "hold":
         return
     order = _taylor_order(numbers.forecaster)

@@ -9,21 +9,23 @@ from easyteacache.export import parsed as files
 from easyteacache.export.numbers import Numbers, nearest_ratios
 from easyteacache.export.parsed import Parsed
 from easyteacache.records.calibration import Signal
+from easyteacache.records.plan import AppliedTo
 
 
 def fields_of(numbers: Numbers) -> dict[str, Any]:
     """Name → value, in a fixed order, without what is not known."""
-    bucket = numbers.bucket
+    bucket, curve = numbers.bucket, numbers.coefficients is not None
     content: dict[str, Any] = {
         "method": numbers.record.method,
-        "signal": None if numbers.ratios else numbers.record.signal,
-        "rescale_post": None if numbers.ratios else numbers.post,
+        "signal": numbers.record.signal if curve else None,
+        "rescale_post": numbers.post if curve else None,
         "coefficients": None if numbers.coefficients is None else list(numbers.coefficients),
         "domain": None if numbers.domain is None else list(numbers.domain),
         "threshold": numbers.threshold,
         "schedule": None if numbers.schedule is None else list(numbers.schedule),
         "forecaster": numbers.forecaster,
-        "first_skip_step": numbers.first,
+        "applied_to": None if numbers.applied_to == "residual" else numbers.applied_to,
+        "first_skip_step": None if numbers.record.method == "plan" else numbers.first,
         "last_skip_step": numbers.last,
         "skip_window_fraction": None if numbers.fraction is None or numbers.ratios else list(numbers.fraction),
         "max_consecutive_skips": numbers.limit,
@@ -50,14 +52,19 @@ def parse(content: Mapping[str, Any], where: str, model_key: str | None) -> Pars
         raise files.refuse(where, f"signal is {signal!r}, expected one of {', '.join(get_args(Signal))}")
     schedule = content.get("schedule")
     ratios = content.get("magnitude_ratios", {})
-    if not isinstance(ratios, dict) or not (ratios or content.get("coefficients")):
-        raise files.refuse(where, "holds neither coefficients nor magnitude_ratios")
+    listed = content.get("coefficients")
+    if not isinstance(ratios, dict) or not (ratios or listed or schedule):
+        raise files.refuse(where, "holds neither coefficients nor magnitude_ratios nor a schedule")
+    applied_to = content.get("applied_to", "residual")
+    if applied_to not in get_args(AppliedTo):
+        raise files.refuse(where, f"applied_to is {applied_to!r}, expected one of {', '.join(get_args(AppliedTo))}")
     return Parsed(
-        coefficients=None if ratios else files.numbers(content.get("coefficients"), "coefficients", where),
+        coefficients=None if ratios or not listed else files.numbers(listed, "coefficients", where),
         ratios={str(name): files.numbers(each, "magnitude_ratios", where) for name, each in ratios.items()},
         threshold=files.number(content, "threshold", where),
         schedule=None if schedule is None else tuple(map(int, files.numbers(schedule, "schedule", where))),
         forecaster=str(content.get("forecaster", "hold")),
+        applied_to=applied_to,
         first=files.whole(content, "first_skip_step", where),
         last=files.whole(content, "last_skip_step", where),
         fraction=None if fraction is None else files.pair(fraction, "skip_window_fraction", where),

@@ -18,6 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "index.gone": "Every record that the index lists is there.",
         "index.sha256": "Every record has the content whose hash the index lists.",
         "index.stale": "The index says about every record what the record says.",
+        "index.signature": "Where it is asked for, the index is signed by whom it should be (index.json.sigstore).",
         "submission.schema-version": "What is new or changed is written in the newest version of the format.",
         "submission.status": "The status follows the published one: draft → validated → deprecated → yanked.",
         "submission.yanked-base": "A yanked record is never brought back under its key.",

@@ -25,6 +25,8 @@ REMEMBERED_COMMITS = 1000
 # No question to git takes this long.
 GIT_SECONDS = 300
 PIECE = 1 << 16
+# A listing of about 200,000 files.
+LISTING = 16 * 1024 * 1024
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"(?!.*\.\.)(?!.*//)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 # No control character, no backslash, nothing that turns the direction of what follows.
@@ -134,14 +136,34 @@ class GitRepository:
         self._commits.add(commit)
 
     def entries(self, commit: str, path: str = "", *, recursive: bool = False) -> Iterator[TreeEntry]:
-        """Files and folders below ``path``; none where it is no folder."""
+        """Files and folders below ``path``; none where it is no folder.
+
+        Raises:
+            HubError: there are more than can be listed.
+        """
         options = ["-r", "-t"] if recursive else []
-        listing = self._git("ls-tree", "-z", "-l", *options, f"{commit}:{path}", check=False).stdout
-        for line in listing.split(b"\0")[:-1]:
+        for line in self._listed("ls-tree", "-z", "-l", *options, f"{commit}:{path}").split(b"\0")[:-1]:
             about, _, name = line.partition(b"\t")
             _, kind, oid, size = about.decode().split()
             full = "/".join(filter(None, (path, name.decode("utf-8", "replace"))))
             yield TreeEntry(kind, oid, 0 if size == "-" else int(size), full)
+
+    def _listed(self, *arguments: str) -> bytes:
+        """What git lists, up to a bound; nothing where it fails."""
+        command = ["git", "--git-dir", str(self.folder), *arguments]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+        )
+        assert process.stdout is not None
+        try:
+            listing = process.stdout.read(LISTING + 1)
+        finally:
+            process.stdout.close()
+            process.kill()
+            process.wait()
+        if len(listing) > LISTING:
+            raise HubError(self.folder.name, f"this lists more files than fit into {LISTING >> 20} MiB")
+        return listing
 
     def entry(self, commit: str, path: str) -> TreeEntry | None:
         """The file or folder at ``path``, or None."""

@@ -302,6 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(reply.status)
         for name, value in {"Content-Type": "application/json", **reply.headers}.items():
             self.send_header(name, "".join(c if " " <= c <= "~" else "?" for c in value))
+        self.send_header("X-Content-Type-Options", "nosniff")
         if size is not None:
             self.send_header("Content-Length", str(size))
         if chunked:

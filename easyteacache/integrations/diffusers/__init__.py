@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.experts import ExpertCaches
+from easyteacache.integrations.diffusers.model_identity import configuration_name
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Argument, Blocks, Computed, FirstBlock, Output
 from easyteacache.integrations.diffusers.models.registry import adapter_for, adapters, located, register_adapter
-from easyteacache.integrations.diffusers.record_lookup import configuration_name, keys_for
+from easyteacache.integrations.diffusers.record_lookup import keys_for
 
 __all__ = [
     "Adapter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,16 +11,17 @@ import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import context_parallel, driver
+from easyteacache.integrations.diffusers import context_parallel, driver, model_identity
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.hooks import NAME, Installed, step_around
-from easyteacache.integrations.diffusers.model_classes import refuse_another_model
+from easyteacache.integrations.diffusers.model_classes import refuse_another_model, unknown_model
 from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
 from easyteacache.integrations.diffusers.scheduler_facts import is_euler
 from easyteacache.runtime.attachment import Detach
+from easyteacache.runtime.notices import logger
 from easyteacache.runtime.session import Session
 
 
@@ -45,7 +47,7 @@ def attach(
         cache: a session, or a cache that has one; in speed mode.
         target: a ``DiffusionPipeline`` with a transformer, or a transformer.
         residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
-        allow_borrowed: attach a record that was fitted to a model of another class.
+        allow_borrowed: attach a record that was fitted to a model of another class or configuration.
 
     Returns:
         What takes it off again.
@@ -64,10 +66,11 @@ def attach(
     transformers = list(parts_of(target).values())
     if len(transformers) > 1:
         raise AttachError(
-            f"{type(target).__name__} has two transformers, each with a calibration of its own: use "
-            "TeaCache.for_pipeline(pipe), which finds both, or ExpertCaches with one cache each"
+            f"{type(target).__name__} has two transformers, and a cache serves one of them: use TeaCache.for_pipeline(pipe), which "
+            "gives each its own where the registry knows the checkpoint, or ExpertCaches({'transformer': …, 'transformer_2': …}) with "
+            "caches of your choice, which may be of one record"
         )
-    return _attach([(cache, transformers[0])], lambda: target.scheduler, **options)
+    return _attach([(cache, transformers[0])], functools.partial(getattr, target, "scheduler"), **options)
 
 
 def attach_parts(
@@ -84,7 +87,12 @@ def attach_parts(
             f"{type(pipe).__name__} has {' and '.join(transformers)}, the caches are for {' and '.join(caches)}"
         )
     pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
-    return _attach(pairs, lambda: pipe.scheduler, residual_device=residual_device, allow_borrowed=allow_borrowed)
+    return _attach(
+        pairs,
+        functools.partial(getattr, pipe, "scheduler"),
+        residual_device=residual_device,
+        allow_borrowed=allow_borrowed,
+    )
 
 
 def _attach(
@@ -131,7 +139,10 @@ def _attach_one(
     session.drive(driver.capabilities(corrects=scheduler is not None and is_euler(scheduler())))
     sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
-        refuse_another_model(session.policy, type(module).__name__)
+        refuse_another_model(session.policy, model_identity.of_class(module))
+        unknown = unknown_model(session.policy)
+        if unknown is not None:
+            logger.warning("%s: %s", session.policy.model_key, unknown)
     reason = adapter.refuses(module)
     if reason is not None:
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.integrations.diffusers import context_parallel, timestep_plan
+from easyteacache.integrations.diffusers import context_parallel, model_identity, timestep_plan
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
@@ -60,6 +60,7 @@ class Driver:
         reduction: Callable[[], Reduce | None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._identity = model_identity.of_class(transformer)
         self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
         self.residual_device = residual_device
         #: What the pipeline said last through ``cache_context``.
@@ -134,7 +135,15 @@ class Driver:
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
         can = capabilities(corrects=self.clock.euler)
-        return RunContext(num_steps=self.clock.num_steps, shift=self.clock.shift, sampler=sampler, can=can)
+        return RunContext(
+            num_steps=self.clock.num_steps,
+            shift=self.clock.shift,
+            sampler=sampler,
+            model=model_identity.of_run(self.transformer, self._identity),
+            can=can,
+            values_per_token=token_layouts.values_per_token(self.transformer),
+            begun=True,
+        )
 
     def _share(self, timestep: torch.Tensor | None) -> None:
         """Sum a sharded signal over its ranks; one that follows from a single timestep is whole on every rank."""
@@ -226,13 +235,16 @@ class Driver:
             truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
             place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
+        if self.clock.num_steps is not None and place.step == self.clock.num_steps - 1:
+            self.session.settle()
 
     def _whole_length(self, forward: Forward) -> int:
-        tokens, heads = forward.seen.tokens, forward.seen.heads
+        head = next(iter(forward.seen.heads.values()))
+        tokens = self.adapter.tokens(head, forward.arguments, self.transformer)
         if self.adapter.tokens not in (token_layouts.token_axes, token_layouts.rows):
             # Counted from the transformer's arguments, which are split only after it was called.
             return tokens
-        return context_parallel.whole_length(self.transformer, tokens, next(iter(heads.values())).device)
+        return context_parallel.whole_length(self.transformer, tokens, head.device)
 
     # Called by the block hooks; traced when the whole model is compiled ----------------------------------------------
 
@@ -247,7 +259,6 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
-        seen.tokens = self.adapter.tokens(next(iter(seen.heads.values())), forward.arguments, self.transformer)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)

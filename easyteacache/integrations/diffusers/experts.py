@@ -90,5 +90,10 @@ class ExpertCaches:
         """Both experts' runs in readable lines."""
         return "\n\n".join(f"{name}: {session.summary()}" for name, session in self.sessions.items())
 
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """Every choice that was made for each expert's run, one sentence each."""
+        return {name: policy.notes for name, policy in self.policies.items()}
+
     def __repr__(self) -> str:
         return f"ExpertCaches({self.caches!r})"

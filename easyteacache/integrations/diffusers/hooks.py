@@ -17,9 +17,8 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
-from easyteacache.integrations.diffusers.call_arguments import Arguments, bound, parameter_names
 from easyteacache.integrations.diffusers.driver import Driver
-from easyteacache.integrations.diffusers.forward_state import skipped
+from easyteacache.integrations.diffusers.forward_state import Arguments, bound, parameter_names, skipped
 from easyteacache.integrations.diffusers.models.adapter import Blocks
 from easyteacache.integrations.diffusers.step_tracker import Context
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
+from easyteacache.errors import AmbiguousModelKey, AttachError, EasyTeaCacheError, UnknownModelKey
+from easyteacache.integrations.diffusers.model_classes import class_of
+from easyteacache.integrations.diffusers.model_identity import configuration_name
 from easyteacache.integrations.diffusers.pipeline import PARTS, parts_of
 from easyteacache.records import model_key
 from easyteacache.registry.family import model_of
@@ -17,13 +17,15 @@ from easyteacache.registry.registry import Found, Registry
 # Where the Hub's own client keeps `owner/name`.
 _HUB_FOLDER = re.compile(r"models--([A-Za-z0-9._-]+?)--([A-Za-z0-9._-]+)")
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
+#: More keys than these in one sentence help nobody.
+_MOST_NAMED = 12
 
 
 def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> dict[str, str]:
     """The registry key of each transformer of a pipeline.
 
-    Looked up are the Hub repository ids that the pipeline and its transformers were loaded from, and each transformer's
-    ``configuration_name``, as exact aliases.
+    Looked up are each transformer's ``configuration_name`` and the Hub repository ids that the pipeline and its transformers were
+    loaded from, as exact aliases; then the class and configuration that records say they were made with, layer by layer.
 
     Args:
         pipe: a diffusers pipeline.
@@ -31,10 +33,11 @@ def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> 
         allow_borrowed: accept numbers that were fitted to another model than the one the alias stands for.
 
     Returns:
-        Component name (``transformer``, ``transformer_2``) → model key.
+        Component name (``transformer``, ``transformer_2``) → model key. Both experts of a model have one key where its records hold
+        for the whole run.
 
     Raises:
-        UnknownModelKey: none of the names leads to a record; the error names the nearest keys.
+        UnknownModelKey: none of the names leads to a record; the error lists the records of this class and says how to name one.
         AmbiguousModelKey: they lead to several.
         AttachError: the pipeline has no transformer, or the numbers are borrowed.
     """
@@ -48,20 +51,10 @@ def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> 
     }
 
 
-def configuration_name(transformer: Any) -> str:
-    """``Class@sha256`` of a transformer's configuration: the alias of kind ``transformer_class``.
-
-    The hash is over its public entries as JSON with sorted keys and no spaces, so it is the same wherever the weights lie.
-    """
-    config = {name: value for name, value in dict(transformer.config).items() if not name.startswith("_")}
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=list)
-    return f"{type(transformer).__name__}@{hashlib.sha256(text.encode()).hexdigest()}"
-
-
 def _names(pipe: Any, transformer: Any) -> Iterator[str]:
     yield configuration_name(transformer)
     for config in (getattr(pipe, "config", None), transformer.config):
-        path = (config or {}).get("_name_or_path") or ""
+        path = str((config or {}).get("_name_or_path") or "")
         found = _HUB_FOLDER.search(path)
         if found is not None:
             yield f"{found.group(1)}/{found.group(2)}"
@@ -75,7 +68,12 @@ def _single(pipe: Any, transformer: Any, registry: Registry, *, allow_borrowed: 
         if _known(name, registry):
             # What an alias leads to may be one of several records of its model.
             return model_of(_own(registry.find(name), allow_borrowed=allow_borrowed))
-    raise _unknown(names, registry)
+    made_with = _made_with(transformer, registry)
+    if len(made_with) > 1:
+        raise AmbiguousModelKey(names[0], candidates=made_with)
+    if made_with:
+        return made_with[0]
+    raise _unknown(transformer, names, registry)
 
 
 def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow_borrowed: bool) -> str:
@@ -100,7 +98,13 @@ def _expert(pipe: Any, transformer: Any, part: str, registry: Registry, *, allow
         if f"{model}/{part}" not in registry and _counts_steps(model, registry):
             return model
         return registry.find(f"{model}/{part}").calibration.model_key
-    raise _unknown(names, registry)
+    found = _made_with(transformer, registry)
+    made_with = [key for key in found if key.endswith(f"/{part}")] or found
+    if len(made_with) == 1:
+        return made_with[0]
+    if made_with:
+        raise AmbiguousModelKey(names[0], candidates=made_with)
+    raise _unknown(transformer, names, registry)
 
 
 def _by_trust(names: Iterable[str], registry: Registry) -> list[str]:
@@ -119,13 +123,50 @@ def _known(name: str, registry: Registry) -> bool:
     return any(name in layer.index.records or name in layer.aliases for layer in registry.layers)
 
 
-def _unknown(names: list[str], registry: Registry) -> UnknownModelKey:
-    # The repository id says most to a reader; a transformer loaded from a local folder has only its configuration.
+def _made_with(transformer: Any, registry: Registry) -> list[str]:
+    """Keys of the models that records say were made with this class and configuration, of the first layer that has any."""
+    kind, _, digest = configuration_name(transformer).partition("@")
+    for layer in registry.layers:
+        found = []
+        for key, entry in layer.index.records.items():
+            if entry.class_name != kind:
+                continue
+            try:
+                record = registry.find(key).calibration
+            except EasyTeaCacheError:
+                # Damaged, or left out by a lock: it serves nobody, and the others do.
+                continue
+            if record.model is not None and record.model.configuration_sha256 == digest:
+                found.append(model_of(key))
+        if found:
+            return list(dict.fromkeys(found))
+    return []
+
+
+def _unknown(transformer: Any, names: list[str], registry: Registry) -> UnknownModelKey:
+    """The error that says what there is: records of this class, and how to use or make one."""
+    kind, _, digest = configuration_name(transformer).partition("@")
+    repositories = [name for name in names if "@" not in name]
+    of_class = [
+        key
+        for key, _, entry in registry.entries()
+        if (entry.class_name or class_of(key)) == kind and entry.method != "preset"
+    ]
+    models = list(dict.fromkeys(map(model_of, of_class)))
+    listed = ", ".join(map(repr, models[:_MOST_NAMED]))
+    more = f" and {len(models) - _MOST_NAMED} more" if len(models) > _MOST_NAMED else ""
+    there = (
+        f"The registry has records of {len(models)} models that run in {kind}: {listed}{more}. If this is one of them, name it: "
+        f"TeaCache.from_registry({models[0]!r}, speedup=2.0)."
+        if models
+        else f"No record of the registry was made with a {kind}."
+    )
     known = [*registry, *(alias for layer in registry.layers for alias in layer.aliases)]
     return UnknownModelKey(
-        names[-1],
-        suggestions=model_key.nearest(names[-1], known),
+        repositories[-1] if repositories else f"{kind} with the configuration {digest[:12]}…",
+        suggestions=model_key.nearest(repositories[-1], known) if repositories else (),
         layers=[layer.name for layer in registry.layers],
+        advice=f"{there} To calibrate this one: `easyteacache record`, then `easyteacache solve` (it is found here from then on).",
     )
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from easyteacache.errors import InvalidPlan
+from easyteacache.policy.planned import PlannedSteps, levels_in, levels_of, other_length, register_rule
 
 if TYPE_CHECKING:
+    from easyteacache.policy.request import Request, RunContext
     from easyteacache.records.bucket import Bucket
 
 #: Where the first steps, which are always computed, end: at ⌊ρ · calls⌋ of all forwards counted together, or of a branch's steps, rounded
@@ -218,3 +220,48 @@ def magcache_plan(
             )
         )
     return tuple(sorted(computed))
+
+
+@register_rule("magcache")
+def magcache_in(model_key: str, bucket: Bucket, threshold: float, request: Request, run: RunContext) -> PlannedSteps:
+    """MagCache's computed steps in one run, of each branch that the record has ratios of.
+
+    Raises:
+        InvalidPlan: the run does not say where the second of two experts takes over.
+    """
+    rule, steps = rule_of(model_key), run.num_steps or bucket.num_steps or len(bucket.magnitude_ratios[0].ratios)
+    boundary = _boundary(rule, bucket, run, steps)
+    found = tuple(
+        (
+            entry.branch,
+            magcache_plan(
+                bucket,
+                steps,
+                entry.branch,
+                threshold=threshold,
+                rule=rule,
+                limit=request.max_consecutive_skips,
+                boundary=boundary,
+            ),
+        )
+        for entry in bucket.magnitude_ratios
+    )
+    every = tuple(sorted({step for _, computed in found for step in computed}))
+    length = other_length(bucket.sequence_length, run.sequence_length)
+    why = None if length is None else f"Its ratios were measured at {length}; those of this run may differ."
+    if bucket.num_steps not in (None, steps):
+        why = f"Its ratios are those of {bucket.num_steps} steps: each of the {steps} takes the nearest one's, as its authors do."
+    return PlannedSteps(every, found if len({computed for _, computed in found}) > 1 else (), why)
+
+
+def _boundary(rule: MagCacheRule, bucket: Bucket, run: RunContext, steps: int) -> int | None:
+    """The first step of the second expert; None where there is one expert."""
+    if rule.boundary is None:
+        return None
+    levels = levels_in(run, steps) or levels_of(bucket, steps)
+    if levels is None:
+        raise InvalidPlan(
+            f"two experts take turns at noise level {rule.boundary:g}, and the noise levels of this run are not known: attach it to "
+            "a pipeline, or pass shift="
+        )
+    return next((step for step, level in enumerate(levels[:-1]) if level < rule.boundary), steps)

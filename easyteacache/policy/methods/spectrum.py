@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidPlan
 from easyteacache.policy.methods.rows import LONGEST_ROW, Rows, Weights, unrolled
+from easyteacache.records.trace import Array
 
-Array = NDArray[np.float64]
 HORIZON = 50.0
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from easyteacache.records.calibration import load
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.registry import index
 
-from ...older_records import written_by_version
+from ..older import version_2
 from ..solved import KEY, Solved, build_run
 
 FILE = f"{KEY}.json"
@@ -150,7 +149,7 @@ PLANTED: dict[str, tuple[str, Callable[[Case], Any]]] = {
     "key-twice": ("record.json", lambda c: c.replace('"revision": 1', '"revision": 1, "revision": 1')),
     "nested-too-deep": ("record.json", lambda c: c.write("[" * 40 + "]" * 40)),
     "future-format": ("record.schema-version", lambda c: c.edit(lambda r: r.update(schema_version=9))),
-    "older-format": ("submission.schema-version", lambda c: c.write(written_by_version(load(c.path), 2))),
+    "older-format": ("submission.schema-version", lambda c: c.write(version_2(c.solved.record))),
     "unknown-field": ("record.schema", lambda c: c.edit(lambda r: r.update(comment="hello"))),
     "unknown-status": ("record.schema", lambda c: c.edit(lambda r: r.update(status="excellent"))),
     "window-contradicts-steps": ("record.invariant", lambda c: bucket(c, lambda b: b.update(max_skip_step=99))),

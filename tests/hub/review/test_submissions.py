@@ -17,13 +17,15 @@ from click.testing import CliRunner, Result
 from easyteacache.cli.hub import main as hub
 from easyteacache.cli.review import review
 from easyteacache.hub.review import check_record, rules
+from easyteacache.hub.review.check_submission import TraceFiles
 from easyteacache.hub.review.json_lines import line_of
 from easyteacache.records.calibration import load, save
+from easyteacache.records.provenance import TraceReference
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
-from ...older_records import written_by_version
 from ..conftest import build_folder
+from ..older import upgraded, version_2
 from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
 
@@ -144,7 +146,7 @@ def test_a_renamed_record_is_no_deletion(case: Case) -> None:
 def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None:
     for folder in (case.registry, case.registry.parent / "base"):
         path = folder / "known" / "model.json"
-        path.write_text(written_by_version(load(path), 2))
+        path.write_text(version_2(load(path)))
         index.write(folder, index.build(folder))
     result = judge(case)
     assert result.exit_code == 0, result.output
@@ -154,11 +156,9 @@ def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None
 def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(case: Case) -> None:
     base = case.registry.parent / "base"
     (base / "test").mkdir()
-    old = base / case.path.relative_to(case.registry)
-    old.write_text(written_by_version(load(case.path), 2))
+    (base / case.path.relative_to(case.registry)).write_text(version_2(case.solved.record))
     index.write(base, index.build(base))
-    # As the next release reads and writes it.
-    save(load(old), case.path)
+    save(upgraded(case.solved.record), case.path)
     case.relist()
     result = judge(case)
     assert result.exit_code == 0, result.output
@@ -224,3 +224,20 @@ def test_the_workflow_judges_with_the_rules_of_the_base_branch() -> None:
     assert options <= known
     assert "pull_request_target" not in text
     assert ".ci/run" in workflow("ci.yml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_trace_and_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.mkdir()
+    reference = TraceReference.model_construct(file=path.name, sha256="0" * 64, runs=1)
+    assert TraceFiles([path]).find(reference) == (
+        None,
+        "submission.trace-missing" if kind == "folder" else "submission.trace-hash",
+    )

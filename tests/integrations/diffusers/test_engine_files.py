@@ -115,11 +115,12 @@ def test_diffusers_decides_100_random_lists_of_ratios_as_magcache_does(tmp_path:
     for seed in range(100):
         chosen = random.Random(seed)
         ratios = [1.0, *(round(1 + chosen.uniform(-0.06, 0.03), 5) for _ in range(11))]
+        whole = sum(abs(1 - ratio) for ratio in ratios)
         bucket = {
             "magnitude_ratios": [{"branch": "cond", "ratios": ratios}],
             "max_consecutive_skips": 1 + seed % 6,
             "skip_window_fraction": [(seed % 7) / 20, 1.0],
-            "operating_points": [{"threshold": 0.03 + 0.02 * (seed % 9), "evidence": "reported"}],
+            "operating_points": [{"threshold": round((1 + seed % 9) / 20 * whole, 5), "evidence": "reported"}],
         }
         save(record("magcache", "unknown", **bucket), tmp_path / "wan2.1" / "own.json")
         exported = export(Registry.from_folder(tmp_path), "wan2.1/own", "diffusers")

@@ -195,6 +195,22 @@ CASES: dict[str, Case] = {
             "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
         },
     ),
+    "DiTTransformer2DModel": Case(
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "in_channels": 4,
+            "out_channels": 8,
+            "num_layers": 3,
+            "sample_size": 8,
+            "patch_size": 2,
+            "num_embeds_ada_norm": 10,
+        },
+        lambda step, branch: {
+            "hidden_states": latent(step, 1, 4, 8, 8),
+            "class_labels": torch.tensor([3 if branch == "cond" else 10]),
+        },
+    ),
     "SanaTransformer2DModel": Case(
         {
             "in_channels": 4,

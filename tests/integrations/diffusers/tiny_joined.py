@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 from tiny_case import Case, latent, text
 from tiny_image import unit
 
@@ -131,6 +132,27 @@ CASES: dict[str, Case] = {
             "hidden_states": latent(step, 1, 4, 8, 8),
             "encoder_hidden_states": text(branch, 1, 5, 8),
             "encoder_attention_mask": torch.ones(1, 5, dtype=torch.bool),
+        },
+        lambda sigma: torch.tensor([1 - sigma]),
+    ),
+    "LuminaNextDiT2DModel": Case(
+        {
+            "sample_size": 8,
+            "patch_size": 2,
+            "in_channels": 4,
+            "hidden_size": 32,
+            "num_layers": 3,
+            "num_attention_heads": 2,
+            "num_kv_heads": 2,
+            "multiple_of": 2,
+            "cross_attention_dim": 8,
+        },
+        lambda step, branch: {
+            "hidden_states": latent(step, 1, 4, 8, 8),
+            "encoder_hidden_states": text(branch, 1, 5, 8),
+            "encoder_mask": torch.ones(1, 5),
+            "image_rotary_emb": get_2d_rotary_pos_embed_lumina(16, 4, 4),
+            "cross_attention_kwargs": {},
         },
         lambda sigma: torch.tensor([1 - sigma]),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from tiny_case import Case, latent, text
 
 WAN: dict[str, Any] = {
@@ -221,6 +222,26 @@ CASES: dict[str, Case] = {
             "encoder_hidden_states": text(branch, 1, 5, 8),
         },
     ),
+    "EasyAnimateTransformer3DModel": Case(
+        {
+            "num_attention_heads": 2,
+            # One multi-modal block and two that share their text and image layers.
+            "attention_head_dim": 16,
+            "in_channels": 4,
+            "out_channels": 4,
+            "patch_size": 2,
+            "sample_width": 8,
+            "sample_height": 8,
+            "num_layers": 3,
+            "mmdit_layers": 1,
+            "time_embed_dim": 8,
+            "text_embed_dim": 8,
+        },
+        lambda step, branch: {
+            "hidden_states": latent(step, 1, 4, 1, 8, 8),
+            "encoder_hidden_states": text(branch, 1, 5, 8),
+        },
+    ),
     "MochiTransformer3DModel": Case(
         {
             "patch_size": 2,
@@ -324,6 +345,27 @@ CASES: dict[str, Case] = {
             "encoder_hidden_states": text(branch, 1, 5, 8),
             "pooled_projections": text(branch, 1, 8),
             "audio_hidden_states": latent(step, 1, 3, 4),
+        },
+    ),
+    "StableAudioDiTModel": Case(
+        {
+            "sample_size": 16,
+            "in_channels": 4,
+            "num_layers": 3,
+            "attention_head_dim": 8,
+            "num_attention_heads": 2,
+            "num_key_value_attention_heads": 1,
+            "out_channels": 4,
+            "cross_attention_dim": 8,
+            "time_proj_dim": 8,
+            "global_states_input_dim": 8,
+            "cross_attention_input_dim": 8,
+        },
+        lambda step, branch: {
+            "hidden_states": latent(step, 1, 4, 16),
+            "encoder_hidden_states": text(branch, 1, 5, 8),
+            "global_hidden_states": text(branch, 1, 1, 8),
+            "rotary_embedding": get_1d_rotary_pos_embed(4, 17, use_real=True, repeat_interleave_real=False),
         },
     ),
     "AceStepTransformer1DModel": Case(

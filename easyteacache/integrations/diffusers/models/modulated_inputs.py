@@ -49,6 +49,12 @@ def table(temb: str = "temb", *, norm: str = "norm1", in_float: bool = False) ->
     return Computed(of)
 
 
+def dit(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
+    """DiT: its norm embeds timestep and class itself."""
+    hidden, given = arguments["hidden_states"], {name: arguments[name] for name in ("timestep", "class_labels")}
+    return block.norm1(hidden, **given, hidden_dtype=hidden.dtype)[0]  # type: ignore[no-any-return]
+
+
 def chroma(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
     """Chroma: the first six vectors of ``temb`` are the image stream's."""
     return block.norm1(arguments["hidden_states"], emb=arguments["temb"][:, :6])[0]  # type: ignore[no-any-return]

@@ -78,6 +78,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         {"timestep_projection": Argument("timestep"), "modulated_input": m.table("timestep")},
         tokens=patches(),
     ),
+    Adapter("LuminaNextDiT2DModel", (Blocks("layers"),), {**EMBEDDING, "modulated_input": m.adaptive_norm("temb")}),
     Adapter(
         "LTXVideoTransformer3DModel", (Blocks("transformer_blocks"),), {**PROJECTION, "modulated_input": m.table()}
     ),
@@ -108,6 +109,20 @@ ADAPTERS: tuple[Adapter, ...] = (
         (Blocks("transformer_blocks"),),
         {**EMBEDDING, "modulated_input": Computed(m.nucleus)},
     ),
+    Adapter(
+        "DiTTransformer2DModel",
+        (Blocks("transformer_blocks"),),
+        {"modulated_input": Computed(m.dit)},
+        conditioning=("class_labels",),
+    ),
+    Adapter(
+        "StableAudioDiTModel",
+        (Blocks("transformer_blocks"),),
+        {"modulated_input": m.adaptive_norm()},
+        conditioning=("encoder_hidden_states", "global_hidden_states"),
+        # The first token is the time and text embedding.
+        tokens=lambda head, arguments, transformer: head.shape[1] - 1,
+    ),
     # Text and image side by side
     Adapter(
         "CogVideoXTransformer3DModel",
@@ -125,6 +140,12 @@ ADAPTERS: tuple[Adapter, ...] = (
         (Blocks("transformer_blocks", IMAGE_FIRST),),
         {**EMBEDDING, "modulated_input": m.adaptive_norm("encoder_hidden_states", "temb")},
         conditioning=("encoder_hidden_states", "prior_token_id", "prior_token_drop"),
+    ),
+    Adapter(
+        "EasyAnimateTransformer3DModel",
+        (Blocks("transformer_blocks", IMAGE_FIRST),),
+        {**EMBEDDING, "modulated_input": m.adaptive_norm("encoder_hidden_states", "temb")},
+        conditioning=("encoder_hidden_states", "encoder_hidden_states_t5", "inpaint_latents", "control_latents"),
     ),
     Adapter(
         "MochiTransformer3DModel",

@@ -13,9 +13,7 @@ import torch
 from torch import nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers import scheduler_facts
-from easyteacache.integrations.diffusers.active_adapters import adapters_of
-from easyteacache.integrations.diffusers.record_lookup import configuration_name
+from easyteacache.integrations.diffusers import model_identity, scheduler_facts
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
@@ -178,14 +176,9 @@ def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
 
 
 def _identity(transformer: nn.Module, checkpoint: str | None, part: str | None) -> ModelIdentity:
-    kind, _, digest = configuration_name(transformer).partition("@")
-    return ModelIdentity(
-        class_name=kind,
-        configuration_sha256=digest,
-        checkpoint=checkpoint,
-        part=part,
-        adapters=adapters_of(transformer),
-    )
+    # The recorder knows the number type: that of what enters the blocks.
+    known = {"checkpoint": checkpoint, "part": part, "dtype": None}
+    return model_identity.of_run(transformer).model_copy(update=known)
 
 
 def _finish(

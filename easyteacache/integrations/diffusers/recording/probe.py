@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from easyteacache.errors import AttachError
-from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.models.signals import extract, source_of

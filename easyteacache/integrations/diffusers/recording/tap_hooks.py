@@ -17,8 +17,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.branch_names import Branches
-from easyteacache.integrations.diffusers.call_arguments import Arguments
-from easyteacache.integrations.diffusers.forward_state import sample_of
+from easyteacache.integrations.diffusers.forward_state import Arguments, sample_of
 from easyteacache.integrations.diffusers.hooks import NAME as ATTACHED
 from easyteacache.integrations.diffusers.hooks import forget_children
 from easyteacache.integrations.diffusers.models.adapter import Output

@@ -19,7 +19,7 @@ from tiny_transformers import adapter_named, arguments, build, flat
 
 from easyteacache import TeaCache
 from easyteacache.integrations.diffusers import located
-from easyteacache.integrations.diffusers.call_arguments import Arguments
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.registry.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
@@ -157,3 +157,52 @@ def test_decisions_and_outputs_agree_with_the_published_script(script):
         computed += sum(run.computed for run in runs)
     assert reused > script.steps // 4
     assert computed > len(script.thresholds)
+
+
+@pytest.mark.parametrize("name", ["LTXVideoTransformer3DModel", "MochiTransformer3DModel"])
+@torch.no_grad()
+def test_a_residual_of_the_blocks_is_nearer_to_uncached_than_one_that_includes_norm_out(name: str) -> None:
+    """The scripts of these two add (input of proj_out − input of the blocks) of the last computed step and skip norm_out.
+
+    ali-vilab/TeaCache 7c10efc, TeaCache4LTX-Video/teacache_ltx.py and TeaCache4Mochi/teacache_mochi.py.
+    """
+    steps, model = 20, build(name)
+    (_, first), (_, last) = located(adapter_named(name), model)[:: len(located(adapter_named(name), model)) - 1]
+    seen: dict[str, torch.Tensor] = {}
+    replaced: dict[str, torch.Tensor] = {}
+
+    def tail(_: torch.nn.Module, __: Any, output: Any) -> Any:
+        seen["blocks"] = output[0] if isinstance(output, tuple) else output
+        if "blocks" not in replaced:
+            return None
+        return (replaced["blocks"], *output[1:]) if isinstance(output, tuple) else replaced["blocks"]
+
+    def before_projection(_: torch.nn.Module, given: Any) -> Any:
+        seen["normed"] = given[0]
+        return (replaced["normed"],) if "normed" in replaced else None
+
+    def head(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        seen["input"] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
+    first.register_forward_pre_hook(head, with_kwargs=True)
+    last.register_forward_hook(tail)
+    model.proj_out.register_forward_pre_hook(before_projection)
+
+    def output(step: int) -> torch.Tensor:
+        return flat(model(**arguments(name, step, "cond", steps=steps)))
+
+    errors = []
+    for step in range(steps - 1):
+        output(step)
+        block_residual, published_residual = seen["blocks"] - seen["input"], seen["normed"] - seen["input"]
+        full = output(step + 1)
+        here = seen["input"]
+        replaced["blocks"] = here + block_residual
+        ours = output(step + 1)
+        replaced.clear()
+        replaced["normed"] = here + published_residual
+        theirs = output(step + 1)
+        replaced.clear()
+        errors.append([float((each - full).norm() / full.norm()) for each in (ours, theirs)])
+    ours_mean, theirs_mean = np.mean(errors, axis=0)
+    assert 0 < ours_mean < theirs_mean
