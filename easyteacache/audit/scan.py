@@ -70,7 +70,8 @@ class Diagnostic:
     def fingerprint(self) -> str:
         """The same for the same finding however far it moves inside its file."""
         numbers = ",".join(map(repr, self.match.found.numbers))
-        text = "\n".join((self.rule, Path(self.file).as_posix(), self.match.known.model_key, numbers))
+        place = (self.rule, Path(self.file).as_posix(), self.match.filed_under or "", self.match.known.model_key)
+        text = "\n".join((*place, numbers))
         return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, object]:

@@ -13,6 +13,7 @@ from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.fields import MAX_STEPS
 from easyteacache.registry.registry import Found
 
 Ratios = dict[str, tuple[float, ...]]
@@ -90,6 +91,8 @@ def resolve(
             polynomial.
         RetiredCalibration: the record was yanked.
     """
+    if run.num_steps is not None and run.num_steps > MAX_STEPS:
+        raise ExportRefused(engine, ["steps"], [f"{run.num_steps} steps; a record holds at most {MAX_STEPS}."])
     # Ratios say nothing beside a plan that names its steps: with them goes a threshold.
     kind = "threshold" if found.calibration.method == "magcache" else kind
     found = dataclasses.replace(found, calibration=_of_kind(found.calibration, kind))

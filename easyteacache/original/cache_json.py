@@ -258,7 +258,7 @@ def _coefficients(x: Array, y: Array, degree: int) -> tuple[float, ...]:
     while degree > 0:
         with warnings.catch_warnings():
             # Distances that are nearly the same determine fewer coefficients; least squares then takes the smallest ones.
-            warnings.simplefilter("ignore", np.exceptions.RankWarning)
+            warnings.filterwarnings("ignore", "The fit may be poorly conditioned")  # its class has moved with numpy 2
             fitted = np.polynomial.Polynomial.fit(x, y, degree)
         powers = fitted.convert().coef[::-1]
         if np.abs(np.polyval(powers, x) - fitted(x)).max() <= ROUNDING * np.abs(y).max():

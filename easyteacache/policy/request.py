@@ -90,6 +90,7 @@ class RunContext:
         model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
         begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
+        values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
 
     Raises:
         ValueError: a number is out of range or not a number.
@@ -102,9 +103,10 @@ class RunContext:
     model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
     begun: bool = False
+    values_per_token: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "num_steps"):
+        for name in ("sequence_length", "num_steps", "values_per_token"):
             _keep(self, name, _whole(getattr(self, name), name, 1))
         _keep(self, "shift", _real(self.shift, "shift", 0))
         if self.shift == 0:
@@ -134,6 +136,7 @@ class RunContext:
             shift=known.shift if self.shift is None else self.shift,
             sampler=known.sampler if self.sampler is None else self.sampler,
             model=known.model if self.model is None else self.model,
+            values_per_token=known.values_per_token if self.values_per_token is None else self.values_per_token,
         )
 
 

@@ -11,6 +11,8 @@ from easyteacache.cli.listing import list_records
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry import index
 
+pytestmark = pytest.mark.floors
+
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]
 

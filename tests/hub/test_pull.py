@@ -26,6 +26,8 @@ from .conftest import BASE, Program, Pull, build_folder, build_record, pulled_ke
 from .fault_proxy import Fault, FaultProxy, fault_proxy
 from .hub_process import HubProcess
 
+pytestmark = pytest.mark.floors
+
 
 def test_only_what_was_asked_for_arrives(pull: Pull, upstream: Path, run_hub: Program) -> None:
     result = pull("tiny/video", "--json")

@@ -20,6 +20,8 @@ from easyteacache.errors import InvalidCalibration
 from easyteacache.original import cache_json
 from easyteacache.original.cache_json import TeaCacheConfig
 
+pytestmark = pytest.mark.floors
+
 Make = Callable[..., Any]
 KEYS = ["mymodel", "function"]
 LINE = [(0.01 * k, 0.02 * k + 0.1) for k in range(1, 8)]

@@ -113,6 +113,37 @@ def test_every_array_of_version_2_survives_a_file(complete, tmp_path):
         assert np.array_equal(read.grams[name], gram), name
 
 
+def test_what_version_2_adds_changes_a_runs_id_and_not_its_side_of_a_split(complete, old):
+    known = trace_file.read(old)[0][0]
+    again = dataclasses.replace(known, header=known.header.model_copy(update={"tool_version": "9"}), version_1=None)
+    assert again.content_id == known.content_id
+    with pytest.raises(InvalidTrace) as refused:
+        TraceSet([known, again])
+    assert refused.value.rule == "trace.duplicate"
+    for name in ("cond*uncond", "feature:cond", "output:cond*output:uncond"):
+        changed = (
+            dataclasses.replace(complete, grams={**complete.grams, name: 0.5 * complete.grams[name]})
+            if "*" in name
+            else dataclasses.replace(complete, grams={**complete.grams, name: 2.0 * complete.grams[name]})
+        )
+        assert changed.content_id == complete.content_id
+        assert changed.run_id != complete.run_id
+    without = dataclasses.replace(complete, sampler_map=None)
+    assert (without.content_id, without.run_id == complete.run_id) == (complete.content_id, False)
+
+
+def test_an_edited_sampler_map_breaks_the_hash(complete):
+    data = trace_file.encode([complete])
+    length = struct.unpack("<Q", data[:8])[0]
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    arrays = {name: np.array(values) for name, values in load(data).items()}
+    (name,) = (name for name in arrays if name.endswith("/sampler_map"))
+    arrays[name][1] *= 1.0 + 1e-9
+    with pytest.raises(InvalidTrace) as refused:
+        trace_file.decode(save(arrays, metadata=metadata), where="x")
+    assert refused.value.rule == "trace.hash"
+
+
 def test_cross_products_say_what_the_branches_combine_to(complete):
     """⟨a + b, a + b⟩ = ⟨a, a⟩ + ⟨a, b⟩ + ⟨b, a⟩ + ⟨b, b⟩ of rows that only the test knows."""
     random = np.random.default_rng(5)

@@ -21,6 +21,8 @@ from easyteacache.records.calibration import Calibration
 from easyteacache.registry import index
 from easyteacache.registry.registry import Layer, Registry, home
 
+pytestmark = pytest.mark.floors
+
 Make = Callable[..., Any]
 
 

@@ -86,3 +86,27 @@ def test_an_environment_that_differs_from_the_pins_is_told_so(
     ]
     (tmp_path / "constraints.txt").write_text("numpy==2.0.0\nother==1.0\ntorch==2.13.0\n")
     assert CliRunner().invoke(tool.main, ["--check"]).exit_code == 0
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_asked_for(tool: ModuleType) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = {
+        tool.normal(name): lowest
+        for line in (*project["dependencies"], *extras["diffusers"], *extras["floors"])
+        for name, lowest in re.findall(r"^([\w.-]+)>=([\d.]+)", line)
+    }
+    tested = tool.pins((ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8"))
+    # Of torch no older wheel is at hand; ftfy is there for diffusers' own Wan pipeline.
+    exceptions = {"torch", "ftfy"}
+
+    def numbers(versions: dict[str, str]) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(int(part) for part in (version + ".0.0").split(".")[:3])
+            for name, version in versions.items()
+            if name not in exceptions
+        }
+
+    # transformers 4.57.0 was withdrawn by its authors.
+    assert numbers(tested) == numbers(asked) | {"transformers": (4, 57, 1)}

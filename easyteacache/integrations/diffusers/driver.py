@@ -142,6 +142,7 @@ class Driver:
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
             begun=True,
+            values_per_token=token_layouts.values_per_token(self.transformer),
         )
 
     def _share(self, timestep: torch.Tensor | None) -> None:

@@ -80,7 +80,7 @@ def chebyshev(points: Points, order: int, *, robust: bool = False) -> Fitted:
 def teacache(points: Points) -> Fitted:
     """``numpy.polyfit(x, y, 4)`` over all pairs and nothing else: no domain, no floor (ali-vilab/TeaCache, issue 2)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        warnings.filterwarnings("ignore", "Polyfit may be poorly conditioned")  # its class has moved with numpy 2
         found = np.polyfit(points.x, points.y, TEACACHE_ORDER)
     coefficients = tuple(float(c) for c in found)
     return Fitted("teacache", TEACACHE_ORDER, lambda x: np.asarray(np.polyval(found, x)), coefficients)
