@@ -42,14 +42,18 @@ def test_no_checkout_leaves_the_token_behind(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-# Publishing a release writes it, and signing asks for the identity of the workflow.
-MORE = {"release": {"contents": "write", "id-token": "write"}}
+# (workflow, job) → what it may beyond reading. Publishing a release writes it, and signing asks for the workflow's identity; what
+# audits engines proposes a page, in a job that runs nothing of theirs.
+MORE = {
+    ("release", "release"): {"contents": "write", "id-token": "write"},
+    ("engines", "propose"): {"contents": "write", "pull-requests": "write"},
+}
 
 
-def test_jobs_may_read_and_nothing_else_but_what_a_release_needs(workflow: dict[str, Any]) -> None:
+def test_jobs_may_read_and_nothing_else_but_what_they_are_for(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
-    allowed = MORE.get(workflow["name"], {"contents": "read"})
-    assert all(job["permissions"] == allowed for job in workflow["jobs"].values())
+    for name, job in workflow["jobs"].items():
+        assert job["permissions"] == MORE.get((workflow["name"], name), {"contents": "read"})
 
 
 def test_a_release_is_made_of_tags_alone_and_signs_before_it_builds() -> None:
