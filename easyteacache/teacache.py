@@ -15,11 +15,18 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.errors import SignalMismatch, StepOrderError
+from easyteacache.errors import (
+    AmbiguousModelKey,
+    InvalidCalibration,
+    SignalMismatch,
+    StepOrderError,
+    UnknownModelKey,
+)
 from easyteacache.original.online_fit import SeedSolver, SeedSource
 from easyteacache.policy.model_choice import ModelResolver
+from easyteacache.policy.record_free import EVEN, UNIVERSAL, OrUniversal
 from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
-from easyteacache.policy.source import FixedPolicy, Resolver
+from easyteacache.policy.source import FixedPolicy, PolicySource, Resolver
 from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
@@ -39,6 +46,21 @@ if TYPE_CHECKING:
     from easyteacache.runtime.tensor_math import Reduce
 
 __all__ = ["DEFAULT_BRANCH", "TeaCache"]
+
+
+def _wished(
+    *, uncalibrated: bool, predictor: str | None = None, forecaster: str | None = None, **wishes: Any
+) -> tuple[Request, RunContext]:
+    """What a constructor's caller wishes and knows; raises as the constructors do."""
+    if predictor is not None and forecaster is not None:
+        raise ValueError("predictor and forecaster are two names of one argument: give one of them")
+    if uncalibrated and wishes.get("speedup") is None:
+        raise ValueError(
+            "uncalibrated=True needs speedup=: a plan without a record has no operating points to choose from"
+        )
+    named = predictor if forecaster is None else forecaster
+    named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
+    return request_and_run(predictor=named, **wishes)
 
 
 class TeaCache:
@@ -126,6 +148,7 @@ class TeaCache:
         forecaster: str | None = None,
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_yanked: bool = False,
+        uncalibrated: bool = False,
     ) -> Self:
         """A cache with the calibration of a model.
 
@@ -143,6 +166,7 @@ class TeaCache:
             forecaster: the old name of ``predictor``.
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_yanked: use a yanked record all the same.
+            uncalibrated: in runs for which no record offers the speed-up, use the universal plan of ``TeaCache.uncalibrated``.
 
         Raises:
             UnknownModelKey: no layer holds the key; the error names the nearest ones.
@@ -157,6 +181,7 @@ class TeaCache:
         return cls._from_found(
             Registry.opened(registry).meant_by(key),
             allow_yanked=allow_yanked,
+            uncalibrated=uncalibrated,
             threshold=threshold,
             speedup=speedup,
             max_error=max_error,
@@ -193,12 +218,54 @@ class TeaCache:
         return cls(-1, _session=Session(FixedPolicy(policy), Request(), run))
 
     @classmethod
+    def uncalibrated(
+        cls,
+        speedup: float = 2.0,
+        *,
+        num_steps: int | None = None,
+        sequence_length: int | None = None,
+        shift: float | None = None,
+        values_per_token: int | None = None,
+    ) -> Self:
+        """A cache without any calibration: the universal plan for each run's length, noise levels and step count.
+
+        It computes the steps that several small models, compared over matched noise, would miss most, and extends the others linearly
+        (docs/transfer.md says how it does on models it never saw). Nothing is known of its quality on yours.
+
+        Args:
+            speedup: steps divided by computed steps to reach, at least 1.
+            num_steps, sequence_length, shift: what is known of the run; ``attach`` finds all of it.
+            values_per_token: numbers of the latent that a token stands for, channels times patch; ``attach`` finds it, else 64.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        run = RunContext(
+            sequence_length=sequence_length, num_steps=num_steps, shift=shift, values_per_token=values_per_token
+        )
+        return cls(-1, _session=Session(UNIVERSAL, Request(speedup=speedup), run))
+
+    @classmethod
+    def even(cls, speedup: float = 2.0, *, num_steps: int | None = None) -> Self:
+        """A cache without any calibration that spaces its computed steps evenly: the plain baseline.
+
+        Args:
+            speedup: steps divided by computed steps to reach, at least 1.
+            num_steps: sampler steps of a run; ``attach`` finds them.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        return cls(-1, _session=Session(EVEN, Request(speedup=speedup), RunContext(num_steps=num_steps)))
+
+    @classmethod
     def for_pipeline(
         cls,
         pipe: Any,
         *,
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_borrowed: bool = False,
+        uncalibrated: bool = False,
         **wishes: Any,
     ) -> TeaCache | ExpertCaches:
         """A cache for a diffusers pipeline, by the record that its checkpoint's exact name leads to; ``attach`` it next.
@@ -207,6 +274,8 @@ class TeaCache:
             pipe: the pipeline; its Hub repository id, or its transformer's configuration, is looked up as a typed alias.
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_borrowed: accept numbers that were fitted to another model.
+            uncalibrated: where no record holds, use the universal plan of ``TeaCache.uncalibrated``; needs ``speedup=``. A note of the
+                policy, and the summary, say so.
             **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes.
 
         Returns:
@@ -216,40 +285,45 @@ class TeaCache:
             UnknownModelKey: no record has this name; the error names the nearest keys.
             AmbiguousModelKey: several have it.
             AttachError: the pipeline has no transformer, or the numbers are borrowed.
+            ValueError: ``uncalibrated`` without a speed-up.
         """
         from easyteacache.integrations.diffusers.experts import ExpertCaches
+        from easyteacache.integrations.diffusers.pipeline import parts_of
         from easyteacache.integrations.diffusers.record_lookup import keys_for
         from easyteacache.registry.registry import Registry
 
         layers = Registry.opened(registry)
-        keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
-        caches = {part: cls.from_registry(key, registry=layers, **wishes) for part, key in keys.items()}
+        try:
+            keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
+            caches = {
+                part: cls.from_registry(key, registry=layers, uncalibrated=uncalibrated, **wishes)
+                for part, key in keys.items()
+            }
+        except (UnknownModelKey, SignalMismatch, InvalidCalibration) as error:
+            if not uncalibrated or isinstance(error, AmbiguousModelKey):
+                raise
+            caches = {part: cls._without_record(f"No record holds: {error}", **wishes) for part in parts_of(pipe)}
         return caches["transformer"] if list(caches) == ["transformer"] else ExpertCaches(caches)
 
     @classmethod
     def _from_found(
-        cls,
-        found: Sequence[Found],
-        *,
-        allow_yanked: bool = False,
-        predictor: str | None = None,
-        forecaster: str | None = None,
-        **wishes: Any,
+        cls, found: Sequence[Found], *, allow_yanked: bool = False, uncalibrated: bool = False, **wishes: Any
     ) -> Self:
-        if predictor is not None and forecaster is not None:
-            raise ValueError("predictor and forecaster are two names of one argument: give one of them")
-        named = predictor if forecaster is None else forecaster
-        named = None if named in (None, predictors.AUTO) else predictors.predictor(named).name
-        request, run = request_and_run(predictor=named, **wishes)
+        request, run = _wished(uncalibrated=uncalibrated, **wishes)
         if all(one.calibration.signal == "unknown" for one in found):
             raise SignalMismatch(
                 "unknown", "whatever t_mod holds", f"The sources of {found[0].asked!r} do not say which signal it is."
             )
         alone = len(found) == 1
-        source = (
+        source: PolicySource = (
             Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
         )
-        return cls(-1, _session=Session(source, request, run))
+        return cls(-1, _session=Session(OrUniversal(source) if uncalibrated else source, request, run))
+
+    @classmethod
+    def _without_record(cls, why: str, *, allow_yanked: bool = False, **wishes: Any) -> Self:
+        request, run = _wished(uncalibrated=True, **wishes)
+        return cls(-1, _session=Session(UNIVERSAL.because(why), request, run))
 
     # The three verbs -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from easyteacache.policy.curves import SigmaProfile
 REFERENCE_LENGTH = 256
 #: How the ratio σ/(1 − σ) grows with the length: as L^EXPONENT.
 EXPONENT = 0.5
+_ROUNDING = 1e-6
 
 
 def matched_noise(sigma: float, sequence_length: float, *, exponent: float = EXPONENT) -> float:
@@ -41,7 +42,7 @@ def matched_noise(sigma: float, sequence_length: float, *, exponent: float = EXP
     Raises:
         ValueError: a noise level or length out of range.
     """
-    _check_level(sigma)
+    sigma = _level(sigma)
     _check_length(sequence_length)
     if sigma == 0.0:
         return -math.inf
@@ -62,7 +63,7 @@ def noise_level(coordinate: float, sequence_length: float, *, exponent: float = 
 
 def carried_level(sigma: float, sequence_length: float, *, to: float, exponent: float = EXPONENT) -> float:
     """The noise level of ``to`` tokens that corresponds to ``sigma`` at ``sequence_length`` tokens; raises as ``matched_noise``."""
-    _check_level(sigma)
+    sigma = _level(sigma)
     _check_length(sequence_length)
     _check_length(to)
     factor: float = (to / sequence_length) ** exponent
@@ -124,6 +125,8 @@ def _check_length(sequence_length: float) -> None:
         raise ValueError(f"sequence_length is {sequence_length!r}, expected a finite number above 0")
 
 
-def _check_level(sigma: float) -> None:
-    if not 0.0 <= sigma <= 1.0:
+def _level(sigma: float) -> float:
+    """``sigma`` itself; just above 1, where rounding may leave the first level of a run, 1."""
+    if not 0.0 <= sigma <= 1.0 + _ROUNDING:
         raise ValueError(f"sigma is {sigma!r}, expected a noise level in [0, 1]")
+    return min(sigma, 1.0)

@@ -89,6 +89,7 @@ class RunContext:
         sampler: the run's sampler with its noise levels; None where it is not known.
         model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
+        values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
         begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
 
     Raises:
@@ -101,10 +102,11 @@ class RunContext:
     sampler: SamplerRecord | None = None
     model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
+    values_per_token: int | None = None
     begun: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "num_steps"):
+        for name in ("sequence_length", "num_steps", "values_per_token"):
             _keep(self, name, _whole(getattr(self, name), name, 1))
         _keep(self, "shift", _real(self.shift, "shift", 0))
         if self.shift == 0:
@@ -133,6 +135,7 @@ class RunContext:
             num_steps=steps,
             shift=known.shift if self.shift is None else self.shift,
             sampler=known.sampler if self.sampler is None else self.sampler,
+            values_per_token=known.values_per_token if self.values_per_token is None else self.values_per_token,
             model=known.model if self.model is None else self.model,
         )
 

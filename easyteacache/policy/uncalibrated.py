@@ -54,13 +54,24 @@ CHANGE_PROFILE: tuple[tuple[float, float], ...] = (
 #: How far apart on the axis of matched noise two changes of x̂ may lie and still point about the same way.
 WIDTH = 0.5
 #: Matched noise → how much of an error that the state has there is left in the final sample.
-RESPONSE: tuple[tuple[float, float], ...] = ((-1.1, 0.68), (0.0, 1.3), (1.3, 2.2), (2.3, 2.3), (4.0, 1.6))
+RESPONSE: tuple[tuple[float, float], ...] = (
+    (-1.5, 0.67),
+    (-1.0, 0.69),
+    (-0.5, 0.84),
+    (0.0, 1.01),
+    (0.5, 1.13),
+    (1.0, 1.41),
+    (1.5, 1.59),
+    (2.0, 2.02),
+    (3.0, 2.24),
+)
 #: Power of a segment's error in the sum over a run: above 1 one large error is worse than several small ones of the same sum.
 POWER = 2.0
 #: Longest gap between computed steps, in units of the mean one.
 LONGEST_GAP = 3.5
 _SHORTEST_LIMIT = 4
 _FAR = 40.0
+_ROUNDING = 1e-6
 # Above this many steps neighbouring levels hardly differ: a plan is made for every second, third … step and spread.
 _MOST_STEPS = 120
 
@@ -88,8 +99,9 @@ def universal_plan(
     """
     steps = len(levels) - 1
     _check_count(steps, computed)
-    if any(after >= before for before, after in pairwise(levels)):
-        raise ValueError("expected falling noise levels")
+    falling = all(after < before for before, after in pairwise(levels))
+    if not falling or levels[0] > 1.0 + _ROUNDING or levels[-1] < 0.0:
+        raise ValueError("expected noise levels that fall within [0, 1]")
     return _planned(
         tuple(float(level) for level in levels), tokens * values * REFERENCE_LENGTH / REFERENCE_VALUES, computed
     )
@@ -102,7 +114,7 @@ def even_plan(num_steps: int, computed: int) -> tuple[int, ...]:
         ValueError: a number of computed steps out of range.
     """
     _check_count(num_steps, computed)
-    return tuple(k * num_steps // computed for k in range(computed))
+    return tuple(round(k * num_steps / computed) for k in range(computed))
 
 
 def _check_count(steps: int, computed: int) -> None:

@@ -300,8 +300,8 @@ class Registry(Mapping[str, Calibration]):
         if not found:
             raise damaged[0]
         notes = [f"A record of {model!r} was left out because it is damaged: {error}" for error in damaged]
-        if key != model and key not in members:
-            notes.insert(0, f"{key!r} is a name of {model!r}.")
+        if self._holder(key) is None and (claims := self._claims(key)):
+            notes = [*self._alias_notes(key, claims), *notes]
         found[0] = dataclasses.replace(found[0], notes=(*notes, *found[0].notes))
         return tuple(found)
 
@@ -317,11 +317,11 @@ class Registry(Mapping[str, Calibration]):
         """The model that a key or an alias means; None for an alias that is borrowed or of several models, and what is no text."""
         if not isinstance(key, str):
             return None
-        holding = next((layer for layer in self._layers if key in layer.aliases), None)
-        if self._holder(key) is not None or holding is None:
+        claims = self._claims(key)
+        if self._holder(key) is not None or not claims:
             return model_of(key)
-        keys = holding.aliases[key]
-        if any(alias.borrowed for name in keys for alias in holding.index.records[name].aliases if alias.value == key):
+        layer, keys = self._owner(key, claims)
+        if any(alias.borrowed for name in keys for alias in layer.index.records[name].aliases if alias.value == key):
             return None
         models = {model_of(name) for name in keys}
         return models.pop() if len(models) == 1 else None
@@ -366,23 +366,31 @@ class Registry(Mapping[str, Calibration]):
         layer, keys = self._owner(asked, claims)
         if len(keys) > 1:
             raise AmbiguousModelKey(asked, candidates=keys)
-        key = keys[0]
-        alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
-        notes = [f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."]
-        if alias.borrowed:
-            notes[0] += " These numbers are borrowed: they were fitted to another model."
+        key, notes = keys[0], self._alias_notes(asked, claims)
+        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
+        holder = self._locked_holder(key) or self._holder(key) or layer
+        return Found(holder.load(key), holder.name, asked, (*notes, *self._shadow_notes(key, holder)))
+
+    def _alias_notes(self, asked: str, claims: Sequence[Layer]) -> list[str]:
+        """What is to be said of an alias: whose it is, and who else claims it."""
+        layer, keys = self._owner(asked, claims)
+        notes = []
+        for key in keys:
+            alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
+            note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."
+            if alias.borrowed:
+                note += " These numbers are borrowed: they were fitted to another model."
+            notes.append(note)
         for other in claims:
             for rival in other.aliases[asked]:
-                if rival != key:
+                if rival not in keys:
                     notes.append(f"{rival!r} in the layer {other.name!r} claims this name, too: ask for it by its key.")
         for other in self._layers:
             if asked in other.index.records:
                 notes.append(
                     f"The layer {other.name!r} has a record of this key, which is passed over for this name's sake."
                 )
-        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
-        holder = self._locked_holder(key) or self._holder(key) or layer
-        return Found(holder.load(key), holder.name, asked, (*dict.fromkeys(notes), *self._shadow_notes(key, holder)))
+        return list(dict.fromkeys(notes))
 
     def _owner(self, asked: str, claims: Sequence[Layer]) -> tuple[Layer, tuple[str, ...]]:
         """The layer whose alias counts, and the keys it means there: what a lock lists, else the last layer's."""

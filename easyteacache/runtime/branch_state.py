@@ -93,7 +93,9 @@ class BranchState:
             threshold=policy.threshold,
             first=policy.first_skip_step,
             last=policy.last_skip_step,
-            max_consecutive_skips=policy.max_consecutive_skips,
+            max_consecutive_skips=policy.longest_run
+            if policy.max_consecutive_skips is None
+            else policy.max_consecutive_skips,
             schedule=self._schedule,
         )
         self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.predictor.history)

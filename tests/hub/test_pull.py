@@ -180,6 +180,7 @@ def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, m
     assert pulled_keys() == ["tiny/video"]
 
 
+@pytest.mark.slow
 def test_the_clients_own_variable_for_work_offline_means_offline(
     upstream: Path, hub_process: HubProcess, repository: str, tmp_path: Path
 ) -> None:

@@ -28,6 +28,13 @@ def test_noise_level_inverts_the_coordinate(sigma: float, length: int) -> None:
     assert mn.noise_level(mn.matched_noise(sigma, length), length) == pytest.approx(sigma, rel=1e-12, abs=1e-300)
 
 
+def test_first_level_of_a_run_may_be_rounded_to_just_above_one() -> None:
+    levels = shifted_levels(50, 0.2)
+    assert levels[0] > 1.0
+    assert mn.matched_noise(levels[0], 256) == math.inf
+    assert mn.carry_plan(LEMICA, levels, levels, sequence_length=256, to=256) == LEMICA
+
+
 def test_coordinates_far_out_give_levels_at_the_ends_without_overflow() -> None:
     assert mn.noise_level(800.0, 256) == 1.0
     assert mn.noise_level(-800.0, 256) == pytest.approx(0.0, abs=1e-300)

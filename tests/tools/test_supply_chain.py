@@ -42,9 +42,29 @@ def test_no_checkout_leaves_the_token_behind(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_jobs_may_read_and_nothing_else(workflow: dict[str, Any]) -> None:
+# (workflow, job) → what it may beyond reading. Publishing a release writes it, and signing asks for the workflow's identity; what
+# audits engines proposes a page, in a job that runs nothing of theirs.
+MORE = {
+    ("release", "release"): {"contents": "write", "id-token": "write"},
+    ("engines", "propose"): {"contents": "write", "pull-requests": "write"},
+}
+
+
+def test_jobs_may_read_and_nothing_else_but_what_they_are_for(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
-    assert all(job["permissions"] == {"contents": "read"} for job in workflow["jobs"].values())
+    for name, job in workflow["jobs"].items():
+        assert job["permissions"] == MORE.get((workflow["name"], name), {"contents": "read"})
+
+
+def test_a_release_is_made_of_tags_alone_and_signs_before_it_builds() -> None:
+    """What may write runs nothing of a pull request, and the packages carry the signature."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
+    # YAML 1.1 takes the word "on" for true.
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    run = [step["run"] for step in steps(workflow) if "run" in step]
+    signs, builds = (next(i for i, line in enumerate(run) if word in line) for word in ("sigstore sign", "-m build"))
+    assert signs < builds
+    assert "verify registry --signature --signer" in run[signs]
 
 
 def test_every_requirement_of_the_tests_is_pinned(tool: ModuleType) -> None:

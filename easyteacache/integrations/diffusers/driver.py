@@ -143,6 +143,7 @@ class Driver:
             sampler=sampler,
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
+            values_per_token=token_layouts.values_per_token(self.transformer),
             begun=True,
         )
 

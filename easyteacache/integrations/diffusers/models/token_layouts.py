@@ -85,3 +85,18 @@ def _patch(transformer: Any, axes: int) -> tuple[int, ...]:
         return tuple(patch)
     time = config.get("patch_size_t", None) or (config.get("all_f_patch_size", None) or (1,))[0]
     return (patch,) * axes if axes < 3 else (time, patch, patch)
+
+
+def values_per_token(transformer: Any) -> int | None:
+    """Numbers of the latent that a token of the generated stream stands for: channels it gives times patch; None where nobody says."""
+    config = getattr(transformer, "config", None)
+    if config is None:
+        return None
+    channels = config.get("out_channels", None) or config.get("in_channels", None)
+    patch = config.get("patch_size", None) or (config.get("all_patch_size", None) or (None,))[0]
+    if isinstance(patch, int):
+        patch = (config.get("patch_size_t", None) or 1, patch, patch)
+    sizes = (channels, *patch) if isinstance(patch, (tuple, list)) else (None,)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    return int(math.prod(sizes))

@@ -1,0 +1,168 @@
+"""Policies without a record: the plan is made for each run, once its length, noise levels and step count are known.
+
+``UNIVERSAL`` plans are those of ``uncalibrated``; ``EVEN`` ones space the computed steps evenly, which is the plain baseline. Reused steps
+are filled by extending the block stack's residual linearly over the steps, which every driver can do. Neither has any evidence
+for the model it is used on, and its policy says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from easyteacache.errors import UnreachableTarget
+from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.figures import Standing
+from easyteacache.policy.planned import levels_in
+from easyteacache.policy.policy import Policy
+from easyteacache.policy.request import Request, RunContext
+from easyteacache.policy.source import PolicySource
+from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, universal_plan
+
+#: A linear forecast takes two computed steps.
+FEWEST = 2
+PREDICTOR = "linear"
+NO_EVIDENCE = "There is no calibration in this: nothing is known of its quality on this model. `easyteacache record` and `solve` make one."
+
+Planned = Callable[[int, int, RunContext], tuple[int, ...] | str]
+
+
+@dataclass(frozen=True)
+class RecordFree:
+    """A policy source that needs no record.
+
+    Attributes:
+        name: stands where policies of records have their model key.
+        makes: (steps, computed steps, run) → the plan, or why it cannot be made.
+        note: what the plan is, a sentence.
+    """
+
+    name: str
+    makes: Planned
+    note: str
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """None is read."""
+        return ("none",)
+
+    def because(self, reason: str) -> RecordFree:
+        """The same with the reason for going without a record before its note."""
+        return replace(self, note=f"{reason} {self.note}")
+
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        """The plan for this run; every step is computed, and a note says what would be needed, while it cannot be made.
+
+        Raises:
+            UnreachableTarget: an error is asked for, which nobody knows here.
+            ValueError: a threshold is asked for, or no speed-up.
+        """
+        if request.max_error is not None:
+            raise UnreachableTarget(
+                f"{self.name}: no calibration says what error a plan has; ask for a speedup, or calibrate the model"
+            )
+        if request.speedup is None:
+            raise ValueError(f"{self.name}: expected a speedup, at least 1")
+        if run.num_steps is None:
+            return self._policy(
+                request, run, None, "The step count is not known yet: pass num_steps=, or attach a pipeline."
+            )
+        computed = max(math.floor(run.num_steps / request.speedup + 1e-9), min(FEWEST, run.num_steps))
+        made = self.makes(run.num_steps, computed, run)
+        return (
+            self._policy(request, run, None, made) if isinstance(made, str) else self._policy(request, run, made, None)
+        )
+
+    def _policy(self, request: Request, run: RunContext, plan: tuple[int, ...] | None, missing: str | None) -> Policy:
+        rate = None if plan is None or run.num_steps is None else run.num_steps / len(plan)
+        notes = [self.note, NO_EVIDENCE] if missing is None else [f"{missing} Every step is computed until then."]
+        if rate is not None and request.speedup is not None and rate < request.speedup * 0.99:
+            notes.append(f"{len(plan or ())} of {run.num_steps} steps is the least that can be computed: {rate:.3g}×.")
+        return Policy(
+            model_key=self.name,
+            revision=0,
+            status="without calibration",
+            layer="none",
+            signal="none",
+            curve=Polynomial((0.0,)),
+            threshold=0.0,
+            schedule=plan,
+            first_skip_step=request.min_skip_step or 0,
+            last_skip_step=None if run.num_steps is None else run.num_steps - 1,
+            max_consecutive_skips=request.max_consecutive_skips,
+            buckets=(),
+            forecaster=request.predictor or PREDICTOR,
+            run_levels=None if run.sampler is None else run.sampler.levels,
+            sequence_length=run.sequence_length,
+            num_steps=run.num_steps,
+            shift=run.shift,
+            expected_speedup=rate,
+            standing=Standing(speedup=rate, fixed=True),
+            notes=tuple(notes),
+        )
+
+
+def _even(steps: int, computed: int, run: RunContext) -> tuple[int, ...]:
+    return even_plan(steps, computed)
+
+
+def _universal(steps: int, computed: int, run: RunContext) -> tuple[int, ...] | str:
+    levels = levels_in(run, steps)
+    if levels is None:
+        return "The noise levels are not known: pass shift=, or attach a pipeline."
+    if run.sequence_length is None:
+        return "The sequence length is not known yet: pass sequence_length=, or go on."
+    values = VALUES_PER_TOKEN if run.values_per_token is None else run.values_per_token
+    prediction = "velocity" if run.sampler is None else run.sampler.prediction
+    shares = _flow_levels(levels, prediction)
+    if not all(after < before for before, after in pairwise(shares)):
+        return "The sampler's noise levels do not fall from call to call, so that no plan can be made for it."
+    return universal_plan(shares, run.sequence_length, computed, values=values)
+
+
+def _flow_levels(levels: tuple[float, ...], prediction: str) -> tuple[float, ...]:
+    """Noise levels as shares of noise in noise plus sample, which those of flow matching are."""
+    if levels[0] > 1.0 + 1e-6:
+        return tuple(level / (1.0 + level) for level in levels)
+    if prediction in ("epsilon", "x0", "v"):
+        # √(1 − ᾱ) beside √ᾱ.
+        return tuple(level / (level + math.sqrt(max(1.0 - level * level, 0.0))) for level in levels)
+    return tuple(min(level, 1.0) for level in levels)
+
+
+UNIVERSAL = RecordFree(
+    "uncalibrated",
+    _universal,
+    "The universal plan: it computes what a linear forecast would miss most on small models, compared over matched noise.",
+)
+EVEN = RecordFree("even", _even, "Evenly spaced steps, the plain baseline.")
+
+
+class OrUniversal:
+    """A source, and the universal plan where it offers nothing for a run.
+
+    Args:
+        source: what goes first.
+    """
+
+    def __init__(self, source: PolicySource) -> None:
+        self._source = source
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Those of both."""
+        return (*self._source.signals, *UNIVERSAL.signals)
+
+    def policy(self, request: Request, run: RunContext) -> Policy:
+        """The source's policy, or the universal plan with a note that says why; raises as the source does where no speed-up is asked for."""
+        try:
+            found = self._source.policy(request, run)
+        except UnreachableTarget as error:
+            if request.speedup is None:
+                raise
+            return UNIVERSAL.policy(request, run).noting(f"No record holds: {error}")
+        if found.refusal is None or request.speedup is None:
+            return found
+        return UNIVERSAL.policy(request, run).noting(f"{found.model_key} offers nothing for this run: {found.refusal}")
