@@ -73,9 +73,8 @@ def qwen(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
     parameters = block.img_mod(arguments["temb"]).chunk(2, dim=-1)[0]
     # Of releases that edit several pictures at once.
     index = arguments.get("modulate_index")
-    return block._modulate(
-        block.img_norm1(arguments["hidden_states"]), parameters, *(() if index is None else (index,))
-    )[0]  # type: ignore[no-any-return]
+    more = () if index is None else (index,)
+    return block._modulate(block.img_norm1(arguments["hidden_states"]), parameters, *more)[0]  # type: ignore[no-any-return]
 
 
 def qwen21(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
