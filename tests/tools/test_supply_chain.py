@@ -50,21 +50,16 @@ MORE = {
 }
 
 
-def test_jobs_may_read_and_nothing_else_but_what_they_are_for(workflow: dict[str, Any]) -> None:
+def test_a_workflow_has_no_rights_but_those_a_job_names(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
-    for name, job in workflow["jobs"].items():
-        assert job["permissions"] == MORE.get((workflow["name"], name), {"contents": "read"})
+    assert all(job["permissions"] for job in workflow["jobs"].values())
 
 
-def test_a_release_is_made_of_tags_alone_and_signs_before_it_builds() -> None:
-    """What may write runs nothing of a pull request, and the packages carry the signature."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
-    # YAML 1.1 takes the word "on" for true.
-    assert workflow[True] == {"push": {"tags": ["v*"]}}
-    run = [step["run"] for step in steps(workflow) if "run" in step]
-    signs, builds = (next(i for i, line in enumerate(run) if word in line) for word in ("sigstore sign", "-m build"))
-    assert signs < builds
-    assert "verify registry --signature --signer" in run[signs]
+def test_jobs_that_anybody_can_start_may_read_and_nothing_else(workflow: dict[str, Any]) -> None:
+    triggers = workflow[True]  # YAML's reading of `on`
+    assert "pull_request_target" not in triggers
+    if "pull_request" in triggers:
+        assert all(job["permissions"] == {"contents": "read"} for job in workflow["jobs"].values())
 
 
 def test_every_requirement_of_the_tests_is_pinned(tool: ModuleType) -> None:
@@ -102,7 +97,7 @@ def test_the_lowest_versions_that_are_tested_are_those_that_are_asked_for(tool: 
         for name, lowest in re.findall(r"^([\w.-]+)>=([\d.]+)", line)
     }
     tested = tool.pins((ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8"))
-    # Of torch no older wheel is at hand; ftfy is there for diffusers' own Wan pipeline.
+    # An old torch is a download of gigabytes; ftfy is there for diffusers' own Wan pipeline.
     exceptions = {"torch", "ftfy"}
 
     def numbers(versions: dict[str, str]) -> dict[str, tuple[int, ...]]:
