@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.integrations.diffusers import context_parallel, model_identity, timestep_plan
+from easyteacache.integrations.diffusers import context_parallel, gradients, model_identity, timestep_plan
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+_GRADIENTS = (
+    "forwards with gradients on are computed in full, because skipped blocks have none; sample under torch.no_grad() or "
+    "torch.inference_mode()."
+)
 
 
 def _outside_graphs(reason: str) -> Callable[[Method], Method]:
@@ -84,6 +89,9 @@ class Driver:
         if self.forward is not None:
             self.end_run()
         if not self.session.driven:
+            return
+        if gradients.wanted(self.transformer, arguments):
+            self.session.tell(_GRADIENTS)
             return
         timestep = self._timestep(arguments)
         branch = self._locate(arguments, timestep)

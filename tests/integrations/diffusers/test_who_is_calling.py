@@ -1,0 +1,79 @@
+"""The hooks act whoever calls the model: what is not the sampler loop they serve computes, and leaves that loop alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_transformers import arguments as forward_arguments
+from tiny_transformers import build
+
+from easyteacache.errors import EasyTeaCacheWarning
+
+WAN = "WanTransformer3DModel"
+
+
+def forward(model, step=0, branch="cond", **changes):
+    return model(**{**forward_arguments(WAN, step, branch), **changes}, return_dict=False)[0]
+
+
+# Gradients -----------------------------------------------------------------------------------------------------------
+
+
+def gradients_of(model, step):
+    model.zero_grad()
+    forward(model, step).square().sum().backward()
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["trains", "only its parameters do"])
+def test_forwards_with_gradients_are_computed_and_have_every_gradient(make_cache, training):
+    model = build(WAN).train(training).requires_grad_(True)
+    expected = [gradients_of(model, step) for step in range(3)]
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        with pytest.warns(EasyTeaCacheWarning, match="gradients"):
+            found = [gradients_of(model, step) for step in range(3)]
+        assert (cache.statistics(), cache.nbytes) == ({}, 0)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_gradient_by_the_latent_passes_through_every_block(make_cache):
+    model = build(WAN).requires_grad_(False)
+
+    def gradient(step):
+        latent = forward_arguments(WAN, step, "cond")["hidden_states"].requires_grad_(True)
+        return torch.autograd.grad(forward(model, step, hidden_states=latent).sum(), latent)[0]
+
+    expected = [gradient(step) for step in range(3)]
+    with make_cache(schedule=(0,)).attached(model), pytest.warns(EasyTeaCacheWarning, match="gradients"):
+        assert all(torch.equal(gradient(step), expected[step]) for step in range(3))
+
+
+def test_a_training_step_between_sampling_steps_leaves_the_run_alone(make_cache):
+    model = build(WAN).requires_grad_(True)
+
+    def sampled(train_at):
+        outputs = []
+        for step in range(5):
+            if step == train_at:
+                model.train()
+                forward(model, 2, "uncond").sum().backward()
+                model.eval()
+            with torch.no_grad():
+                outputs.append(forward(model, step))
+        return torch.stack(outputs)
+
+    with make_cache(schedule=(0, 3)).attached(model) as cache:
+        expected = sampled(None)
+        with pytest.warns(EasyTeaCacheWarning, match="gradients"):
+            assert torch.equal(sampled(3), expected)
+        assert cache.statistics()["default"].pattern == "█··█·"
+
+
+def test_frozen_models_that_sample_without_no_grad_are_served(make_cache):
+    model = build(WAN).requires_grad_(False)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(3):
+            forward(model, step)
+        assert cache.statistics()["default"].pattern == "█··"
