@@ -9,7 +9,7 @@ import torch
 
 from easyteacache.integrations.diffusers import context_parallel, gradients, model_identity, timestep_plan
 from easyteacache.integrations.diffusers import forward_state as forwards
-from easyteacache.integrations.diffusers.branch_names import Branches
+from easyteacache.integrations.diffusers.branch_names import Branches, describing
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
@@ -66,7 +66,9 @@ class Driver:
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
         self._identity = model_identity.of_class(transformer)
-        self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
+        self.clock = Clock(scheduler)
+        parameters = forwards.parameter_names(type(transformer))
+        self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
         self.residual_device = residual_device
         #: What the pipeline said last through ``cache_context``.
         self.context = Context()
@@ -97,7 +99,9 @@ class Driver:
         branch = self._locate(arguments, timestep)
         latent = arguments.get(self.adapter.latent)
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
-        if branch in self._last and self._last[branch][1] != shape:
+        # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
+        changed = self.branches.changed(branch, arguments)
+        if changed or (branch in self._last and self._last[branch][1] != shape):
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)

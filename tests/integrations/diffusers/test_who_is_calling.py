@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from tiny_pipelines import PIPELINES, sample
 from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
 
@@ -77,3 +80,72 @@ def test_frozen_models_that_sample_without_no_grad_are_served(make_cache):
         for step in range(3):
             forward(model, step)
         assert cache.statistics()["default"].pattern == "█··"
+
+
+# Conditioning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["wan", "flux", "hunyuan", "qwen"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["replaced", "written in place"])
+def test_the_first_step_with_another_prompt_computes(name, in_place, make_cache):
+    pipe = PIPELINES[name]()
+    unguided = {"wan": {"guidance_scale": 1.0}}.get(name, {"true_cfg_scale": 1.0})
+
+    def change(pipe, step, timestep, kwargs):
+        embeds = kwargs["prompt_embeds"]
+        if step == 2:
+            other = embeds.flip(1) + 1.0
+            kwargs["prompt_embeds"] = embeds.copy_(other) if in_place else other
+        return kwargs
+
+    def run():
+        options = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+        return sample(pipe, name, steps=6, **unguided, **options)
+
+    with make_cache(schedule=(0, 1, 3)).attached(pipe) as due:
+        expected = run()
+        assert {one.pattern for one in due.statistics().values()} == {"██·█··"}
+    with make_cache(schedule=(0, 1)).attached(pipe) as cache:
+        assert torch.equal(run(), expected)
+        assert {one.pattern for one in cache.statistics().values()} == {"██·█··"}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_conditioning_written_in_place_is_noticed(mode, named, make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache, mode():
+        text = forward_arguments(WAN, 0, "cond")["encoder_hidden_states"].clone()
+        for step in range(5):
+            if step == 3:
+                text.add_(1.0)
+            with model.cache_context("cond") if named else contextlib.nullcontext():
+                forward(model, step, encoder_hidden_states=text)
+        patterns = [one.pattern for one in cache.statistics().values()]
+    assert patterns == (["█··█·"] if named else ["█··", "█·"])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_same_conditioning_written_again_or_anew_is_reused(mode, make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache, mode():
+        text = forward_arguments(WAN, 0, "cond")["encoder_hidden_states"].clone()
+        for step in range(5):
+            text = text.copy_(text.clone()) if step % 2 else text.clone()
+            with model.cache_context("cond"):
+                forward(model, step, encoder_hidden_states=text)
+        assert cache.statistics()["cond"].pattern == "█····"
+
+
+@torch.no_grad()
+def test_other_pooled_text_alone_is_noticed(make_cache):
+    kind = "HunyuanVideoTransformer3DModel"
+    model = build(kind)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(4):
+            given = forward_arguments(kind, step, "cond")
+            if step >= 2:
+                given["pooled_projections"] = given["pooled_projections"] + 1.0
+            with model.cache_context("cond"):
+                model(**given)
+        assert cache.statistics()["cond"].pattern == "█·█·"
