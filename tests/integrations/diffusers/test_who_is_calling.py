@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import io
+import pickle
 
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_module
 from tiny_pipelines import PIPELINES, sample
 from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
@@ -149,3 +154,96 @@ def test_other_pooled_text_alone_is_noticed(make_cache):
             with model.cache_context("cond"):
                 model(**given)
         assert cache.statistics()["cond"].pattern == "█·█·"
+
+
+# Copies --------------------------------------------------------------------------------------------------------------
+
+
+def reloaded(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": reloaded,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("signal", ["hidden_states", "timestep_embedding", "timestep_projection"])
+@torch.no_grad()
+def test_a_copy_of_an_attached_transformer_is_a_model_of_its_own(copied, signal, make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    with make_cache(signal=signal, threshold=1e9).attached(model) as cache:
+        reused = [forward(model, step) for step in range(2)]
+        twin = copied(model)
+        assert all(torch.equal(forward(twin, step), plain[step]) for step in range(4))
+        # The run that goes on has not seen the copy's forwards.
+        reused += [forward(model, step) for step in range(2, 4)]
+        assert cache.statistics()["default"].pattern == "█···"
+        assert not torch.equal(reused[3], plain[3])
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not forward(twin, 0).any()
+        with make_cache(schedule=(0,)).attached(copied(model)) as other:
+            assert other.session is not cache.session
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_copy_of_one_block_runs_its_own_weights(make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model):
+        block = copy.deepcopy(model.blocks[0])
+    assert not hasattr(block, "_diffusers_hook")
+    assert "forward" not in vars(block)
+    assert not any("__reduce_ex__" in vars(module) for module in model.modules())
+
+
+# Wrapped since -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_model_that_was_offloaded_after_attach_works_after_detach(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cache = make_cache(schedule=(0, 2)).attach(model)
+    reused = [forward(model, step) for step in range(4)]
+    cpu_offload(model, execution_device="cpu")
+    assert all(torch.equal(forward(model, step), reused[step]) for step in range(4))
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+    with make_cache(schedule=(0, 2)).attached(model):
+        assert all(torch.equal(forward(model, step), reused[step]) for step in range(4))
+    remove_hook_from_module(model, recurse=True)
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_model_whose_offloading_was_taken_off_after_attach_works_after_detach(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cpu_offload(model, execution_device="cpu")
+    cache = make_cache(schedule=(0, 2)).attach(model)
+    forward(model)
+    remove_hook_from_module(model, recurse=True)
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_forward_that_was_replaced_after_attach_stays_and_passes_through(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cache, calls = make_cache(schedule=(0, 2)).attach(model), []
+    block = model.blocks[1]
+    inner = block.forward
+    block.forward = lambda *args, **kwargs: (calls.append(None), inner(*args, **kwargs))[1]
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+    assert len(calls) == 4
