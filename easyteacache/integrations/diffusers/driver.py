@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.integrations.diffusers import context_parallel, gradients, model_identity, timestep_plan
+from easyteacache.integrations.diffusers import (
+    active_adapters,
+    context_parallel,
+    gradients,
+    model_identity,
+    timestep_plan,
+)
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches, describing
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
@@ -78,6 +84,7 @@ class Driver:
         self.compiled_whole = False
         #: Called when a run begins, so that a pipeline's other expert lets go of its tensors.
         self.on_run: Callable[[], None] = lambda: None
+        self._adapters = active_adapters.Watched(transformer)
         self._reduction, self._shared = reduction, False
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
@@ -97,6 +104,8 @@ class Driver:
             return
         timestep = self._timestep(arguments)
         branch = self._locate(arguments, timestep)
+        if self._adapters.switched():
+            self._forget_branches()
         latent = arguments.get(self.adapter.latent)
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
@@ -115,6 +124,12 @@ class Driver:
         self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
         if not self.forward.place.reads_signal:
             self._decide(self.forward)
+
+    def _forget_branches(self) -> None:
+        """Other weights act: the next forward of each branch is computed."""
+        for branch in tuple(self._tokens):
+            self.session.forget(branch)
+        self._tokens.clear()
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
@@ -140,6 +155,7 @@ class Driver:
             self.clock.end()
             raise
         self._share(timestep)
+        self._adapters.look()
         self.on_run()
 
     def _run_context(self) -> RunContext:

@@ -247,3 +247,69 @@ def test_a_forward_that_was_replaced_after_attach_stays_and_passes_through(make_
     cache.detach()
     assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
     assert len(calls) == 4
+
+
+# Adapters ------------------------------------------------------------------------------------------------------------
+
+
+class Adapted(torch.nn.Linear):
+    """A linear layer that adds rank-one products to its own, as far as layers of peft are read."""
+
+    def __init__(self, layer, **weights):
+        super().__init__(layer.in_features, layer.out_features)
+        self.load_state_dict(layer.state_dict())
+        self.scaling, self.active_adapters = dict(weights), list(weights)
+        self.disable_adapters, self.merged_adapters = False, []
+
+    def forward(self, x):
+        weight = 0.0 if self.disable_adapters else sum(self.scaling[name] for name in self.active_adapters)
+        return super().forward(x) + weight * x.sum(-1, keepdim=True)
+
+
+def adapt(model, **weights):
+    for block in model.blocks:
+        block.attn1.to_q = Adapted(block.attn1.to_q, **weights)
+    model.requires_grad_(False)
+    return model
+
+
+def layers_of(model):
+    return [block.attn1.to_q for block in model.blocks]
+
+
+SWITCHES = {
+    "deactivated": lambda model: [layer.active_adapters.remove("style") for layer in layers_of(model)],
+    "weighted": lambda model: [layer.scaling.update(style=0.2) for layer in layers_of(model)],
+    "disabled": lambda model: [setattr(layer, "disable_adapters", True) for layer in layers_of(model)],
+    "fused": lambda model: [layer.merged_adapters.append("style") for layer in layers_of(model)],
+    "in one layer": lambda model: layers_of(model)[-1].scaling.update(style=0.2),
+    "loaded": lambda model: (adapt(model, other=0.5), setattr(model, "peft_config", {"style": 0, "other": 0})),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+@torch.no_grad()
+def test_the_first_step_of_each_branch_under_another_adapter_computes(switch, make_cache):
+    model = adapt(build(WAN), style=1.0)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(6):
+            if step == 3:
+                switch(model)
+            for branch in ("cond", "uncond"):
+                with model.cache_context(branch):
+                    forward(model, step, branch)
+        assert {name: one.pattern for name, one in cache.statistics().items()} == {
+            "cond": "█··█··",
+            "uncond": "█··█··",
+        }
+
+
+@torch.no_grad()
+def test_adapters_loaded_into_a_plain_model_in_the_middle_of_a_run_compute(make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(4):
+            if step == 2:
+                adapt(model, style=1.0).peft_config = {"style": 0}
+            forward(model, step)
+        assert cache.statistics()["default"].pattern == "█·█·"
