@@ -66,7 +66,7 @@ class RootHook(ModelHook):  # type: ignore[misc]
     def reset_state(self, module: nn.Module) -> nn.Module:
         """The pipeline's call is over."""
         self.listener.reset()
-        self._driver.end_run()
+        self._driver.leave_run()
         return module
 
 
@@ -213,9 +213,11 @@ class Installed:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._driver.compiled_whole:
             return
+        compiled = False
         for block, hook in self._blocks:
             hook.outside(block)
-        self._driver.begin(Arguments(type(module), args, kwargs))
+            compiled = compiled or block._compiled_call_impl is not None
+        self._driver.begin(Arguments(type(module), args, kwargs), compiled=compiled)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         output = self._driver.output(output)
@@ -269,7 +271,7 @@ class Around:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: decide, run the graph, commit."""
         driver = self.driver
-        driver.begin(Arguments(type(driver.transformer), args, kwargs))
+        driver.begin(Arguments(type(driver.transformer), args, kwargs), compiled=True)
         driver.compiled_whole = True
         try:
             output = self.compiled(*args, **kwargs)

@@ -6,6 +6,9 @@ import contextlib
 import copy
 import io
 import pickle
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -313,3 +316,106 @@ def test_adapters_loaded_into_a_plain_model_in_the_middle_of_a_run_compute(make_
                 adapt(model, style=1.0).peft_config = {"style": 0}
             forward(model, step)
         assert cache.statistics()["default"].pattern == "█·█·"
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+def beside(pipe):
+    """Another pipeline with the same transformer and a scheduler of its own."""
+    other = type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler.from_config(pipe.scheduler.config)})
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+@pytest.mark.parametrize("name", ["wan", "flux", "chroma"])
+def test_the_other_thread_computes_and_disturbs_nobody(name, make_cache):
+    first = PIPELINES[name]()
+    second, both = beside(first), threading.Barrier(2, timeout=15)
+    plain = sample(second, name, seed=7)
+
+    def in_step(pipe, step, timestep, kwargs):
+        both.wait()
+        return kwargs
+
+    with make_cache(schedule=(0, 3)).attached(first) as cache:
+        expected = sample(first, name, seed=3)
+
+        def begin_first(pipe, step, timestep, kwargs):
+            if step == 0:
+                started.set()
+            return in_step(pipe, step, timestep, kwargs)
+
+        def other():
+            started.wait(60)
+            return sample(second, name, seed=7, callback_on_step_end=in_step)
+
+        started = threading.Event()
+        with warnings.catch_warnings(record=True) as told, ThreadPoolExecutor(2) as pool:
+            warnings.simplefilter("always")
+            futures = [pool.submit(other), pool.submit(sample, first, name, seed=3, callback_on_step_end=begin_first)]
+            found = [future.result() for future in futures]
+        assert torch.equal(found[0], plain)
+        assert torch.equal(found[1], expected)
+        assert [str(one.message) for one in told if "another thread" in str(one.message)]
+        # The run is over: whoever comes next is served.
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.equal(pool.submit(sample, first, name, seed=3).result(), expected)
+        assert {one.pattern for one in cache.statistics().values()} == {"█··█··"}
+
+
+@torch.no_grad()
+def test_a_run_that_its_thread_left_behind_is_taken_over(make_cache):
+    model = build(WAN)
+
+    def steps(count):
+        with torch.no_grad():
+            for step in range(count):
+                forward(model, step)
+
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        thread = threading.Thread(target=steps, args=(3,))
+        thread.start()
+        thread.join()
+        steps(4)
+        assert cache.statistics()["default"].pattern == "█···"
+
+
+@torch.no_grad()
+def test_a_context_of_another_thread_names_no_branch_here(make_cache):
+    model = build(WAN)
+
+    def elsewhere(step):
+        with torch.no_grad(), model.cache_context("elsewhere"):
+            forward(model, step, "uncond")
+
+    with make_cache(schedule=(0,)).attached(model) as cache, ThreadPoolExecutor(1) as pool:
+        for step in range(4):
+            with model.cache_context("cond"):
+                with pytest.warns(EasyTeaCacheWarning) if step == 1 else contextlib.nullcontext():
+                    if step:
+                        pool.submit(elsewhere, step).result()
+                forward(model, step)
+        assert {name: one.pattern for name, one in cache.statistics().items()} == {"cond": "█···"}
+
+
+@torch.no_grad()
+def test_a_run_that_was_left_alone_is_so_to_its_end_and_the_next_one_is_served(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step, "uncond") for step in range(5)]
+
+    def elsewhere(step):
+        with torch.no_grad():
+            return forward(model, step, "uncond")
+
+    with make_cache(schedule=(0,)).attached(model) as cache, ThreadPoolExecutor(1) as pool:
+        forward(model, 0)
+        with pytest.warns(EasyTeaCacheWarning, match="another thread"):
+            found = [pool.submit(elsewhere, step).result() for step in range(2)]
+        forward(model, 1)
+        model._diffusers_hook.reset_stateful_hooks()
+        found += [pool.submit(elsewhere, step).result() for step in range(2, 5)]
+        assert all(map(torch.equal, found, plain))
+        again = [pool.submit(elsewhere, step).result() for step in range(5)]
+        assert torch.equal(again[0], plain[0])
+        assert cache.statistics()["default"].pattern == "█····"
