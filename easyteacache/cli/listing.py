@@ -77,6 +77,8 @@ def list_records(
         click.echo(f"\n{len(lines)} record{'' if len(lines) == 1 else 's'}")
     else:
         click.echo("No record matches; `easyteacache-hub list` without options shows all of them.", err=True)
+    for note in chosen.notes:
+        click.echo(text.paragraph(note, bullet="Note: "), err=True)
     _tell_of_lock(chosen)
 
 
