@@ -68,6 +68,8 @@ def list_records(
     reachable = chosen.entries()
     exact = {"family": family, "signal": signal, "method": method, "status": status}
     lines = [line for line in reachable if _wanted(line, pattern, exact)]
+    for note in chosen.notes:
+        click.echo(text.paragraph(note, bullet="Note: "), err=True)
     if as_json:
         locked = {"lock": None if chosen.lock_path is None else str(chosen.lock_path), "missing": chosen.missing()}
         text.echo_json({"records": [_content(line) for line in lines], **locked})
@@ -77,8 +79,6 @@ def list_records(
         click.echo(f"\n{len(lines)} record{'' if len(lines) == 1 else 's'}")
     else:
         click.echo("No record matches; `easyteacache-hub list` without options shows all of them.", err=True)
-    for note in chosen.notes:
-        click.echo(text.paragraph(note, bullet="Note: "), err=True)
     _tell_of_lock(chosen)
 
 

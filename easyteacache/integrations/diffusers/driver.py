@@ -80,7 +80,8 @@ class Driver:
         self.session, self.adapter, self.transformer = session, adapter, transformer
         self._identity = model_identity.of_class(transformer)
         self.clock = Clock(scheduler)
-        parameters = forwards.parameter_names(type(transformer))
+        kind: Any = type(transformer)
+        parameters = forwards.parameter_names(kind)
         self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
         self.residual_device = residual_device
         #: The thread whose run is followed.
