@@ -71,14 +71,14 @@ def resolve(
       weights (per step, or null), corrected, combined, noise_levels (where
       they hold, or null), run_levels, forecaster, coordinate, applied_to,
       first_skip_step, last_skip_step, max_consecutive_skips, longest_run
-      (where nobody states a limit), buckets (each
-      sequence_length, num_steps, shift, weight), sequence_length, num_steps,
-      shift, expected_speedup, expected_error, evidence (its kind, or null),
+      (where nobody states a limit), buckets (each sequence_length,
+      num_steps, shift, weight), sequence_length, num_steps, shift,
+      expected_speedup, expected_error, evidence (its kind, or null),
       figures (each metric, value), carried (why it is used for another run
-      than it was made for, or null), doubtful, warnings, foreign, refusal (why every
-      step is computed, or null), needs_sigma, curve (each x, y: null
-      where the step is computed), profile
-      (each sigma, distance, or null), notes
+      than it was made for, or null), doubtful, warnings, foreign, refusal
+      (why every step is computed, or null), needs_sigma, curve (each x, y:
+      null where the step is computed), profile (each sigma, distance, or
+      null), notes
     """
     from easyteacache.policy.model_choice import ModelResolver
     from easyteacache.policy.request import request_and_run

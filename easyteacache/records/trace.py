@@ -101,9 +101,10 @@ class Trace:
             self._set(SAMPLER_MAP, _frozen(self.sampler_map))
         self._check_names()
         self._check_arrays()
-        if self.version_1 is not None and not self._says_no_more(self.version_1):
-            # Changed since: a run of its own, of this version.
-            self._set("version_1", None)
+        if self.version_1 is not None:
+            # Relabelled since it was read, it is labelled so in its own version.
+            relabelled = trace_version_1.relabelled(self.version_1, self.header)
+            self._set("version_1", relabelled if self._says_no_more(relabelled) else None)
 
     def _says_no_more(self, recorded: TraceHeader1) -> bool:
         """Whether everything here follows from what version 1 stores."""

@@ -20,6 +20,7 @@ from easyteacache.records import calibration
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.model_identity import ActiveAdapter, ModelIdentity
 from easyteacache.records.sampler import SamplerRecord
+from easyteacache.runtime.branch_state import BranchState
 
 RECORD = calibration.load(Path(__file__).resolve().parents[2] / "registry/reference/moving-digits.json")
 LENGTHS = sorted({b.sequence_length for b in RECORD.buckets if b.sequence_length is not None})

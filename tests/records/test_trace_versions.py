@@ -54,15 +54,33 @@ def test_version_1_is_read_as_version_2_says_the_same(old):
         recorded.prompt, recorded.seed, recorded.shift, recorded.num_steps)  # fmt: skip
 
 
-def test_a_run_of_version_1_that_is_changed_becomes_one_of_version_2(old, tmp_path):
+def test_a_run_of_version_1_is_relabelled_in_its_own_version(old, tmp_path):
     run = trace_file.read(old)[0][0]
     relabelled = dataclasses.replace(run, header=run.header.model_copy(update={"seed": 99}))
-    assert relabelled.version_1 is None
-    assert relabelled.run_id != run.run_id
+    # As a release that knows version 1 alone gives it its id.
+    told = run.version_1.model_copy(update={"seed": 99})
+    by_hand = hashlib.sha256(f"{told.identity()}\0{run.content_id}".encode()).hexdigest()
+    assert (relabelled.version_1, relabelled.run_id) == (told, by_hand)
     trace_file.write([relabelled], tmp_path / "new.safetensors")
     (read,) = trace_file.read(tmp_path / "new.safetensors")[0]
-    assert (read.run_id, read.header.seed, read.recorded.trace_version) == (relabelled.run_id, 99, 2)
-    assert np.array_equal(read.sampler_map, run.sampler_map)
+    assert (read.run_id, read.header.seed, read.recorded.trace_version) == (by_hand, 99, 1)
+
+
+@pytest.mark.parametrize("what", ["model", "map", "gram"])
+def test_a_run_of_version_1_that_says_more_than_it_can_hold_becomes_one_of_version_2(old, what, tmp_path):
+    run = trace_file.read(old)[0][0]
+    model = run.header.model.model_copy(update={"class_name": "ExampleTransformer3DModel"})
+    changed = {
+        "model": {"header": run.header.model_copy(update={"model": model})},
+        "map": {"sampler_map": None},
+        "gram": {"grams": {**run.grams, "feature:cond": run.grams["cond"]}},
+    }[what]
+    more = dataclasses.replace(run, **changed)
+    assert more.version_1 is None
+    assert more.run_id != run.run_id
+    trace_file.write([more], tmp_path / "new.safetensors")
+    (read,) = trace_file.read(tmp_path / "new.safetensors")[0]
+    assert (read.run_id, read.header, read.recorded.trace_version) == (more.run_id, more.header, 2)
 
 
 def test_old_and_new_runs_share_a_file_and_keep_their_versions(old, make_trace, tmp_path):

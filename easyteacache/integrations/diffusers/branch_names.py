@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
+from easyteacache.runtime.tensor_math import alike
 
 #: Beginnings of the names under which transformers take what describes the sample: texts, images, and their masks.
 _DESCRIBING = ("encoder_hidden_states", "encoder_attention_mask", "pooled_", "image_embeds")
@@ -122,7 +123,7 @@ def _copied(value: Any) -> Any:
 def _identical(a: Any, b: Any) -> bool:
     """The same tensors in memory; no device is waited for."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a is b or (_alike(a, b) and a.data_ptr() == b.data_ptr() and a.stride() == b.stride())
+        return a is b or (alike(a, b) and a.data_ptr() == b.data_ptr() and a.stride() == b.stride())
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_identical, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -133,7 +134,7 @@ def _identical(a: Any, b: Any) -> bool:
 def _equal(a: Any, b: Any) -> bool:
     """The same values; waits for the device when the shapes agree."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return _identical(a, b) or (_alike(a, b) and torch.equal(a, b))
+        return _identical(a, b) or (alike(a, b) and torch.equal(a, b))
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_equal, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -141,7 +142,3 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return False
     return bool(a == b)
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device

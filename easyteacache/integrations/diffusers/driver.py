@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +48,8 @@ _NO_CONTEXT = Context()
 
 def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     """Keeps a method out of ``torch.compile``'s graphs; ``reason`` is what its error tells when that is not allowed."""
-    return torch.compiler.disable(reason=reason)  # type: ignore[no-any-return, no-untyped-call]
+    takes_reasons = "reason" in inspect.signature(torch.compiler.disable).parameters  # since torch 2.7
+    return torch.compiler.disable(**({"reason": reason} if takes_reasons else {}))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def capabilities(*, corrects: bool) -> Capabilities:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.polynomial import chebyshev as cheb
-from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, nnls
 
 from easyteacache.policy.curves import Polynomial
+from easyteacache.records.trace import Array
 from easyteacache.solver.fit import bernstein
 from easyteacache.solver.fit.points import Points
 
-Array = NDArray[np.float64]
 TEACACHE_ORDER = 4
 HUBER = 1.345  # 95 % efficiency on normal errors (Huber 1964)
 ROBUST_ROUNDS = 5
