@@ -436,7 +436,9 @@ def _choice(
     if refused:
         return Choice(threshold=0.0), None
     offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
-    carry = of_steps(record.method) or _carries_plans(record, selection, request, run)
+    # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
+    ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
+    carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
     except UnreachableTarget as error:

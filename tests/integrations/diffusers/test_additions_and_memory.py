@@ -208,6 +208,7 @@ def mine():
     _REGISTERED.update(before)
 
 
+@torch.no_grad()
 def test_a_class_of_ones_own_takes_one_registration(mine, make_cache):
     assert "Mine" in {adapter.transformer for adapter in adapters()}
     x, words = noise(1, 4, 8, seed=1), noise(1, 2, 8, seed=2)
