@@ -29,7 +29,7 @@ EXAMPLES = [
     errors.UnreadableFrames("a.png", "damaged"),
     errors.FramesMismatch("a.png", "b.png", "another size"),
     errors.MissingPackage("av", "reading a.mp4", "install it"),
-    errors.BenchError("message"),
+    errors.InvalidPlan("message"),
     errors.HubError("org/repo", "reason"),
     errors.PushRefused("org/repo", "reason", report=[1]),
 ]

@@ -70,7 +70,8 @@ class Diagnostic:
     def fingerprint(self) -> str:
         """The same for the same finding however far it moves inside its file."""
         numbers = ",".join(map(repr, self.match.found.numbers))
-        text = "\n".join((self.rule, Path(self.file).as_posix(), self.match.known.model_key, numbers))
+        place = (self.rule, Path(self.file).as_posix(), self.match.filed_under or "", self.match.known.model_key)
+        text = "\n".join((*place, numbers))
         return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, object]:
@@ -193,10 +194,12 @@ def audit_text(text: str, standard: Standard, *, filename: str) -> tuple[list[Ma
     lines = text.split("\n")
     treatments = sign_rule.SourceTreatments(text if filename.endswith((".py", ".pyi")) else "")
     findings = []
+    told: dict[int, frozenset[str]] = {}
     # One list may be several records'; another list beside it on the line is judged by itself.
     for _, owners in groupby(matches, key=lambda match: id(match.found)):
         match = _owner(list(owners))
-        passed_over = ignored_rules(lines, match.found.line)
+        line = match.found.line
+        passed_over = told[line] if line in told else told.setdefault(line, ignored_rules(lines, line))
         for finding in _judge(match, treatments, standard):
             if not {EVERY_RULE, finding.rule} & passed_over:
                 findings.append(finding)

@@ -8,12 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from easyteacache.bench.contender import allowed
 from easyteacache.bench.results import MEASURED, Cell, Results
-
-Array = npt.NDArray[np.float64]
 
 OWN, HOLD, SAMPLER = "own", "hold", "sampler"
 RESAMPLES = 2000

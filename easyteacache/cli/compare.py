@@ -9,6 +9,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import NumberType, json_option
+from easyteacache.cli.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +99,7 @@ def compare(
     from easyteacache.compare.perceptual import Perceptual
 
     perceptual = Perceptual() if lpips else None
-    with _Progress() as progress:
+    with bar("frame") as shown:
         report = comparing.compare(
             a,
             b,
@@ -108,7 +109,7 @@ def compare(
             layout=layout,
             data_range=data_range,
             perceptual=perceptual,
-            progress=progress.step,
+            progress=shown.update,
         )
     _require_arrays(report, {"--tensor": tensor, "--layout": layout, "--data-range": data_range})
     limits = {"psnr": min_psnr, "ssim": min_ssim}
@@ -132,23 +133,6 @@ def _require_arrays(report: Report, options: dict[str, object]) -> None:
     if given and all(pair.a["kind"] != "array" for pair in report.comparisons):
         found = report.comparisons[0].a["kind"]
         raise click.UsageError(f"{' and '.join(given)} is for arrays; {report.a} is read as {found}")
-
-
-class _Progress:
-    """A bar on a terminal, nothing elsewhere; how many frames there are shows only when they end."""
-
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit="frame", disable=None, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def step(self) -> None:
-        """One more pair of frames was compared."""
-        self._bar.update()
 
 
 def _failures(pair: Comparison, limits: dict[str, float | None], *, worst: bool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import SIZE, one_target, operating_options, registry_option
+from easyteacache.cli.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +111,18 @@ def demo(
     cache = sampling.open_cache(pipe, settings, registry)
     files = {kind: out / name for kind, name in FILES.items()}
     out.mkdir(parents=True, exist_ok=True)
-    with _Progress(samples * len(sampling.VARIANTS) + 1) as progress:
-        found = sampling.sample_all(pipe, cache, settings, threads=threads, started=progress.started)
+    runs = samples * len(sampling.VARIANTS) + 1
+    with bar("run", total=runs) as shown:
+        if shown.disable:
+            click.echo(f"Sampling {runs - 1} videos …", err=True)
+
+        begun = itertools.count()
+
+        def started(what: str) -> None:
+            shown.update(min(next(begun), 1))  # the one before is done
+            shown.set_description(what)
+
+        found = sampling.sample_all(pipe, cache, settings, threads=threads, started=started)
     rows = comparison.compare(found)
     picture.save(found, title=_title(cache.policy, rows), png=files["png"], gif=files["gif"])
     _report(settings, cache.policy, rows, found, files=files, as_json=as_json)
@@ -123,31 +135,6 @@ def _require_extras() -> None:
             f"the demo needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
             'pip install "easyteacache[demo]"'
         )
-
-
-class _Progress:
-    """A bar on a terminal; one line where stderr is none."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="run", disable=None, leave=False)
-        self._begun = False
-
-    def __enter__(self) -> _Progress:
-        if self._bar.disable:
-            click.echo(f"Sampling {self._bar.total - 1} videos …", err=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def started(self, what: str) -> None:
-        """The next run begins."""
-        if self._begun:
-            self._bar.update()
-        self._begun = True
-        self._bar.set_description(what)
 
 
 def _gate(policy: Policy) -> str:

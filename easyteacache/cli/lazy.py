@@ -19,7 +19,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from easyteacache.cli import text, unexpected
-from easyteacache.errors import EasyTeaCacheError
+from easyteacache.cli.warned import warnings_as_lines
+from easyteacache.errors import EasyTeaCacheError, EasyTeaCacheWarning
 from easyteacache.files import plain_marks
 
 TRACEBACK = "EASYTEACACHE_TRACEBACK"
@@ -48,7 +49,8 @@ class LazyGroup(click.Group):
     """A group over a table of commands, name → ``LazyCommand``.
 
     Every error ends as one sentence on stderr with exit code 1 (2 for wrong usage, as click does), Ctrl-C with exit code 130, a
-    closed pipe silently. ``--debug`` anywhere on the command line, or ``EASYTEACACHE_TRACEBACK=1``, lets errors through.
+    closed pipe silently; a warning of this project is a line on stderr. ``--debug`` anywhere on the command line, or
+    ``EASYTEACACHE_TRACEBACK=1``, lets errors through.
 
     Args:
         table: the commands.
@@ -140,6 +142,10 @@ class LazyGroup(click.Group):
         """Run the chosen command and turn what it raises into an exit code and one line."""
         if os.environ.get("NO_COLOR"):
             ctx.color = False
+        with warnings_as_lines():
+            return self._run(ctx)
+
+    def _run(self, ctx: click.Context) -> Any:
         if os.environ.get(TRACEBACK) or ctx.meta.get(unexpected.DEBUG):
             return super().invoke(ctx)
         try:
@@ -147,7 +153,8 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
-        except EasyTeaCacheError as error:
+        except (EasyTeaCacheError, EasyTeaCacheWarning) as error:
+            # A warning is raised only where the caller's `-W error` asks for it.
             raise Failure(text.plain(str(error))) from error
         except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise

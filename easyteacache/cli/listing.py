@@ -68,6 +68,8 @@ def list_records(
     reachable = chosen.entries()
     exact = {"family": family, "signal": signal, "method": method, "status": status}
     lines = [line for line in reachable if _wanted(line, pattern, exact)]
+    for note in chosen.notes:
+        click.echo(text.paragraph(note, bullet="Note: "), err=True)
     if as_json:
         locked = {"lock": None if chosen.lock_path is None else str(chosen.lock_path), "missing": chosen.missing()}
         text.echo_json({"records": [_content(line) for line in lines], **locked})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from easyteacache.cli.progress import bar
+
 
 @click.command("report")
 @click.argument("calibration", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -35,19 +37,17 @@ def report(calibration: Path, traces: tuple[Path, ...], out: Path) -> None:
         raise click.ClickException(
             'the report needs matplotlib, which is not installed: pip install "easyteacache[demo]"'
         )
-    from tqdm import tqdm
-
     from easyteacache.records import calibration as records
     from easyteacache.records.trace_set import TraceSet
     from easyteacache.solver.report.page import DRAWINGS, write_report
 
     record = records.load(calibration)
     runs = TraceSet.load(*traces)
-    with tqdm(total=len(record.buckets) * (1 + len(DRAWINGS)) + 1, unit="picture", disable=None, leave=False) as bar:
+    with bar("picture", total=len(record.buckets) * (1 + len(DRAWINGS)) + 1) as shown:
 
         def tell(message: str) -> None:
-            bar.set_description(message)
-            bar.update()
+            shown.set_description(message)
+            shown.update()
 
         files, verdict = write_report(record, runs, out, progress=tell)
     click.echo(f"Wrote {files[0]} and {len(files) - 1} pictures.")

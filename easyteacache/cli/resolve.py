@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,15 @@ def resolve(
       schedule, branch_schedules (each branch, computed, where they differ),
       weights (per step, or null), corrected, combined, noise_levels (where
       they hold, or null), run_levels, forecaster, coordinate, applied_to,
-      first_skip_step, last_skip_step, max_consecutive_skips, buckets (each
-      sequence_length, num_steps, shift, weight), sequence_length, num_steps,
-      shift, expected_speedup, expected_error, evidence (its kind, or null),
+      first_skip_step, last_skip_step, max_consecutive_skips, longest_run
+      (where nobody states a limit), buckets (each sequence_length,
+      num_steps, shift, weight), sequence_length, num_steps, shift,
+      expected_speedup, expected_error, evidence (its kind, or null),
       figures (each metric, value), carried (why it is used for another run
-      than it was made for, or null), doubtful, foreign, refusal (why every
-      step is computed, or null), needs_sigma, curve (each x, y), profile
-      (each sigma, distance, or null), notes
+      than it was made for, or null), doubtful, warnings, foreign, refusal
+      (why every step is computed, or null), needs_sigma, curve (each x, y:
+      null where the step is computed), profile (each sigma, distance, or
+      null), notes
     """
     from easyteacache.policy.model_choice import ModelResolver
     from easyteacache.policy.request import request_and_run
@@ -99,16 +102,18 @@ def resolve(
 def _content(policy: Policy) -> dict[str, Any]:
     import dataclasses
 
-    told_apart = ("curve", "profile", "buckets", "standing", "branch_schedules")
+    told_apart = ("curve", "profile", "buckets", "standing", "branch_schedules", "model", "class_name")
     kept = {name: value for name, value in vars(policy).items() if name not in told_apart}
     profile = policy.profile
     return {
         **kept,
+        "class_name": None if policy.model is None else policy.model.class_name,
+        "doubtful": policy.doubtful,
         "branch_schedules": [{"branch": name, "computed": steps} for name, steps in policy.branch_schedules],
         "evidence": policy.evidence,
         "figures": [{"metric": metric, "value": value} for metric, value in policy.standing.figures],
         "buckets": [dataclasses.asdict(share) for share in policy.buckets],
-        "curve": [{"x": x, "y": y} for x, y in _samples(policy.curve)],
+        "curve": [{"x": x, "y": None if math.isnan(y) else y} for x, y in _samples(policy.curve)],
         "profile": None
         if profile is None
         else [{"sigma": s, "distance": d} for s, d in zip(profile.sigmas, profile.distances, strict=True)],
@@ -124,7 +129,7 @@ def _page(policy: Policy) -> Iterator[str]:
         (s.sequence_length, s.num_steps, s.shift and text.number(s.shift), f"{s.weight:.3f}") for s in policy.buckets
     ]
     yield text.table(columns, shares, indent="  ")
-    points = [(f"{x:.4g}", f"{y:.4g}") for x, y in _samples(policy.curve)]
+    points = [(f"{x:.4g}", "computed" if math.isnan(y) else f"{y:.4g}") for x, y in _samples(policy.curve)]
     if points:
         yield text.heading("Predicted output distance y for a signal distance x")
         yield text.table([text.Column("X", align="right"), text.Column("Y", align="right")], points, indent="  ")

@@ -219,9 +219,8 @@ def _gate(point: OperatingPoint) -> str | None:
 
 
 def _evidence(point: OperatingPoint) -> str | None:
-    """Strongest first, with how it was found where that is not said by the kind."""
-    told = (one.kind if one.how == "reported" else f"{one.kind}, {one.how}" for one in point.by_strength)
-    return "; ".join(dict.fromkeys(told)) or None
+    """The kinds there are, the strongest first."""
+    return ", ".join(dict.fromkeys(one.kind for one in point.by_strength)) or None
 
 
 def _remark(point: OperatingPoint) -> str | None:

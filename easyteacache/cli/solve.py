@@ -10,6 +10,7 @@ import click
 from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
 from easyteacache.cli.parameters import MODEL_KEY, loading_options
+from easyteacache.cli.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from easyteacache.records.calibration import Calibration
     from easyteacache.records.trace_set import TraceSet
     from easyteacache.solver.fit.bucket_fit import BucketFit
-    from easyteacache.solver.search.measured import Measure
-    from easyteacache.solver.solve import Progress, Solution
+    from easyteacache.solver.search.measured import Measure, Progress
+    from easyteacache.solver.solve import Solution
 
 
 @click.command("solve")
@@ -123,13 +124,13 @@ def solve(
     options = FitOptions(choices.pop("method"), choices.pop("order"), choices.pop("robust"))
     kept_in = out.with_name(f"{out.name}.measured.json")
     try:
-        with _Bar(len(runs.settings()), hidden=as_json) as progress:
-            measure = None
+        with bar("bucket", total=len(runs.settings()), hidden=as_json) as shown:
+            tell, measure = _telling(shown), None
             if model is not None:
                 size = {"runs": measure_runs, "batch": measure_batch}
-                measure = _measure(model, runs, loading, **size, kept_in=kept_in, on_step=lambda: progress(""))
+                measure = _measure(model, runs, loading, **size, kept_in=kept_in, on_step=lambda: tell(""))
             solution = solve_traces(
-                runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=progress
+                runs, signal=signal, options=options, labels=Labels(**choices), measure=measure, progress=tell
             )
     except KeyboardInterrupt:
         if model is None or not kept_in.exists():
@@ -165,27 +166,18 @@ def _measure(model: str, recorded: TraceSet, loading: dict[str, Any], **sampling
     return measure_with(open_pipeline(model, **loading), model=name, **sampling)
 
 
-class _Bar:
-    """A progress bar on stderr that grows with every stage the solver reports."""
+def _telling(shown: Any) -> Progress:
+    """What the solver reports, on a bar that grows with every bucket."""
 
-    def __init__(self, buckets: int, *, hidden: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=buckets, unit="bucket", disable=True if hidden else None, leave=False)
-
-    def __enter__(self) -> Progress:
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def _tell(self, message: str) -> None:
+    def tell(message: str) -> None:
         if message.startswith("solved"):
-            self._bar.update()
+            shown.update()
         elif message:
-            self._bar.set_description(message)
+            shown.set_description(message)
         else:
-            self._bar.refresh()
+            shown.refresh()
+
+    return tell
 
 
 def _next_revision(record: Calibration, previous: Calibration | None) -> Calibration:

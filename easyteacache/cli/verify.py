@@ -10,6 +10,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.parameters import json_option, open_registry
+from easyteacache.cli.progress import bar
 
 if TYPE_CHECKING:
     from easyteacache.hub.review.check_folder import Checked
@@ -58,8 +59,6 @@ def verify(
     JSON: {"folders": [...]}; each with path, records, passed, findings (each
       rule, where, pointer, message, severity)
     """
-    from tqdm import tqdm
-
     from easyteacache.hub.review import check_folder
 
     if signature and not (paths and signer):
@@ -67,8 +66,8 @@ def verify(
     chosen = paths or tuple(layer.folder for layer in open_registry(None).layers)
     found: list[tuple[Path, Checked]] = []
     for path in chosen:
-        with tqdm(unit="record", desc=str(path), leave=False, disable=True if as_json else None) as bar:
-            checked = check_folder.check(path, lambda _: bar.update())
+        with bar("record", about=str(path), hidden=as_json) as shown:
+            checked = check_folder.check(path, lambda _: shown.update())
         found.append((path, _signed(path, checked, signer, issuer) if signature else checked))
     passed = [not (checked.findings if strict else checked.errors) for _, checked in found]
     if as_json:

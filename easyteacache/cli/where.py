@@ -64,6 +64,7 @@ def _content(layer: Layer) -> dict[str, Any]:
     problem, records = None, None
     try:
         records = len(layer.index.records)
+        problem = "; ".join(str(error) for error in layer.damaged.values()) or None
     except (EasyTeaCacheError, OSError) as error:
         problem = str(error)
     return {

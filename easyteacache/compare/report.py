@@ -18,8 +18,6 @@ from easyteacache.errors import FramesMismatch
 if TYPE_CHECKING:
     from easyteacache.compare.perceptual import Perceptual
 
-Progress = Callable[[], None]
-
 
 @dataclass(frozen=True)
 class Report:
@@ -56,7 +54,7 @@ def compare(
     layout: str | None = None,
     data_range: float | None = None,
     perceptual: Perceptual | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> Report:
     """Compare B with A, frame by frame; both are read once, one frame of each in memory at a time.
 
@@ -123,7 +121,7 @@ def _compare(
     *,
     common_beginning: bool,
     perceptual: Perceptual | None,
-    progress: Progress | None,
+    progress: Callable[[], None] | None,
 ) -> Comparison:
     a, b = open_source(pair.a, options), open_source(pair.b, options)
     results: list[FrameResult] = []

@@ -139,8 +139,9 @@ def sample_all(
     pipe.set_progress_bar_config(disable=True)
     with limited_threads(threads):
         started("warm-up")
-        for variant in (UNCACHED, CACHED):
-            _run(pipe, cache, settings, 0, variant=variant, steps=WARM_UP_STEPS)
+        _run(pipe, cache, settings, 0, variant=UNCACHED, steps=min(WARM_UP_STEPS, settings.steps))
+        # With fewer steps a calibration need not hold: it would warn of them, and not warm up how it reuses.
+        _run(pipe, cache, settings, 0, variant=CACHED, steps=settings.steps)
         return [_sample(pipe, cache, settings, number, started) for number in range(settings.samples)]
 
 

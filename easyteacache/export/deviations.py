@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from easyteacache.export.engine import CachedModels, Engine
 from easyteacache.export.magcache_rule import magcache_plan
 from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
 from easyteacache.policy.curves import Polynomial
+from easyteacache.policy.policy import LONGEST_RUN
 from easyteacache.records.bucket import FITTED
 from easyteacache.records.calibration import Calibration
 
@@ -79,6 +81,8 @@ def _find(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
             yield from _domain(engine, numbers)
     if method == "teacache":
         yield from _window(engine, numbers)
+        if engine.plan == "threshold" and not engine.evaluates_as_recorded:
+            yield from _caution(engine, numbers)
 
 
 def _signal(engine: Engine, model: CachedModels, numbers: Numbers) -> Iterator[Deviation]:
@@ -229,6 +233,23 @@ def _limit(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
             True,
             f"{told}, and p falls to {least:.3g}, so that its threshold of {numbers.threshold:g} sets none.",
         )
+
+
+def _caution(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    """What this runtime adds to published numbers, and no engine does."""
+    if numbers.trusted_up_to is None or numbers.threshold is None:
+        return
+    values = {x: numbers.curve(x) for x in _places(numbers)}
+    doubted = [x for x, y in values.items() if y < 0 or x > numbers.trusted_up_to]
+    least = min((y for y in values.values() if y >= 0), default=math.inf)
+    if doubted:
+        told = f"between {doubted[0]:.4g} and {doubted[-1]:.4g} p is below 0 or past its turning point, in part or throughout"
+        yield Deviation(
+            "domain", False, f"Attached here such a step is computed: {told}. {engine.title} accumulates it."
+        )
+    if numbers.limit is None and (LONGEST_RUN + 1) * least < numbers.threshold:
+        told = f"Attached here at most {LONGEST_RUN} steps are reused in a row, because the record states no limit"
+        yield Deviation("domain", False, f"{told}; {engine.title} has none.")
 
 
 def _places(numbers: Numbers) -> list[float]:

@@ -13,6 +13,7 @@ from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.fields import MAX_STEPS
 from easyteacache.registry.registry import Found
 
 Ratios = dict[str, tuple[float, ...]]
@@ -40,6 +41,7 @@ class Numbers:
             that is not known.
         fraction: the window as shares of the run, where the record gives it so.
         limit: most steps reused in a row, None for no limit.
+        trusted_up_to: beyond this distance, and where p is below 0, this runtime computes; None: it follows p everywhere.
         num_steps, sequence_length: what they hold for, None where that is not known.
         ratios: MagCache's ratios, branch → one a step.
         retention: share of the run computed first, 0 to 1; None where the record does not say.
@@ -59,6 +61,7 @@ class Numbers:
     last: int | None = None
     fraction: tuple[float, float] | None = None
     limit: int | None = None
+    trusted_up_to: float | None = None
     num_steps: int | None = None
     sequence_length: int | None = None
     ratios: Ratios = field(default_factory=dict)
@@ -90,6 +93,8 @@ def resolve(
             polynomial.
         RetiredCalibration: the record was yanked.
     """
+    if run.num_steps is not None and run.num_steps > MAX_STEPS:
+        raise ExportRefused(engine, ["steps"], [f"{run.num_steps} steps; a record holds at most {MAX_STEPS}."])
     # Ratios say nothing beside a plan that names its steps: with them goes a threshold.
     kind = "threshold" if found.calibration.method == "magcache" else kind
     found = dataclasses.replace(found, calibration=_of_kind(found.calibration, kind))
@@ -153,7 +158,11 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
         raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was calibrated for.")
     notes = list(resolved.notes)
     coefficients, domain = _one_polynomial(resolved.curve, engine, notes)
-    bucket = select(record.buckets, run, []).main
+    selection = select(record.buckets, run, [])
+    bucket = selection.main
+    limits = [one.max_consecutive_skips for one in selection.buckets if one.max_consecutive_skips is not None]
+    # The record's own limit and the caller's: what this runtime adds to published numbers is no part of them.
+    limit = min(limits, default=None) if request.max_consecutive_skips is None else request.max_consecutive_skips
     num_steps = run.num_steps or bucket.num_steps
     return Numbers(
         record=record,
@@ -168,7 +177,8 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
         first=max(resolved.first_skip_step, 1),
         last=resolved.last_skip_step if num_steps or bucket.max_skip_step >= 0 else _from_end(bucket.max_skip_step),
         fraction=bucket.skip_window_fraction,
-        limit=resolved.max_consecutive_skips,
+        limit=limit,
+        trusted_up_to=_trusted_up_to(resolved.curve),
         num_steps=num_steps,
         sequence_length=run.sequence_length or bucket.sequence_length,
         notes=tuple(notes),
@@ -190,6 +200,12 @@ def _resolved(found: Found, request: Request, run: RunContext, engine: str, need
 
 def _from_end(max_skip_step: int) -> int | None:
     return None if max_skip_step == -1 else max_skip_step
+
+
+def _trusted_up_to(curve: Curve) -> float | None:
+    polynomials = [curve.lower, curve.upper] if isinstance(curve, Blend) else [curve]
+    known = [one.up_to for one in polynomials if isinstance(one, Polynomial) and one.up_to is not None]
+    return min(known, default=None)
 
 
 def _one_polynomial(

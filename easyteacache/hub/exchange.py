@@ -18,7 +18,7 @@ import time
 import urllib.request
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.client import HTTPMessage
 from typing import Any
@@ -95,11 +95,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the head and the whole content."""
+    """What came back: the head and the whole content.
+
+    Attributes:
+        commit: the commit that the content is of, as the hub itself says and not a place that it redirects to; empty where it
+            says none.
+    """
 
     status: int
     headers: HTTPMessage
     content: bytes
+    commit: str = ""
 
 
 class Unanswered(Exception):
@@ -175,15 +181,17 @@ class Exchange:
             Oversized: it is larger than the question allows.
             Unanswered: there is none.
         """
-        address, at_home = question.address, True
+        address, at_home, commit = question.address, True, ""
         for _ in range(REDIRECTIONS + 1):
             origin = origin_of(address)
             at_home = at_home and origin == self._home
             if origin != self._home and origin[0] != "https":
                 raise Unanswered("names another address without https, which is not used", again=False)
             answer = self._once(question, address, origin, with_token=at_home)
+            if at_home:
+                commit = commit or answer.headers.get("X-Repo-Commit", "")
             if answer.status not in (301, 302, 303, 307, 308) or question.method != "GET":
-                return _good(answer)
+                return replace(_good(answer), commit=commit)
             address = _redirected(address, answer.headers.get("Location", ""))
         raise Unanswered(f"redirects more than {REDIRECTIONS} times", again=False)
 

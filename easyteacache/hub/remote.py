@@ -141,7 +141,11 @@ class Remote:
                 raise HubError(self.repository, self._not_kept())
             return pinned.commit, data
         answer = self._file(file, wanted, limit)
-        commit = answer.headers.get("X-Repo-Commit", "")
+        commit = answer.commit
+        if not commit:
+            # Mirrors leave it out; the file is then read once more, of the commit that it is known to be of.
+            commit = wanted if _COMMIT.fullmatch(wanted) else self.commit_of(wanted)
+            answer = self._file(file, commit, limit)
         if not _COMMIT.fullmatch(commit):
             shown = strict_json.shown(self.secret.struck(commit))
             raise HubError(self.repository, f"the hub names the commit {shown}, which is none")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ def check_writable(path: str | os.PathLike[str], keys: Sequence[str] = ()) -> No
 
     Raises:
         InvalidCalibration: a file is there that this project cannot read (it would have to be overwritten), what it holds
-            under ``keys`` are no fits to add to, or its folder cannot be written to.
+            under ``keys`` are no fits to add to, or its folder cannot be written to or has no file locks.
     """
     target = Path(path)
     node = _load(target) or {}
@@ -162,6 +163,24 @@ def check_writable(path: str | os.PathLike[str], keys: Sequence[str] = ()) -> No
         raise InvalidCalibration(
             os.fspath(path), f"cannot be written: no permission to write in {folder}", rule="seed.unwritable"
         )
+    _check_locks(path, folder)
+
+
+def _check_locks(path: str | os.PathLike[str], folder: Path) -> None:
+    """Some network file systems have no locks; without them, two processes would lose each other's points."""
+    from filelock import FileLock
+
+    probe = folder / f".easyteacache-{os.getpid()}-{uuid.uuid4().hex}.lock"
+    try:
+        with FileLock(probe, timeout=0):
+            pass
+    except (OSError, NotImplementedError) as error:
+        reason = f"cannot be locked: the file system of {folder} has no file locks ({error})"
+        raise InvalidCalibration(
+            os.fspath(path), f"{reason}; pass cache_path= on another one", rule="seed.locks"
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def merge(
@@ -258,7 +277,7 @@ def _coefficients(x: Array, y: Array, degree: int) -> tuple[float, ...]:
     while degree > 0:
         with warnings.catch_warnings():
             # Distances that are nearly the same determine fewer coefficients; least squares then takes the smallest ones.
-            warnings.simplefilter("ignore", np.exceptions.RankWarning)
+            warnings.filterwarnings("ignore", "The fit may be poorly conditioned")  # its class has moved with numpy 2
             fitted = np.polynomial.Polynomial.fit(x, y, degree)
         powers = fitted.convert().coef[::-1]
         if np.abs(np.polyval(powers, x) - fitted(x)).max() <= ROUNDING * np.abs(y).max():

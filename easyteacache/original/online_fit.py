@@ -17,7 +17,7 @@ from easyteacache.policy.policy import BucketShare, Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import given_window
 from easyteacache.runtime.branch_state import expect_order
-from easyteacache.runtime.tensor_math import relative_l1
+from easyteacache.runtime.tensor_math import alike, relative_l1
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +184,7 @@ class SeedSolver:
         self._previous[branch] = (step, length, signal.detach().clone(), output.detach().clone())
         if previous is None or previous[0] + 1 != step or previous[1] != length:
             return
-        if not (_alike(previous[2], signal) and _alike(previous[3], output)):
+        if not (alike(previous[2], signal) and alike(previous[3], output)):
             return
         x, y = relative_l1(signal, previous[2]), relative_l1(output, previous[3])
         if math.isnan(x) or math.isnan(y):
@@ -197,7 +197,3 @@ class SeedSolver:
         """A run is over: write what is there and forget the last tensors."""
         self._previous.clear()
         self._points.save()
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device

@@ -1,7 +1,8 @@
 """Which buckets of a record serve a run: first the sampler, by what it does, then the sequence length.
 
 A bucket that says what its sampler does to known outputs (``SamplerRecord.signature``) serves the runs whose sampler does the same,
-and no others: class, order, noise levels and first step are all in it. A bucket that does not say is chosen by step count and shift.
+and no others: class, order, noise levels and first step are all in it. A bucket that does not say is chosen by step count and shift,
+and serves no run of other noise levels than its profile's, and none that draws noise.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ def select(buckets: Sequence[Bucket], run: RunContext, notes: list[str]) -> Sele
     if not signed or (sampler is None and not run.begun):
         foreign: list[str] = []
         candidates = _by_setting(list(buckets), run, notes, foreign)
+        if sampler is not None and not foreign and all(_differs(bucket, run) for bucket in candidates):
+            foreign.append(
+                f"other noise levels, or a sampler that does not draw noise, not {described(sampler, run.shift)}"
+            )
         return Selection(_by_length(candidates, run.sequence_length, notes), tuple(foreign))
     holding = [] if sampler is None else [b for b in signed if b.sampler is not None and b.sampler.agrees(sampler)]
     if holding:
@@ -65,6 +70,14 @@ def select(buckets: Sequence[Bucket], run: RunContext, notes: list[str]) -> Sele
         "were given."
     )
     return Selection(shares, (), unsure)
+
+
+def _differs(bucket: Bucket, run: RunContext) -> bool:
+    """Does a run differ from a bucket's own, as far as a bucket without a signature shows it: by the knots of its profile?"""
+    profile = bucket.sigma_profile
+    if profile is None or bucket.num_steps is None or len(profile.sigmas) != bucket.num_steps + 1:
+        return False
+    return run.over(profile.sigmas) is False or (run.sampler is not None and run.sampler.signature is None)
 
 
 def described(sampler: SamplerRecord, shift: float | None = None) -> str:

@@ -49,7 +49,8 @@ def carried_within(
     """The computed steps of another run that lie where a plan's do, and as many more as keep its harm to what the plan does.
 
     First ``MORE`` of the plan's share; then never more steps reused in a row than the plan reuses, in proportion to the step
-    counts; then, while ``harm`` is above ``WORSE`` times the plan's own, the row that does most of it is cut where that helps most.
+    counts; then, while ``harm`` is above ``WORSE`` times the plan's own (in a run of fewer steps in proportion less), the row that does
+    most of it is cut where that helps most.
 
     Args:
         computed, levels, onto: as for ``carried``.
@@ -62,7 +63,8 @@ def carried_within(
     count = min(len(other), max(round(MORE * len(computed) * len(other) / len(own)), min(len(computed), 2)))
     longest = math.ceil(_longest_row(computed, len(own)) * max(1.0, len(other) / len(own)))
     found = _with_rows_of(_nearest(_spread([own[step] for step in computed], count), other), len(other), longest)
-    allowed = (WORSE * harm(computed, levels, profile)) ** 2
+    # Over longer steps the same distance is harder to predict: in a run of 12 steps 8 computed ones were too few.
+    allowed = (WORSE * min(1.0, len(other) / len(own)) * harm(computed, levels, profile)) ** 2
     parts = {step: _of_row(step, end, onto, profile) for step, end in itertools.pairwise((*found, len(other)))}
     while sum(part for part, _ in parts.values()) > allowed:
         start = max(parts, key=lambda step: parts[step][0])

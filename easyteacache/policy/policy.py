@@ -97,6 +97,7 @@ class Policy:
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
+        longest_run: most steps reused in a row where nobody states a limit: this project's own caution, which no engine is told of.
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
         expected_speedup, expected_error: what the operating point gave on held-out runs, where the record knows.
@@ -121,6 +122,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
+    longest_run: int | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
     branch_schedules: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -255,6 +257,7 @@ def resolve(
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
         max_consecutive_skips=window.max_consecutive_skips,
+        longest_run=None if schedule is not None or _states_where_it_holds(record) else LONGEST_RUN,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=run.sequence_length,
         num_steps=run.num_steps,
@@ -356,10 +359,7 @@ def _window(
     if of_steps(record.method):
         free = {"skip_window_fraction": None, "max_consecutive_skips": None, "num_steps": run.num_steps}
         return skip_window([(planned or selection.main).model_copy(update=free)], request, run, notes)
-    window = skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
-    if window.max_consecutive_skips is None and planned is None and not _states_where_it_holds(record):
-        return dataclasses.replace(window, max_consecutive_skips=LONGEST_RUN)
-    return window
+    return skip_window(selection.buckets if planned is None else (planned,), request, run, notes)
 
 
 def _standing(selection: Selection, choice: Choice, schedule: tuple[int, ...] | None, run: RunContext) -> Standing:
@@ -436,7 +436,9 @@ def _choice(
     if refused:
         return Choice(threshold=0.0), None
     offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
-    carry = of_steps(record.method) or _carries_plans(record, selection, request, run)
+    # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
+    ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
+    carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
     except UnreachableTarget as error:

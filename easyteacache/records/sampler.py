@@ -9,8 +9,9 @@ classes are called; the same class with another order, shift, spacing or first s
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -79,7 +80,7 @@ class SamplerRecord(Record):
             calls=len(levels) - 1,
             prediction="velocity",
             levels=levels,
-            signature=signature_of(euler_map(levels)),
+            signature=_euler_signature(levels),
         )
 
     def agrees(self, other: SamplerRecord) -> bool | None:
@@ -93,7 +94,11 @@ def known_outputs(calls: int) -> Array:
     """The fixed noise and outputs of a signature ``(calls + 1,)``: cos(1 + 2.399963229728653 i), each within [−1, 1]."""
     import numpy as np
 
-    return np.asarray(np.cos(1.0 + GOLDEN_ANGLE * np.arange(calls + 1)))
+    return np.asarray(_known(calls), dtype=np.float64)
+
+
+def _known(calls: int) -> list[float]:
+    return [math.cos(1.0 + GOLDEN_ANGLE * i) for i in range(calls + 1)]
 
 
 def signature_of(sampler_map: ArrayLike) -> tuple[float, ...]:
@@ -108,9 +113,19 @@ def signature_of(sampler_map: ArrayLike) -> tuple[float, ...]:
     if rows.ndim != 2 or rows.shape[0] != rows.shape[1]:
         raise ValueError(f"expected a square map with one row a state, found shape {rows.shape}")
     # Row by row with exact sums, so that every machine writes the same numbers.
-    known = known_outputs(len(rows) - 1).tolist()
-    states = (math.fsum(a * m for a, m in zip(row, known, strict=True)) for row in rows.tolist())
+    known = _known(len(rows) - 1)
+    return _rounded(math.fsum(a * m for a, m in zip(row, known, strict=True)) for row in rows.tolist())
+
+
+def _rounded(states: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(state, DECIMALS) for state in states)
+
+
+def _euler_signature(levels: Sequence[float]) -> tuple[float, ...]:
+    """``signature_of(euler_map(levels))`` without numpy: an older record is read by it."""
+    noise, *outputs = _known(len(levels) - 1)
+    moves = [(b - a) * m for (a, b), m in zip(itertools.pairwise(levels), outputs, strict=True)]
+    return _rounded(math.fsum((noise, *moves[:k])) for k in range(len(levels)))
 
 
 def euler_map(levels: ArrayLike) -> Array:
@@ -127,12 +142,9 @@ def euler_map(levels: ArrayLike) -> Array:
 
 def difference(a: Sequence[float], b: Sequence[float]) -> float:
     """Largest difference of two signatures as a share of the largest state of ``a``; infinite where their lengths differ."""
-    import numpy as np  # only here: a record is read without it
-
     if len(a) != len(b):
         return math.inf
-    one, other = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    largest, apart = float(np.max(np.abs(one))), float(np.max(np.abs(one - other)))
+    largest, apart = max(map(abs, a), default=0.0), max((abs(x - y) for x, y in zip(a, b, strict=True)), default=0.0)
     return apart / largest if largest else (0.0 if apart == 0 else math.inf)
 
 

@@ -8,7 +8,7 @@ any schedule filled by any linear forecaster follows without the model:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -101,9 +101,10 @@ class Trace:
             self._set(SAMPLER_MAP, _frozen(self.sampler_map))
         self._check_names()
         self._check_arrays()
-        if self.version_1 is not None and not self._says_no_more(self.version_1):
-            # Changed since: a run of its own, of this version.
-            self._set("version_1", None)
+        if self.version_1 is not None:
+            # Relabelled since it was read, it is labelled so in its own version.
+            relabelled = trace_version_1.relabelled(self.version_1, self.header)
+            self._set("version_1", relabelled if self._says_no_more(relabelled) else None)
 
     def _says_no_more(self, recorded: TraceHeader1) -> bool:
         """Whether everything here follows from what version 1 stores."""
@@ -133,16 +134,19 @@ class Trace:
 
     @cached_property
     def content_id(self) -> str:
-        """SHA-256 of the numbers alone, in hexadecimal: relabelling a run does not change it."""
-        digest = hashlib.sha256()
-        for name, values in sorted(self.arrays()):
-            digest.update(f"{name}\0{values.size}\0".encode())
-            digest.update(values.astype("<f8").tobytes())
-        return digest.hexdigest()
+        """SHA-256 of the numbers alone, in hexadecimal: relabelling a run does not change it.
+
+        Of those that version 1 has, so that a run which is recorded again counts as the same one, and stays on its side of a split.
+        """
+        return _hashed((name, values) for name, values in self.arrays() if not _new_in_2(name))
 
     @cached_property
     def run_id(self) -> str:
-        """SHA-256 of the header's identity and the numbers, in hexadecimal: equal content, equal id."""
+        """SHA-256 of the header's identity and all numbers, in hexadecimal: equal content, equal id."""
+        more = [(name, values) for name, values in self.arrays() if _new_in_2(name)]
+        if more:
+            numbers = f"{self.content_id}\0{_hashed(more)}"
+            return hashlib.sha256(f"{self.recorded.identity()}\0{numbers}".encode()).hexdigest()
         return hashlib.sha256(f"{self.recorded.identity()}\0{self.content_id}".encode()).hexdigest()
 
     @property
@@ -299,6 +303,19 @@ class Trace:
 
     def _refuse(self, reason: str, *, rule: str = "trace.shape") -> None:
         raise InvalidTrace(self.label, reason, rule=rule)
+
+
+def _new_in_2(name: str) -> bool:
+    """Whether version 1 has no array of this name."""
+    return name == SAMPLER_MAP or CROSS in name or name.startswith(f"gram/{FEATURE_PREFIX}")
+
+
+def _hashed(arrays: Iterable[tuple[str, Array]]) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays, key=lambda item: item[0]):
+        digest.update(f"{name}\0{values.size}\0".encode())
+        digest.update(values.astype("<f8").tobytes())
+    return digest.hexdigest()
 
 
 def _frozen(values: Array) -> Array:

@@ -84,6 +84,12 @@ def upgraded(header: TraceHeader1, sigmas: Sequence[float]) -> TraceHeader:
     return TraceHeader(**kept, model=model, sampler=_sampler(header, sigmas))
 
 
+def relabelled(recorded: TraceHeader1, header: TraceHeader) -> TraceHeader1:
+    """``recorded`` with what ``header`` says in the fields that both versions have."""
+    common = {name: value for name, value in header if name in TraceHeader1.model_fields and name not in _MOVED}
+    return recorded.model_copy(update=common)
+
+
 def _sampler(header: TraceHeader1, sigmas: Sequence[float]) -> SamplerRecord | None:
     if header.sampler == EULER:
         return SamplerRecord.euler(sigmas)

@@ -111,13 +111,18 @@ def record_paths(folder: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         InvalidModelKey: a ``.json`` file whose path is no model key.
     """
+    for name, path in _json_files(folder):
+        yield model_key.key_of(name), path
+
+
+def _json_files(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
             if not name.endswith(".json") or name.startswith(".") or path == folder / FILE_NAME or path.is_symlink():
                 continue
-            yield model_key.key_of(PurePosixPath(path.relative_to(folder).as_posix())), path
+            yield PurePosixPath(path.relative_to(folder).as_posix()), path
 
 
 def build(folder: Path) -> Index:
@@ -126,16 +131,35 @@ def build(folder: Path) -> Index:
     Raises:
         InvalidCalibration: a record is invalid, or is not filed under its own key.
     """
-    entries = {}
-    for key, path in record_paths(folder):
-        data = parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES)
-        record = Calibration.from_json(data, where=os.fspath(path))
-        if record.model_key != key:
-            raise InvalidCalibration(
-                os.fspath(path), f"model_key is {record.model_key!r}, its path says {key!r}", rule="record.path"
-            )
-        entries[key] = entry_of(record, data)
+    entries = {key: _entry_in(path, key) for key, path in record_paths(folder)}
     return Index(index_version=INDEX_VERSION, records=entries)
+
+
+def build_around(folder: Path) -> tuple[Index, dict[str, InvalidCalibration | InvalidModelKey]]:
+    """The index of the records below ``folder`` that are valid, and what is wrong with each other one.
+
+    Returns:
+        The index, and errors by the key that the file's path gives; by the path where it gives none.
+    """
+    entries, damaged = {}, {}
+    for name, path in _json_files(folder):
+        key = name.as_posix()
+        try:
+            key = model_key.key_of(name)
+            entries[key] = _entry_in(path, key)
+        except (InvalidCalibration, InvalidModelKey) as error:
+            damaged[key] = error
+    return Index(index_version=INDEX_VERSION, records=entries), damaged
+
+
+def _entry_in(path: Path, key: str) -> IndexEntry:
+    data = parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES)
+    record = Calibration.from_json(data, where=os.fspath(path))
+    if record.model_key != key:
+        raise InvalidCalibration(
+            os.fspath(path), f"model_key is {record.model_key!r}, its path says {key!r}", rule="record.path"
+        )
+    return entry_of(record, data)
 
 
 def read(folder: Path) -> Index | None:

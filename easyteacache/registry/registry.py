@@ -16,6 +16,7 @@ import functools
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ ENVIRONMENT_FOLDERS = "EASYTEACACHE_REGISTRY"
 ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
 # What people may have meant as a key, a Hub repository id or a transformer class.
 _NAME_LIKE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9@._-]*(/[A-Za-z0-9_][A-Za-z0-9@._-]*)*")
+
+_SET_HOME = f"set {ENVIRONMENT_HOME} to a folder that can be"
 
 
 def home() -> Path:
@@ -65,16 +68,34 @@ class Layer:
         folder: where its files are; index.json there is used when present, otherwise the files are scanned once.
         foreign: others chose its records, as those of a hub: a key of theirs gives way where a later layer knows that name as
             an alias of a record of its own.
+        around: a damaged file spoils its own record alone, as in folders that people fill by hand; False: the whole layer.
     """
 
     name: str
     folder: Path
     foreign: bool = False
+    around: bool = False
 
-    @functools.cached_property
+    @property
     def index(self) -> Index:
         """The layer's table of contents."""
-        return index.read(self.folder) or index.build(self.folder)
+        return self._contents[0]
+
+    @property
+    def damaged(self) -> Mapping[str, InvalidCalibration | InvalidModelKey]:
+        """What is wrong with files that were passed over, by key, or by path where that is no key."""
+        return self._contents[1]
+
+    @functools.cached_property
+    def _contents(self) -> tuple[Index, Mapping[str, InvalidCalibration | InvalidModelKey]]:
+        if not self.around:
+            return index.read(self.folder) or index.build(self.folder), {}
+        try:
+            listed = index.read(self.folder)
+        except InvalidCalibration as error:
+            found, damaged = index.build_around(self.folder)
+            return found, {index.FILE_NAME: error, **damaged}
+        return index.build_around(self.folder) if listed is None else (listed, {})
 
     @functools.cached_property
     def aliases(self) -> Mapping[str, tuple[str, ...]]:
@@ -156,30 +177,29 @@ class Registry(Mapping[str, Calibration]):
     Args:
         layers: the layers.
         lock: file that pins what a lookup may find; None: no limits.
+        notes: what is to be said of every lookup, one sentence each.
 
     Attributes:
         lock_path: that file.
     """
 
-    def __init__(self, layers: Sequence[Layer], *, lock: Path | None = None) -> None:
-        self._layers = tuple(layers)
+    def __init__(self, layers: Sequence[Layer], *, lock: Path | None = None, notes: Sequence[str] = ()) -> None:
+        self._layers, self._notes = tuple(layers), tuple(notes)
         self.lock_path = lock
 
     @classmethod
     def default(cls) -> Registry:
         """The layers that ``TeaCache.from_registry`` searches when it is given none."""
         layers = [
-            Layer(name, expanded(name, ENVIRONMENT_FOLDERS, rule="registry.folder"))
+            Layer(name, expanded(name, ENVIRONMENT_FOLDERS, rule="registry.folder"), around=True)
             for name in os.environ.get(ENVIRONMENT_FOLDERS, "").split(os.pathsep)
             if name
         ]
         for layer in layers:
             _require_folder(layer.folder, f"{ENVIRONMENT_FOLDERS} names")
-        # Resolved once: a pull may point the folder elsewhere while this registry is read.
-        for name in ("local", "pulled"):
-            if (home() / name).is_dir():
-                layers.append(Layer(name, (home() / name).resolve(), foreign=name == "pulled"))
-        return cls([*layers, Layer("bundled", bundled.registry())], lock=lock_file.in_force())
+        own, notes = _own_layers()
+        bundle = Layer("bundled", bundled.registry())
+        return cls([*layers, *own, bundle], lock=lock_file.in_force(), notes=notes)
 
     @classmethod
     def opened(cls, given: Registry | str | os.PathLike[str] | None) -> Registry:
@@ -198,6 +218,18 @@ class Registry(Mapping[str, Calibration]):
         path = expanded(folder, "registry", rule="registry.folder")
         _require_folder(path, "expected a registry folder at")
         return cls([Layer(os.fspath(folder), path)])
+
+    @functools.cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of every lookup: layers that cannot be read, files that were passed over."""
+        files = [
+            f"A file of the layer {layer.name!r} was passed over: {os.fspath(layer.folder / name)}: {error}"
+            if isinstance(error, InvalidModelKey)
+            else f"A file of the layer {layer.name!r} was passed over: {error}"
+            for layer in self._layers
+            for name, error in layer.damaged.items()
+        ]
+        return (*self._notes, *files)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -264,6 +296,9 @@ class Registry(Mapping[str, Calibration]):
         if holder is not None:
             holder = self._locked_holder(key) or holder
             return Found(holder.load(key), holder.name, key, self._shadow_notes(key, holder))
+        damaged = next((layer.damaged[key] for layer in self._layers if key in layer.damaged), None)
+        if damaged is not None:
+            raise damaged
         claims = self._claims(key)
         if claims:
             return self._by_alias(key, claims)
@@ -300,8 +335,8 @@ class Registry(Mapping[str, Calibration]):
         if not found:
             raise damaged[0]
         notes = [f"A record of {model!r} was left out because it is damaged: {error}" for error in damaged]
-        if key != model and key not in members:
-            notes.insert(0, f"{key!r} is a name of {model!r}.")
+        if self._holder(key) is None and (claims := self._claims(key)):
+            notes = [*self._alias_notes(key, claims), *notes]
         found[0] = dataclasses.replace(found[0], notes=(*notes, *found[0].notes))
         return tuple(found)
 
@@ -317,11 +352,11 @@ class Registry(Mapping[str, Calibration]):
         """The model that a key or an alias means; None for an alias that is borrowed or of several models, and what is no text."""
         if not isinstance(key, str):
             return None
-        holding = next((layer for layer in self._layers if key in layer.aliases), None)
-        if self._holder(key) is not None or holding is None:
+        claims = self._claims(key)
+        if self._holder(key) is not None or not claims:
             return model_of(key)
-        keys = holding.aliases[key]
-        if any(alias.borrowed for name in keys for alias in holding.index.records[name].aliases if alias.value == key):
+        layer, keys = self._owner(key, claims)
+        if any(alias.borrowed for name in keys for alias in layer.index.records[name].aliases if alias.value == key):
             return None
         models = {model_of(name) for name in keys}
         return models.pop() if len(models) == 1 else None
@@ -334,6 +369,9 @@ class Registry(Mapping[str, Calibration]):
                 taken = layer.foreign and any(key in later.aliases for later in self._layers[position + 1 :])
                 if locked or not taken:
                     return layer
+            elif key in layer.damaged:
+                # It fails; another layer's numbers must not answer for it in silence.
+                return None
         return None
 
     def _claims(self, name: str) -> list[Layer]:
@@ -366,23 +404,31 @@ class Registry(Mapping[str, Calibration]):
         layer, keys = self._owner(asked, claims)
         if len(keys) > 1:
             raise AmbiguousModelKey(asked, candidates=keys)
-        key = keys[0]
-        alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
-        notes = [f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."]
-        if alias.borrowed:
-            notes[0] += " These numbers are borrowed: they were fitted to another model."
+        key, notes = keys[0], self._alias_notes(asked, claims)
+        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
+        holder = self._locked_holder(key) or self._holder(key) or layer
+        return Found(holder.load(key), holder.name, asked, (*notes, *self._shadow_notes(key, holder)))
+
+    def _alias_notes(self, asked: str, claims: Sequence[Layer]) -> list[str]:
+        """What is to be said of an alias: whose it is, and who else claims it."""
+        layer, keys = self._owner(asked, claims)
+        notes = []
+        for key in keys:
+            alias = next(alias for alias in layer.index.records[key].aliases if alias.value == asked)
+            note = f"{asked!r} is the {alias.kind.replace('_', ' ')} of {key!r}."
+            if alias.borrowed:
+                note += " These numbers are borrowed: they were fitted to another model."
+            notes.append(note)
         for other in claims:
             for rival in other.aliases[asked]:
-                if rival != key:
+                if rival not in keys:
                     notes.append(f"{rival!r} in the layer {other.name!r} claims this name, too: ask for it by its key.")
         for other in self._layers:
             if asked in other.index.records:
                 notes.append(
                     f"The layer {other.name!r} has a record of this key, which is passed over for this name's sake."
                 )
-        # The alias says which record is meant; which layer's record that is follows the lookup order as for the key itself.
-        holder = self._locked_holder(key) or self._holder(key) or layer
-        return Found(holder.load(key), holder.name, asked, (*dict.fromkeys(notes), *self._shadow_notes(key, holder)))
+        return list(dict.fromkeys(notes))
 
     def _owner(self, asked: str, claims: Sequence[Layer]) -> tuple[Layer, tuple[str, ...]]:
         """The layer whose alias counts, and the keys it means there: what a lock lists, else the last layer's."""
@@ -394,15 +440,42 @@ class Registry(Mapping[str, Calibration]):
         return claims[-1], claims[-1].aliases[asked]
 
     def _shadow_notes(self, key: str, holder: Layer) -> tuple[str, ...]:
+        """What is to be said of every lookup, and of a record that this one hides."""
         mine = holder.index.records[key]
         for layer in self._layers[self._layers.index(holder) + 1 :]:
             other = layer.index.records.get(key)
             if other is not None and other.sha256 != mine.sha256:
                 return (
+                    *self.notes,
                     f"revision {mine.revision} from the layer {holder.name!r} hides "
                     f"revision {other.revision} in {layer.name!r}.",
                 )
-        return ()
+        return self.notes
+
+
+def _own_layers() -> tuple[list[Layer], list[str]]:
+    """This machine's own layers, and why there are none where their home cannot be found or read."""
+    if not any(os.environ.get(name) for name in (ENVIRONMENT_HOME, "XDG_DATA_HOME")):
+        try:
+            home()
+        except InvalidCalibration:
+            return [], [f"No layer of this machine's own: this user has no home folder; {_SET_HOME}."]
+    layers, notes = [], []
+    for name in ("local", "pulled"):
+        folder = home() / name
+        try:
+            # Resolved once: a pull may point the folder elsewhere while this registry is read.
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                continue
+            os.scandir(folder).close()
+            layers.append(Layer(name, folder.resolve(), foreign=name == "pulled", around=name == "local"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        # Python before 3.13 has an error of its own for links that go in circles.
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            notes.append(f"No layer {name!r} of this machine's own: {folder} cannot be read ({reason}); {_SET_HOME}.")
+    return layers, notes
 
 
 def _require_folder(folder: Path, what: str) -> None:

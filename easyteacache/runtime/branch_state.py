@@ -17,7 +17,7 @@ from easyteacache.policy.methods.rows import LONGEST_ROW
 from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
 from easyteacache.runtime.gate import Gate
 from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, planned, predictor
-from easyteacache.runtime.tensor_math import Reduce, relative_l1
+from easyteacache.runtime.tensor_math import Reduce, alike, relative_l1
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,9 @@ class BranchState:
             threshold=policy.threshold,
             first=policy.first_skip_step,
             last=policy.last_skip_step,
-            max_consecutive_skips=policy.max_consecutive_skips,
+            max_consecutive_skips=policy.longest_run
+            if policy.max_consecutive_skips is None
+            else policy.max_consecutive_skips,
             schedule=self._schedule,
         )
         self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.predictor.history)
@@ -161,7 +163,7 @@ class BranchState:
         """
         expect_order(step, self._last_step, self.name)
         self._proposal = None
-        if signal is not None and self._signal is not None and not _alike(self._signal, signal):
+        if signal is not None and self._signal is not None and not alike(self._signal, signal):
             # What was remembered describes another shape, number type or device: nothing of it can be reused.
             self.release()
             self._changed = True
@@ -299,7 +301,7 @@ class BranchState:
         """
         expect_order(step, self._last_step, self.name)
         at = self._known_place(step, coordinate)
-        if at is None or (self._anchors and not (_alike(self._anchors[-1][1], residual) and self._goes_on(at))):
+        if at is None or (self._anchors and not (alike(self._anchors[-1][1], residual) and self._goes_on(at))):
             self._anchors.clear()
         if at is not None:
             self._anchors.append((at, residual.detach()))
@@ -350,7 +352,7 @@ class BranchState:
         """Remember the signal only where the next step's answer can depend on it: it may be as large as the latent."""
         if signal is None or not self.policy.reads_signal(self._sigma) or not self.gate.measures(step + 1):
             self._signal = None
-        elif self._signal is not None and _alike(self._signal, signal) and _may_write(self._signal):
+        elif self._signal is not None and alike(self._signal, signal) and _may_write(self._signal):
             self._signal.copy_(signal.detach())
         else:
             # A copy, because the model may go on to change the tensor in place.
@@ -416,10 +418,6 @@ def expect_order(step: int, last: int, branch: str) -> None:
         f"step {step} came after step {last} on branch {branch!r}: steps go up within a run; "
         "a new run begins with step 0 or after clear_cache()"
     )
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 def _may_write(tensor: torch.Tensor) -> bool:

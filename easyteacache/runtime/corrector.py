@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from easyteacache.runtime.predictors import PlannedRows
+from easyteacache.runtime.tensor_math import alike
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +157,7 @@ class CorrectedOutputs:
     def handed(self, step: int, output: torch.Tensor, size: float | None, *, computed: bool) -> torch.Tensor:
         """What the sampler is handed for ``output``, any shape: a new tensor, or the same where nothing is corrected; else as ``Corrector.handed``."""
         if computed:
-            if self._outputs and not _alike(self._outputs[-1], output):
+            if self._outputs and not alike(self._outputs[-1], output):
                 self.clear()
             self._outputs.append(output.detach())
         correction = self._corrector.handed(step, size, computed=computed)
@@ -194,7 +195,3 @@ def _precise(tensor: torch.Tensor) -> torch.dtype:
     import torch
 
     return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
-from easyteacache.errors import EasyTeaCacheWarning, InvalidCalibration
+from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
@@ -56,7 +55,6 @@ class Session:
         self._declared = RunContext(can=self._stated.can)
         self._seen_steps: int | None = None
         self._length = self._stated.sequence_length
-        self._warned: set[str] = set()
         self._policy = None if source is None else self._resolved(self._declared, self._length)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -280,8 +278,4 @@ class Session:
     def _resolved(self, declared: RunContext, length: int | None) -> Policy:
         assert self._source is not None
         known = dataclasses.replace(declared, sequence_length=length)
-        policy = self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))
-        if policy.doubtful and policy.carried is not None and policy.carried not in self._warned:
-            self._warned.add(policy.carried)
-            warnings.warn(f"{policy.model_key}: {policy.carried}", EasyTeaCacheWarning, stacklevel=2)
-        return policy
+        return self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))

@@ -46,6 +46,11 @@ def relative_l1(current: torch.Tensor, previous: torch.Tensor, *, reduce: Reduce
     return float(change / size)
 
 
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether shape, number type and device are the same."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
 # Elements of a piece: two bf16 tensors and their difference of this size fit a core's own cache.
 _PIECE = 1 << 18
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,18 +18,17 @@ from easyteacache.records.plan import FITTED
 from easyteacache.records.provenance import Conditions, Provenance
 from easyteacache.records.trace_set import Trace, TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
-from easyteacache.solver.fit.bucket_fit import BucketFit
+from easyteacache.solver.fit.bucket_fit import BucketFit, six_digits
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.replay import Replay
 from easyteacache.solver.replay.runs import Runs
-from easyteacache.solver.search.measured import FittedPlans, Measure
+from easyteacache.solver.search.measured import FittedPlans, Measure, Progress
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
 from easyteacache.solver.validation.rules import require_runs
 
 TOOL = "easyteacache solve"
-Progress = Callable[[str], None]
 AnyValue = TypeVar("AnyValue")
 
 
@@ -155,7 +154,7 @@ def _point(plan: Plan, replay: Replay) -> OperatingPoint:
         p90=error.p90,
         worst=error.worst,
         runs=error.runs,
-        speedup=_short(replay.runs.num_steps / len(plan.computed)),
+        speedup=six_digits(replay.runs.num_steps / len(plan.computed)),
     )
     filling = plan.filling
     if plan.threshold is not None:
@@ -182,10 +181,10 @@ def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np
     """Mean, median, 90th percentile and largest of errors over runs, as a record holds them."""
     values = np.asarray(errors)
     return ErrorStatistics(
-        mean=_short(float(values.mean())),
-        p50=_short(float(np.percentile(values, 50))),
-        p90=_short(float(np.percentile(values, 90))),
-        worst=_short(float(values.max())),
+        mean=six_digits(float(values.mean())),
+        p50=six_digits(float(np.percentile(values, 50))),
+        p90=six_digits(float(np.percentile(values, 90))),
+        worst=six_digits(float(values.max())),
         runs=len(values),
     )
 
@@ -276,7 +275,3 @@ def _only(values: set[AnyValue]) -> AnyValue | None:
 
 def _signal(name: str) -> Signal:
     return name  # type: ignore[return-value]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from easyteacache.audit import context_names, sign_rule
+from easyteacache.audit import context_names, scan, sign_rule
 from easyteacache.audit.scan import Standard, audit_text
 
 LIST = "[-303318.725, 49053.7029, -2655.30556, 58.7365115, -0.315583525]"
@@ -139,3 +139,18 @@ def test_names_of_lists_on_one_line_of_wide_characters_are_told_apart(standard: 
     text = "{'ключ': [1.5, 2], '流': [2.5, 3], 'flux': [4, 5]}"
     offsets = [text.index("[1.5"), text.index("[2.5"), text.index("[4")]
     assert context_names.names_at(text, offsets, suffix=".py") == [("ключ",), ("流",), ("flux",)]
+
+
+def test_comments_beside_the_lists_of_one_line_are_looked_for_once(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minified file is one line: looking through it for every list would take list times line."""
+    asked: list[int] = []
+
+    def counted(lines: list[str], line: int) -> frozenset[str]:
+        asked.append(line)
+        return frozenset()
+
+    monkeypatch.setattr(scan, "ignored_rules", counted)
+    audit_text(json(200), standard, filename="a.json")
+    assert asked == [1]

@@ -236,3 +236,9 @@ def test_an_installed_package_without_coefficients_has_no_finding(package: str, 
     report = audit(folders[0], bundled, skipped=lambda file, reason: None)
     assert report.findings == ()
     assert report.files > 50
+
+
+def test_the_same_list_under_two_names_of_one_file_is_two_findings(standard: Standard) -> None:
+    text = f"TABLE = {{\n    'ZImageTransformer2DModel': {QWEN},\n    'FluxTransformer2DModel': {QWEN},\n}}\n"
+    first, second = found(standard, text)
+    assert first.fingerprint != second.fingerprint

@@ -162,7 +162,7 @@ ENGINE_NAMES = [
     ("LTXVideoTransformer3DModel", "ltx-video/0.9.1", "same"),
     ("ltx2", "ltx-video/0.9.1", "other model"),
     ("lumina_2", "lumina-image-2.0/timestep-embedding", "same"),
-    ("lumina_2", "lumina-image-2.0/v1", "same"),
+    ("lumina_2", "lumina-next/sft", "other model"),
     ("lumina_next", "lumina-next/sft", "same"),
     ("hunyuan_video", "hunyuanvideo/t2v", "same"),
     ("HunyuanVideo15Transformer3DModel", "hunyuanvideo/t2v", "other variant"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from easyteacache.cli import lazy
 from easyteacache.cli.hub import main as hub
 from easyteacache.cli.lazy import LazyCommand, LazyGroup
 from easyteacache.cli.main import main as program
-from easyteacache.errors import EasyTeaCacheError, UnknownModelKey
+from easyteacache.cli.warned import warnings_as_lines
+from easyteacache.errors import EasyTeaCacheError, EasyTeaCacheWarning, UnknownModelKey
 
 RAISED: list[BaseException] = []
 
@@ -27,6 +30,15 @@ RAISED: list[BaseException] = []
 def failing() -> None:
     """Raise what the test asked for."""
     raise RAISED[-1]
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+def warning(texts: tuple[str, ...]) -> None:
+    """Warn of each text, then print that it is done."""
+    for said in texts:
+        warnings.warn(said, EasyTeaCacheWarning, stacklevel=1)
+    click.echo("done")
 
 
 @pytest.fixture
@@ -38,6 +50,7 @@ def group() -> LazyGroup:
         "try-it",
         table={
             "fail": LazyCommand("tests_cli_failing:failing", "Fail."),
+            "warn": LazyCommand("tests_cli_failing:warning", "Warn."),
             "absent": LazyCommand("easyteacache.no_such_module:command", "Not written yet."),
         },
     )
@@ -65,6 +78,42 @@ def test_an_error_that_is_also_a_lookup_error_keeps_its_text(group: LazyGroup) -
 def test_an_error_message_cannot_command_the_terminal(group: LazyGroup) -> None:
     RAISED.append(EasyTeaCacheError("file \x1b[2Jname"))
     assert "\x1b" not in CliRunner().invoke(group, ["fail"], color=True).stderr
+
+
+def test_a_warning_is_one_line_on_stderr_each_text_once(group: LazyGroup) -> None:
+    before = warnings.showwarning
+    result = CliRunner().invoke(group, ["warn", "first \x1b[2J\nof all", "second", "second"])
+    assert (result.exit_code, result.stdout) == (0, "done\n")
+    assert result.stderr == "Warning: first \ufffd[2J of all\nWarning: second\n"
+    assert warnings.showwarning is before
+
+
+def test_a_warning_takes_the_line_of_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tqdm import tqdm
+
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with tqdm(total=2, file=sys.stderr), warnings_as_lines():
+        warnings.warn("first", EasyTeaCacheWarning, stacklevel=1)
+    assert "\rWarning: first\n" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("option", "stderr", "code"),
+    [("error::UserWarning", "Error: first\n", 1), ("ignore", "", 0)],
+)
+def test_what_python_is_told_of_warnings_is_kept(
+    group: LazyGroup, monkeypatch: pytest.MonkeyPatch, option: str, stderr: str, code: int
+) -> None:
+    monkeypatch.setattr(sys, "warnoptions", [option])
+    with warnings.catch_warnings():
+        warnings.simplefilter(option.partition(":")[0])  # type: ignore[arg-type]
+        result = CliRunner().invoke(group, ["warn", "first"])
+    assert (result.exit_code, result.stderr) == (code, stderr)
+
+
+def test_another_package_s_warning_is_left_to_python() -> None:
+    with pytest.warns(FutureWarning, match="theirs"), warnings_as_lines():
+        warnings.warn("theirs", FutureWarning, stacklevel=1)
 
 
 def test_an_operating_system_error_names_the_file(group: LazyGroup) -> None:

@@ -11,6 +11,8 @@ from easyteacache.cli.listing import list_records
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry import index
 
+pytestmark = pytest.mark.floors
+
 Run = Callable[..., Result]
 ReadJson = Callable[[Result], Any]
 
@@ -135,3 +137,12 @@ def test_colour_marks_the_status_on_a_terminal_only(run_hub: Run, registry_folde
     assert "\x1b[" in run_hub("list", "--registry", registry_folder, color=True).output
     assert "\x1b[" not in run_hub("list", "--registry", registry_folder).output
     assert "\x1b[" not in run_hub("list", "--registry", registry_folder, color=True, env={"NO_COLOR": "1"}).output
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_malformed_file_is_named_beside_the_list(run_hub: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    result = run_hub("list", *options, env={"EASYTEACACHE_REGISTRY": str(tmp_path), "COLUMNS": "400"})
+    assert result.exit_code == 0
+    assert "reference/moving-digits" in result.stdout
+    assert "broken.json" in result.stderr

@@ -77,7 +77,7 @@ def test_a_recording_of_the_reference_model_goes_on_where_it_stopped(tmp_path):
     assert {run.header.model_key for run in traces} == {"reference/moving-digits"}
     assert {run.header.shift for run in traces} == {3.0}
     assert [run.header.prompt for run in traces].count(None) == 1
-    assert traces[0].header.checkpoint.startswith("reference/moving-digits@sha256:")
+    assert traces[0].header.model.checkpoint.startswith("reference/moving-digits@sha256:")
 
 
 def test_every_process_of_a_group_records_its_share(tmp_path):

@@ -127,5 +127,7 @@ def test_a_changed_record_does_not_pass_for_the_indexed_one(run_hub: Run, regist
 
 def test_a_published_record_is_sampled_where_signals_usually_lie(run_hub: Run, read_json: ReadJson) -> None:
     content = read_json(run_hub("resolve", "wan2.1/t2v-14b", "--json"))
-    assert content["curve"][0] == {"x": 0.0, "y": -0.315583525}
+    # p(0) is −0.316, which is no distance: such a step is computed.
+    assert content["curve"][0] == {"x": 0.0, "y": None}
+    assert content["curve"][1]["y"] > 0
     assert content["profile"] is None

@@ -50,7 +50,7 @@ def test_the_page_says_what_a_person_wants_to_know(run_hub: Run) -> None:
         "75600",
         "5 to the end",
         "2.1x",
-        "reported",
+        "EVIDENCE",
         "ali-vilab/TeaCache",
         "Apache-2.0",
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -126,7 +126,7 @@ def test_fitted_weights_are_mentioned_and_json_holds_them_all(
     assert "weights of 4 steps, up to 2 a step" in page
     assert "0.4321" not in page
     content = read_json(run_hub("show", "tiny/video", "--registry", registry_folder, "--json"))
-    assert content["record"]["buckets"][0]["operating_points"][0]["weights"] == weights
+    assert content["record"]["buckets"][0]["operating_points"][0]["plan"]["rows"] == weights
 
 
 def test_a_record_past_its_checks_cannot_reach_this_page(make_record: Callable[..., Calibration]) -> None:

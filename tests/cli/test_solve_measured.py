@@ -23,6 +23,7 @@ from easyteacache.integrations.diffusers.recording.plan_sampling import LOST, Sa
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
 from easyteacache.policy.policy import Policy
 from easyteacache.records import calibration
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
 from easyteacache.solver.replay.fitted_weights import StateFit, correctable
@@ -202,8 +203,9 @@ def test_runs_with_hidden_prompts_cannot_be_measured(tmp_path: Path) -> None:
 def test_runs_of_another_sampler_are_not_measured_and_no_model_is_opened(
     traces: Path, tmp_path: Path, calls: list[Any]
 ) -> None:
+    sampler = SamplerRecord(name="UniPCMultistepScheduler", calls=STEPS, prediction="velocity")
     others = [
-        dataclasses.replace(trace, header=trace.header.model_copy(update={"sampler": "UniPCMultistepScheduler"}))
+        dataclasses.replace(trace, header=trace.header.model_copy(update={"sampler": sampler}), sampler_map=None)
         for trace in TraceSet.load(traces)
     ]
     TraceSet(others).save(tmp_path / "others.safetensors")

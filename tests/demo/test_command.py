@@ -29,6 +29,7 @@ def test_the_table_compares_and_the_files_are_named(run: Run, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     for variant in ("uncached", "cached", "fewer steps"):
         assert re.search(rf"^{variant} .* of \d", result.stdout, re.MULTILINE)
+    assert "Warning" not in result.stderr
     assert all(str(tmp_path / "out" / name) in result.stdout for name in FILES.values())
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
 
@@ -60,6 +61,7 @@ def test_the_calibration_may_be_a_file(run: Run, reference_registry: Path, tmp_p
 
 def test_where_the_calibration_does_not_hold_it_says_so_and_reuses_nothing(run: Run) -> None:
     result = run("--steps", 5)
+    assert result.stderr.count("Warning: reference/moving-digits: It was made for 8 steps, not 5 steps") == 1
     assert "nothing can be reused at this setting" in result.stdout
     assert re.search(r"^cached +5 of 5 .* equal", result.stdout, re.MULTILINE)
 

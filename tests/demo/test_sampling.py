@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from easyteacache.demo import sampling
 from easyteacache.demo.sampling import CACHED, FEWER, UNCACHED, DemoSettings
-from easyteacache.errors import ReferenceModelError, UnknownModelKey
+from easyteacache.errors import EasyTeaCacheWarning, ReferenceModelError, UnknownModelKey
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
 from easyteacache.reference.architectures import WAN
 
@@ -50,6 +51,24 @@ def test_a_threshold_of_zero_changes_nothing(pipe: MovingDigitsPipeline, referen
     (sample,) = sampling.sample_all(pipe, cache, wanted, started=lambda _: None)
     assert sample.runs[CACHED].computed == 8
     assert np.array_equal(sample.runs[CACHED].frames, sample.runs[UNCACHED].frames)
+
+
+def test_the_warm_up_reuses_as_the_samples_do_and_warns_of_nothing(
+    pipe: MovingDigitsPipeline, reference_registry: Path
+) -> None:
+    wanted = settings(samples=1)
+    cache = sampling.open_cache(pipe, wanted, reference_registry)
+    warm: list[int] = []
+
+    def started(what: str) -> None:
+        if what == f"seed 0, {UNCACHED}":
+            warm.extend(run.reused for run in cache.statistics().values())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EasyTeaCacheWarning)
+        sampling.sample_all(pipe, cache, wanted, started=started)
+    assert len(warm) == 2
+    assert min(warm) > 0
 
 
 def test_the_pipeline_is_left_as_it_was(pipe: MovingDigitsPipeline, reference_registry: Path) -> None:

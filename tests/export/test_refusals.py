@@ -9,7 +9,7 @@ import pytest
 
 from easyteacache.errors import EasyTeaCacheError, ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.policy.request import request_and_run
+from easyteacache.policy.request import RunContext, request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
 
@@ -240,3 +240,40 @@ def test_no_engine_is_handed_a_yanked_record(engine: str, make_registry: Make, r
     registry = make_registry(record("flux.1/dev", status="yanked", retirement=retirement))
     with pytest.raises(EasyTeaCacheError, match="yanked"):
         export(registry, "flux.1/dev", engine, allow={"model"})
+
+
+@pytest.mark.parametrize("engine", ["json", "diffusers", "lightx2v"])
+def test_a_step_count_that_would_fill_the_memory_is_refused(engine: str, bundled: Registry) -> None:
+    error = refused(bundled, "wan2.1/t2v-14b/magcache", engine, run=RunContext(num_steps=10**9))
+    assert error.rules == ("steps",)
+    assert "at most" in str(error)
+
+
+def test_a_preset_of_another_engine_says_what_it_is(bundled: Registry) -> None:
+    key = next(key for key in bundled if bundled[key].method == "preset")
+    error = refused(bundled, key, "json")
+    assert error.rules == ("method",)
+    assert f"easyteacache-hub show {key}" in str(error)
+
+
+def test_an_engine_is_handed_the_operating_points_that_it_takes(make_registry: Make, record: Record) -> None:
+    """Where a record has thresholds and plans, each engine gets its own kind; the most cautious of it when nothing is asked."""
+    points = [
+        {"schedule": [*range(20)], "evidence": "replayed"},
+        {"threshold": 0.2, "evidence": "replayed"},
+        {"schedule": [0, 1, 4, 9, 19], "evidence": "replayed"},
+    ]
+    registry = make_registry(record("flux.1/dev", bucket={"operating_points": points}))
+    assert export(registry, "flux.1/dev", "xdit").numbers.threshold == 0.2
+    assert export(registry, "flux.1/dev", "cache-dit").numbers.schedule == tuple(range(20))
+
+
+def test_a_record_of_plans_goes_to_what_runs_masks_and_to_nothing_else(bundled: Registry) -> None:
+    exported = export(bundled, "wan2.1/t2v-14b/lemica", "cache-dit")
+    assert exported.numbers.schedule is not None
+    assert export(bundled, "wan2.1/t2v-14b/lemica", "json").numbers.schedule == exported.numbers.schedule
+    assert refused(bundled, "wan2.1/t2v-14b/lemica", "sglang").rules == ("method",)
+    error = refused(bundled, "qwen-image/2.1/dpcache", "cache-dit")
+    assert error.rules == ("forecast",)
+    assert "judged on the feature" in str(error)
+    assert refused(bundled, "wan2.1/t2v-14b/lemica", "cache-dit", run=RunContext(num_steps=7)).rules == ("steps",)

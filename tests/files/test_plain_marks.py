@@ -42,16 +42,20 @@ def test_without_a_standard_output_text_stays_as_it_is(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_summary_can_be_printed_on_any_stream(encoding: str) -> None:
+    # A real policy: a stand-in goes stale when the summary tells more of it.
     code = (
-        "from easyteacache.runtime.statistics import RunStatistics, describe\n"
+        "from easyteacache.policy.curves import Polynomial\n"
+        "from easyteacache.policy.policy import BucketShare, Policy\n"
         "from easyteacache.runtime.branch_state import StepRecord\n"
-        "from types import SimpleNamespace as Policy\n"
-        "policy = Policy(model_key='a/b', revision=1, status='draft', layer='x', threshold=0.1, schedule=None,"
-        " forecaster='hold', notes=('x ≤ 3 → …',))\n"
-        "record = lambda reused: Policy(step=0, reused=reused, distance=None)\n"
-        "print(describe(policy, {'cond': RunStatistics((record(False), record(True)))}, 2.0))"
+        "from easyteacache.runtime.statistics import RunStatistics, describe\n"
+        "policy = Policy(model_key='a/b', revision=1, status='draft', layer='x → y', signal='timestep_projection',"
+        " curve=Polynomial((1.0, 0.0)), threshold=0.1, first_skip_step=1, last_skip_step=None, max_consecutive_skips=None,"
+        " buckets=(BucketShare(None, None, None, 1.0),), notes=('x ≤ 3 → …',))\n"
+        "record = lambda step, reused: StepRecord(step, reused, 'below', None, None, 0.0)\n"
+        "print(describe(policy, {'cond': RunStatistics((record(0, False), record(1, True)))}, 2.0))"
     )
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+    assert b"layer x -> y)" in done.stdout
     assert b"  #." in done.stdout.replace(b"\xb7", b".")

@@ -24,7 +24,10 @@ Pull = Callable[..., Any]
 
 
 def build_record(key: str = "tiny/video", **changes: Any) -> Calibration:
-    """A draft with one bucket, fitted on x in [0.1, 0.5]."""
+    """A draft with one bucket, fitted on x in [0.1, 0.5]; ``changes`` are of the newest version of the format.
+
+    ``schema_version`` among them makes it, changes and all, one of that version.
+    """
     bucket = {
         "sequence_length": 100,
         "num_steps": 20,
@@ -54,7 +57,9 @@ def build_record(key: str = "tiny/video", **changes: Any) -> Calibration:
         "buckets": [bucket],
         "provenance": {"license": "CC0-1.0", "author": "A tester"},
     }
-    return Calibration.from_mapping(content | changes)
+    if "schema_version" in changes:
+        return Calibration.from_mapping(content | changes)
+    return Calibration.from_mapping(json.loads(Calibration.from_mapping(content).to_json()) | changes)
 
 
 def build_folder(folder: Path, *records: Calibration) -> Path:

@@ -57,7 +57,10 @@ class HubProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         match = re.search(r"http://\S+(?=;)", line)
-        assert match, f"the server said {line!r}"
+        if match is None:
+            # Nobody gets to stop what did not start; left alone, it would be found and blamed in some later test.
+            self.stop()
+            raise AssertionError(f"the server said {line!r}")
         self.endpoint = match[0]
         return self
 

@@ -122,7 +122,7 @@ def lock_text() -> bytes:
 def index_text() -> bytes:
     record = build_record()
     entry = index.entry_of(record, record.to_json().encode())
-    return Index(index_version=1, records={"tiny/video": entry}).to_json().encode()
+    return Index(index_version=index.INDEX_VERSION, records={"tiny/video": entry}).to_json().encode()
 
 
 READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], Any]]] = {
@@ -213,7 +213,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         records[key] = {**entry, "path": f"{key}.json", "sha256": sha}
     (folder / "family-42").mkdir()
     (folder / "family-42" / "variant-7.json").write_bytes(data)
-    (folder / index.FILE_NAME).write_text(json.dumps({"index_version": 1, "records": records}))
+    (folder / index.FILE_NAME).write_text(json.dumps({"index_version": index.INDEX_VERSION, "records": records}))
     return folder
 
 
@@ -245,7 +245,7 @@ def test_all_records_are_pulled_with_one_request_each(
         data = record.to_json().encode()
         entries[record.model_key] = index.entry_of(record, data)
         files[f"{record.model_key}.json"] = data
-    listed = Index(index_version=1, records=dict(sorted(entries.items()))).to_json().encode()
+    listed = Index(index_version=index.INDEX_VERSION, records=dict(sorted(entries.items()))).to_json().encode()
     git = GitRepository(hub_process.folder / "datasets" / f"{repository}.git")
     head = git.resolve("main")
     git.move(MAIN, git.commit(head, {**files, index.FILE_NAME: listed}, "Publish", "somebody"), head)

@@ -42,11 +42,7 @@ HASTY = Limits(connect=2.0, first=0.4, grace=0.4, slowest=4096.0, pace=1 << 26)
 
 RECORD = build_record()
 DATA = RECORD.to_json().encode()
-INDEX = (
-    Index(index_version=index.INDEX_VERSION, records={"tiny/video": index.entry_of(RECORD, DATA)})
-    if hasattr(index, "INDEX_VERSION")
-    else Index(index_version=1, records={"tiny/video": index.entry_of(RECORD, DATA)})
-)
+INDEX = Index(index_version=index.INDEX_VERSION, records={"tiny/video": index.entry_of(RECORD, DATA)})
 
 
 def remote(hub: Liar, **options: Any) -> Remote:
@@ -160,12 +156,42 @@ def test_no_other_header_is_obeyed(header: dict[str, str], outside: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "commit", ["", "main", "../../x", "1" * 39, "1" * 41, "G" * 40, "A" * 40, f"{'1' * 40}/../x", "١" * 40]
+    "commit", ["main", "../../x", "1" * 39, "1" * 41, "G" * 40, "A" * 40, f"{'1' * 40}/../x", "١" * 40]
 )
 def test_what_is_no_commit_is_refused(commit: str) -> None:
     data = reply(INDEX.to_json().encode(), X_Repo_Commit=commit)
     with liar(instead("index.json", data)) as hub, pytest.raises(HubError, match="which is none"):
         pulling.read_index(remote(hub), None)
+
+
+def test_a_hub_that_does_not_say_which_commit_it_answered_with_is_asked_for_one() -> None:
+    """Mirrors such as olah; the content is then that of the commit that was asked for by its id."""
+    asked_by_name = reply(b"another state", X_Other="x")
+
+    def answer(asked: Asked, connection: socket.socket) -> None:
+        nameless = reply(INDEX.to_json().encode()) if COMMIT in asked.line else asked_by_name
+        connection.sendall(nameless if "index.json" in asked.line else honest(asked))
+
+    with liar(answer) as hub:
+        assert pulling.read_index(remote(hub), None) == (COMMIT, INDEX)
+        assert pulling.read_index(remote(hub), COMMIT) == (COMMIT, INDEX)
+
+
+def test_only_the_hub_itself_says_which_commit_it_is() -> None:
+    """The address that a redirection leads to serves content; what it calls a commit is not believed."""
+    from http.client import HTTPMessage
+
+    from easyteacache.hub.exchange import Answer
+
+    class Told(Exchange):
+        def _once(self, question: Question, address: str, origin: Any, *, with_token: bool) -> Any:
+            headers = HTTPMessage()
+            headers["X-Repo-Commit"] = COMMIT if with_token else "2" * 40
+            headers["Location"] = "https://elsewhere/x"
+            return Answer(302 if with_token else 200, headers, b"content")
+
+    answer = Told("https://hub.example", TOKEN).ask(Question("GET", "https://hub.example/a", 10))
+    assert (answer.commit, answer.content) == (COMMIT, b"content")
 
 
 def test_a_hub_that_answers_with_another_commit_than_was_asked_for_is_refused() -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.hub.review.record_diff import predicted_steps
-from easyteacache.records.calibration import load, save
+from easyteacache.records.calibration import SCHEMA_VERSION, load, save
 from easyteacache.registry import index
 from easyteacache.registry.registry import Registry
 
 from .conftest import Program, build_folder, build_record
 from .hub_process import TOKENS, HubProcess
+from .older import version_2
 from .solved import Solved
 
 DATASET = {"repo_type": "dataset"}
@@ -48,7 +49,8 @@ def refit(**changes: Any) -> Any:
 def test_diff_shows_coefficients_side_by_side_and_every_point(tmp_path: Path, run_hub: Program) -> None:
     save(build_record(), tmp_path / "a.json")
     points = json.loads(build_record().to_json())["buckets"][0]["operating_points"]
-    points[0] |= {"computed_steps": 12, "error": {"mean": 0.015}}
+    points[0]["computed_steps"] = 12
+    points[0]["evidence"][0]["value"] = 0.015
     save(refit(operating_points=points[:1]), tmp_path / "b.json")
     result = run_hub("diff", tmp_path / "a.json", tmp_path / "b.json", "--json")
     assert result.exit_code == 1
@@ -83,7 +85,7 @@ def fitted(weights: list[list[float]], **changes: Any) -> Any:
         "coefficients": [2.0, 0.0],
         "operating_points": [FITTED | {"weights": weights, "computed_steps": 2} | changes],
     }
-    return build_record(buckets=[bucket])
+    return build_record(schema_version=2, buckets=[bucket])
 
 
 def test_fitted_weights_are_summed_up(tmp_path: Path, run_hub: Program) -> None:
@@ -151,13 +153,12 @@ def test_update_says_when_only_the_version_of_the_format_differs(
     hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
 ) -> None:
     path = upstream / "tiny" / "draft.json"
-    newest = path.read_text()
-    path.write_text(newest.replace('"schema_version": 2', '"schema_version": 1'))
+    path.write_text(version_2(load(path)))
     index.write(upstream, index.build(upstream))
     hub_process.publish(repository, upstream, "As an older release wrote it")
     assert hub("pull").exit_code == 0
-    assert Registry.default()["tiny/draft"].schema_version == 2
-    path.write_text(newest)
+    assert Registry.default()["tiny/draft"].schema_version == SCHEMA_VERSION
+    save(Registry.default()["tiny/draft"], path)
     index.write(upstream, index.build(upstream))
     hub_process.publish(repository, upstream, "Written anew")
     result = hub("update")

@@ -26,6 +26,8 @@ from .conftest import BASE, Program, Pull, build_folder, build_record, pulled_ke
 from .fault_proxy import Fault, FaultProxy, fault_proxy
 from .hub_process import HubProcess
 
+pytestmark = pytest.mark.floors
+
 
 def test_only_what_was_asked_for_arrives(pull: Pull, upstream: Path, run_hub: Program) -> None:
     result = pull("tiny/video", "--json")
@@ -178,6 +180,7 @@ def test_it_works_offline_from_what_was_downloaded(pull: Pull, upstream: Path, m
     assert pulled_keys() == ["tiny/video"]
 
 
+@pytest.mark.slow
 def test_the_clients_own_variable_for_work_offline_means_offline(
     upstream: Path, hub_process: HubProcess, repository: str, tmp_path: Path
 ) -> None:

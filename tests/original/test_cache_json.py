@@ -16,9 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easyteacache import TeaCache
 from easyteacache.errors import InvalidCalibration
 from easyteacache.original import cache_json
 from easyteacache.original.cache_json import TeaCacheConfig
+
+pytestmark = pytest.mark.floors
 
 Make = Callable[..., Any]
 KEYS = ["mymodel", "function"]
@@ -310,3 +313,22 @@ def test_what_is_written_predicts_what_was_fitted_over_any_range(
     ys = np.array([y for _, y in points])
     fitted = np.array([np.polyval(config.coefficients, x) for x, _ in points])
     assert ((fitted - ys) ** 2).sum() <= ((ys - ys.mean()) ** 2).sum() * (1 + 1e-4) + 1e-9
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("flock")])
+def test_a_file_system_without_locks_is_found_out_at_construction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(lock: object, *args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(InvalidCalibration, match="file locks") as found:
+        TeaCache(10, model_keys=["a"], cache_path=tmp_path / "new" / "cache.json", speedup_mode=False)
+    assert found.value.rule == "seed.locks"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_for_locks_leaves_nothing_behind(tmp_path: Path) -> None:
+    cache_json.check_writable(tmp_path / "cache.json")
+    assert list(tmp_path.iterdir()) == []

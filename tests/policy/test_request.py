@@ -71,9 +71,10 @@ def test_a_driver_goes_before_what_the_caller_said_of_all_runs() -> None:
 
 
 def test_corrections_hold_over_their_own_noise_levels_and_where_nobody_knows_them() -> None:
-    near = (*(level + 0.01 for level in LEVELS[:-1]), 0.0)
+    near, other = ((*(level + apart for level in LEVELS[:-1]), 0.0) for apart in (1e-6, 1e-3))
     for levels in (LEVELS, near, None):
         assert over(levels).corrects_over(LEVELS)
+    assert not over(other).corrects_over(LEVELS)
     assert over((1.0, 0.7, 0.5, 0.2, 0.0)).corrects_over(None)
     for levels in ((1.0, 0.7, 0.5, 0.2, 0.0), LEVELS[:-1]):
         assert not over(levels).corrects_over(LEVELS)

@@ -25,6 +25,7 @@ def record(rank: int, world: int, kind: str) -> Recorder:
     sketch = None if kind == "exact" else kind
     recorder = Recorder(
         signals=("timestep_projection", "hidden_states"),
+        features=True,
         sketch=sketch,
         dimension=100,
         sample=150,

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from easyteacache.errors import InvalidSignal, InvalidTrace, StepOrderError
 from easyteacache.recording.recorder import Recorder
+from easyteacache.records.model_identity import ModelIdentity
+from easyteacache.records.sampler import SamplerRecord, euler_map
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.tensor_math import relative_l1
 
@@ -90,6 +92,42 @@ def test_guided_grams_equal_brute_force(run, trace):
     cond, uncond = (np.stack([one.output.double().flatten() for one in run[name]]) for name in ("cond", "uncond"))
     guided = uncond + GUIDANCE * (cond - uncond)
     np.testing.assert_allclose(trace.grams["output:guided"], guided @ guided.T, rtol=1e-10)
+
+
+def test_products_across_branches_equal_brute_force(run, trace):
+    of_residuals = [np.stack([one.residual for one in run[name]]) for name in ("cond", "uncond")]
+    np.testing.assert_allclose(trace.grams["cond*uncond"], of_residuals[0] @ of_residuals[1].T, rtol=1e-10, atol=1e-9)
+    of_outputs = [np.stack([one.output.double().flatten() for one in run[name]]) for name in ("cond", "uncond")]
+    found = trace.grams["output:cond*output:uncond"]
+    np.testing.assert_allclose(found, of_outputs[0] @ of_outputs[1].T, rtol=1e-10, atol=1e-9)
+
+
+def test_features_are_recorded_where_they_are_asked_for(run, trace):
+    assert not any(name.startswith("feature:") for name in trace.grams)
+    kept = record(Recorder(signals=SIGNALS, features=True), run)
+    rows = {name: np.stack([one.block_output.double().flatten() for one in run[name]]) for name in run}
+    guided = rows["uncond"] + GUIDANCE * (rows["cond"] - rows["uncond"])
+    for name, expected in {
+        "feature:cond": rows["cond"] @ rows["cond"].T,
+        "feature:uncond": rows["uncond"] @ rows["uncond"].T,
+        "feature:cond*feature:uncond": rows["cond"] @ rows["uncond"].T,
+        "feature:guided": guided @ guided.T,
+    }.items():
+        np.testing.assert_allclose(kept.grams[name], expected, rtol=1e-10, atol=1e-9)
+    others = {name: gram for name, gram in kept.grams.items() if not name.startswith("feature:")}
+    assert set(others) == set(trace.grams)
+    assert all(np.array_equal(gram, trace.grams[name]) for name, gram in others.items())
+
+
+def test_model_sampler_and_map_are_kept(run):
+    sampler, sampler_map = SamplerRecord.euler(tuple(SIGMAS)), euler_map(SIGMAS)
+    model = ModelIdentity(class_name="ExampleTransformer3DModel", dtype="bfloat16")
+    kept = record(Recorder(signals=SIGNALS), run, model=model, sampler=sampler, sampler_map=sampler_map)
+    assert (kept.header.model, kept.header.sampler) == (model, sampler)
+    assert np.array_equal(kept.sampler_map, sampler_map)
+    unsaid = record(Recorder(signals=SIGNALS), run, model=ModelIdentity(class_name="A"))
+    assert unsaid.header.model == ModelIdentity(class_name="A", dtype="float32")
+    assert (unsaid.header.sampler, unsaid.sampler_map) == (None, None)
 
 
 def test_distances_are_those_the_gate_measures(run, trace):
@@ -175,6 +213,18 @@ def test_memory_does_not_grow_with_the_model():
         record(recorder, {name: forwards(seed, tokens=tokens) for seed, name in enumerate(("cond", "uncond"))})
         held.append(recorder.nbytes)
     assert held[0] == held[1] < 2 * (2 * STEPS * 512 + 5 * 1024) * 4
+
+
+def test_features_cost_one_sketch_more_a_forward(run):
+    held = []
+    for features in (False, True):
+        recorder = Recorder(signals=SIGNALS, sketch="count", dimension=512, sample=256, features=features)
+        for step in range(STEPS):
+            one = run["cond"][step]
+            recorder.observe(step, timestep=1.0, signals=one.signals, block_input=one.block_input,
+                             block_output=one.block_output)  # fmt: skip
+        held.append(recorder.nbytes)
+    assert held[1] - held[0] == STEPS * 512 * 4
 
 
 def test_nothing_is_held_beside_a_sketch_between_begin_and_end():

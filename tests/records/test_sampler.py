@@ -103,3 +103,8 @@ def test_difference_is_a_share_of_the_largest_state() -> None:
     assert sampler.difference((4.0, 1.0), (4.0, 1.5)) == 0.125
     assert sampler.difference((4.0, 1.0), (4.0,)) == math.inf
     assert sampler.difference((0.0, 0.0), (0.0, 0.0)) == 0.0
+
+
+def test_euler_s_signature_is_that_of_its_map() -> None:
+    levels = (1.0, 0.93, 0.7, 0.31, 0.0)
+    assert SamplerRecord.euler(levels).signature == signature_of(euler_map(levels))

@@ -54,15 +54,33 @@ def test_version_1_is_read_as_version_2_says_the_same(old):
         recorded.prompt, recorded.seed, recorded.shift, recorded.num_steps)  # fmt: skip
 
 
-def test_a_run_of_version_1_that_is_changed_becomes_one_of_version_2(old, tmp_path):
+def test_a_run_of_version_1_is_relabelled_in_its_own_version(old, tmp_path):
     run = trace_file.read(old)[0][0]
     relabelled = dataclasses.replace(run, header=run.header.model_copy(update={"seed": 99}))
-    assert relabelled.version_1 is None
-    assert relabelled.run_id != run.run_id
+    # As a release that knows version 1 alone gives it its id.
+    told = run.version_1.model_copy(update={"seed": 99})
+    by_hand = hashlib.sha256(f"{told.identity()}\0{run.content_id}".encode()).hexdigest()
+    assert (relabelled.version_1, relabelled.run_id) == (told, by_hand)
     trace_file.write([relabelled], tmp_path / "new.safetensors")
     (read,) = trace_file.read(tmp_path / "new.safetensors")[0]
-    assert (read.run_id, read.header.seed, read.recorded.trace_version) == (relabelled.run_id, 99, 2)
-    assert np.array_equal(read.sampler_map, run.sampler_map)
+    assert (read.run_id, read.header.seed, read.recorded.trace_version) == (by_hand, 99, 1)
+
+
+@pytest.mark.parametrize("what", ["model", "map", "gram"])
+def test_a_run_of_version_1_that_says_more_than_it_can_hold_becomes_one_of_version_2(old, what, tmp_path):
+    run = trace_file.read(old)[0][0]
+    model = run.header.model.model_copy(update={"class_name": "ExampleTransformer3DModel"})
+    changed = {
+        "model": {"header": run.header.model_copy(update={"model": model})},
+        "map": {"sampler_map": None},
+        "gram": {"grams": {**run.grams, "feature:cond": run.grams["cond"]}},
+    }[what]
+    more = dataclasses.replace(run, **changed)
+    assert more.version_1 is None
+    assert more.run_id != run.run_id
+    trace_file.write([more], tmp_path / "new.safetensors")
+    (read,) = trace_file.read(tmp_path / "new.safetensors")[0]
+    assert (read.run_id, read.header, read.recorded.trace_version) == (more.run_id, more.header, 2)
 
 
 def test_old_and_new_runs_share_a_file_and_keep_their_versions(old, make_trace, tmp_path):
@@ -111,6 +129,37 @@ def test_every_array_of_version_2_survives_a_file(complete, tmp_path):
     assert set(read.grams) == set(complete.grams)
     for name, gram in complete.grams.items():
         assert np.array_equal(read.grams[name], gram), name
+
+
+def test_what_version_2_adds_changes_a_runs_id_and_not_its_side_of_a_split(complete, old):
+    known = trace_file.read(old)[0][0]
+    again = dataclasses.replace(known, header=known.header.model_copy(update={"tool_version": "9"}), version_1=None)
+    assert again.content_id == known.content_id
+    with pytest.raises(InvalidTrace) as refused:
+        TraceSet([known, again])
+    assert refused.value.rule == "trace.duplicate"
+    for name in ("cond*uncond", "feature:cond", "output:cond*output:uncond"):
+        changed = (
+            dataclasses.replace(complete, grams={**complete.grams, name: 0.5 * complete.grams[name]})
+            if "*" in name
+            else dataclasses.replace(complete, grams={**complete.grams, name: 2.0 * complete.grams[name]})
+        )
+        assert changed.content_id == complete.content_id
+        assert changed.run_id != complete.run_id
+    without = dataclasses.replace(complete, sampler_map=None)
+    assert (without.content_id, without.run_id == complete.run_id) == (complete.content_id, False)
+
+
+def test_an_edited_sampler_map_breaks_the_hash(complete):
+    data = trace_file.encode([complete])
+    length = struct.unpack("<Q", data[:8])[0]
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    arrays = {name: np.array(values) for name, values in load(data).items()}
+    (name,) = (name for name in arrays if name.endswith("/sampler_map"))
+    arrays[name][1] *= 1.0 + 1e-9
+    with pytest.raises(InvalidTrace) as refused:
+        trace_file.decode(save(arrays, metadata=metadata), where="x")
+    assert refused.value.rule == "trace.hash"
 
 
 def test_cross_products_say_what_the_branches_combine_to(complete):

@@ -9,6 +9,8 @@ from easyteacache.errors import InvalidCalibration
 from easyteacache.hub.review.check_record import check_record
 from easyteacache.records.calibration import Bucket, Calibration, load, save
 
+pytestmark = pytest.mark.floors
+
 FILES = sorted((Path(__file__).parent.parent / "fixtures" / "records" / "valid").iterdir())
 
 

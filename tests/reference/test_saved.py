@@ -139,8 +139,8 @@ def test_record_takes_it_with_the_reference_prompts(exported: tuple[Path, Any], 
     runs = TraceSet.load(tmp_path / "traces")
     assert len(runs) == 2
     assert all(re.fullmatch(r"\d [a-z-]+", run.header.prompt or "") for run in runs)
-    assert {run.header.checkpoint for run in runs} == {folder.name}
-    assert {run.header.sampler for run in runs} == {"FlowMatchEulerDiscreteScheduler"}
+    assert {run.header.model.checkpoint for run in runs} == {folder.name}
+    assert {run.header.sampler.name for run in runs} == {"FlowMatchEulerDiscreteScheduler"}
 
 
 def test_a_number_type_may_be_asked_for(exported: tuple[Path, Any]) -> None:

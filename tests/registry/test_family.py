@@ -57,11 +57,16 @@ def test_other_sets_of_one_checkpoint_are_no_methods(registry: Registry) -> None
     assert keys(registry, "toy/no-retention") == ["toy/no-retention"]
 
 
-@pytest.mark.parametrize(("alias", "model"), [("Toy-AI/Toy", "toy"), ("Toy-AI/Younger", "toy/younger")])
-def test_an_alias_leads_to_the_whole_model_and_is_named(registry: Registry, alias: str, model: str) -> None:
+@pytest.mark.parametrize(
+    ("alias", "model", "holder"),
+    [("Toy-AI/Toy", "toy", "toy"), ("Toy-AI/Younger", "toy/younger", "toy/younger/meancache")],
+)
+def test_an_alias_leads_to_the_whole_model_and_is_named(
+    registry: Registry, alias: str, model: str, holder: str
+) -> None:
     assert keys(registry, alias) == keys(registry, model)
     first, *others = registry.of_model(alias)
-    assert first.notes == (f"{alias!r} is a name of {model!r}.",)
+    assert first.notes == (f"{alias!r} is the hub repository of {holder!r}.",)
     assert all(found.notes == () and found.asked == alias for found in others)
 
 
@@ -95,6 +100,16 @@ def test_each_method_is_taken_from_the_first_layer_that_has_it(
     assert list(found) == ["toy", "toy/lemica", "toy/magcache-720p", "toy/plan-own"]
     assert found["toy/lemica"] == ("mine", 7)
     assert found["toy/plan-own"] == ("mine", 1)
+
+
+def test_a_layer_that_comes_before_leads_no_alias_to_another_model(
+    registry: Registry, tmp_path: Path, make_record: Make, file_record: Make
+) -> None:
+    hub = {"kind": "hub_repository", "value": "Toy-AI/Toy"}
+    file_record(tmp_path / "pulled", make_record(key="other/lemica", aliases=[hub]))
+    layered = Registry([Layer("pulled", tmp_path / "pulled"), *registry.layers])
+    assert keys(layered, "Toy-AI/Toy") == keys(registry, "toy")
+    assert any("claims this name, too" in note for note in layered.of_model("Toy-AI/Toy")[0].notes)
 
 
 def test_a_damaged_method_is_left_out_with_a_note(registry: Registry, tmp_path: Path) -> None:

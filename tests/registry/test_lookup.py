@@ -21,6 +21,8 @@ from easyteacache.records.calibration import Calibration
 from easyteacache.registry import index
 from easyteacache.registry.registry import Layer, Registry, home
 
+pytestmark = pytest.mark.floors
+
 Make = Callable[..., Any]
 
 
@@ -461,3 +463,65 @@ def test_a_variable_that_names_the_home_of_nobody_is_one_sentence(
 def test_a_folder_of_nobody_is_one_sentence() -> None:
     with pytest.raises(InvalidCalibration, match="whose home folder is not known here"):
         Registry.from_folder("~nobody-of-this-name/x")
+
+
+# Surroundings --------------------------------------------------------------------------------------------------------
+
+
+def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> Any:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "EASYTEACACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_home_the_bundled_records_answer_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_home(monkeypatch)
+    registry = Registry.default()
+    assert [layer.name for layer in registry.layers] == ["bundled"]
+    found = registry.find("reference/moving-digits")
+    assert any("no home folder" in note and "EASYTEACACHE_HOME" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("refused", ["stat", "scandir"])
+def test_a_home_that_is_not_mine_gives_no_layer_and_a_note(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: str
+) -> None:
+    own = home() / "local"
+    own.mkdir(parents=True)
+    owner: Any = Path if refused == "stat" else os
+    original = getattr(owner, refused)
+
+    def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if os.fspath(path).startswith(os.fspath(home())):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(owner, refused, guarded)
+    found = Registry.default().find("reference/moving-digits")
+    assert found.layer == "bundled"
+    assert any("'local'" in note and "Permission denied" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("toy/broken.json", "{"), ("reference/moving-digits.json", "[]"), ("Not A Key!.json", "{}"), ("index.json", "{")],
+)
+def test_a_malformed_file_spoils_its_own_record_alone(
+    monkeypatch: pytest.MonkeyPatch, registry_folder: Path, name: str, content: str
+) -> None:
+    (registry_folder / "index.json").unlink(missing_ok=True)
+    (registry_folder / name).parent.mkdir(exist_ok=True)
+    (registry_folder / name).write_text(content)
+    monkeypatch.setenv("EASYTEACACHE_REGISTRY", str(registry_folder))
+    registry = Registry.default()
+    for key in ("toy/model", "wan2.1/t2v-14b"):
+        assert any(name in note for note in registry.find(key).notes)
+    key = name.removesuffix(".json")
+    assert key not in registry
+    assert {"toy/model", "wan2.1/t2v-14b"} <= {entry[0] for entry in registry.entries()}
+    if key in ("toy/broken", "reference/moving-digits"):
+        with pytest.raises(InvalidCalibration, match=key):
+            registry.find(key)

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from easyteacache.policy import policy
 from easyteacache.records.calibration import Calibration
-from easyteacache.errors import InvalidCalibration
 from easyteacache.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]

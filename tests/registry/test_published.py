@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from easyteacache.records import (calibration, model_key)
 from easyteacache.policy import policy
 from easyteacache.policy.request import RunContext
+from easyteacache.records import calibration, model_key
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "published" / "import_published.py"

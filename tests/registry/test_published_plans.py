@@ -76,7 +76,9 @@ def test_every_fact_is_taken_or_left_out_for_a_reason() -> None:
     assert all(record_of(fact) for fact in TAKEN)
 
 
-@pytest.mark.parametrize("fact", [f for f in TAKEN if f["kind"] != "preset" and f["method"] != "L2P"], ids=lambda f: f["id"])
+@pytest.mark.parametrize(
+    "fact", [f for f in TAKEN if f["kind"] != "preset" and f["method"] != "L2P"], ids=lambda f: f["id"]
+)
 def test_a_plan_computes_exactly_what_its_source_lists(fact: dict[str, Any]) -> None:
     record = record_of(fact)
     computed = tuple(fact["extra"].get("effective_computed_steps") or fact["computed_steps"])

@@ -15,6 +15,8 @@ from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.solve import Labels, solve
 
+pytestmark = pytest.mark.floors
+
 MakeSet = Callable[..., TraceSet]
 
 

@@ -67,7 +67,7 @@ def test_a_hub_repository_id_leads_to_the_same_policy() -> None:
     by_key, by_id = (TeaCache.from_registry(key, threshold=0.1) for key in (KEY, "Wan-AI/Wan2.1-T2V-14B-Diffusers"))
     assert by_id.policy.curve == by_key.policy.curve
     assert set(by_id.policy.notes) - set(by_key.policy.notes) == {
-        f"'Wan-AI/Wan2.1-T2V-14B-Diffusers' is a name of {KEY!r}."
+        f"'Wan-AI/Wan2.1-T2V-14B-Diffusers' is the hub repository of {KEY!r}."
     }
 
 

@@ -15,7 +15,8 @@ PROGRAMS = [path for path in sorted(TOOLS.rglob("*.py")) if "__main__" in path.r
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(TOOLS).as_posix())
 def test_a_program_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = set(sys.modules)
-    monkeypatch.syspath_prepend(str(path.parent))  # as when it is run
+    for folder in (TOOLS, path.parent):  # as when it is run
+        monkeypatch.syspath_prepend(str(folder))
     spec = importlib.util.spec_from_file_location("program", path)
     assert spec is not None
     assert spec.loader is not None

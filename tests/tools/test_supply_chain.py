@@ -42,9 +42,24 @@ def test_no_checkout_leaves_the_token_behind(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_jobs_may_read_and_nothing_else(workflow: dict[str, Any]) -> None:
+# (workflow, job) → what it may beyond reading. Publishing a release writes it, and signing asks for the workflow's identity; what
+# audits engines proposes a page, in a job that runs nothing of theirs.
+MORE = {
+    ("release", "release"): {"contents": "write", "id-token": "write"},
+    ("engines", "propose"): {"contents": "write", "pull-requests": "write"},
+}
+
+
+def test_a_workflow_has_no_rights_but_those_a_job_names(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
-    assert all(job["permissions"] == {"contents": "read"} for job in workflow["jobs"].values())
+    assert all(job["permissions"] for job in workflow["jobs"].values())
+
+
+def test_jobs_that_anybody_can_start_may_read_and_nothing_else(workflow: dict[str, Any]) -> None:
+    triggers = workflow[True]  # YAML's reading of `on`
+    assert "pull_request_target" not in triggers
+    if "pull_request" in triggers:
+        assert all(job["permissions"] == {"contents": "read"} for job in workflow["jobs"].values())
 
 
 def test_every_requirement_of_the_tests_is_pinned(tool: ModuleType) -> None:
@@ -70,3 +85,27 @@ def test_an_environment_that_differs_from_the_pins_is_told_so(
     ]
     (tmp_path / "constraints.txt").write_text("numpy==2.0.0\nother==1.0\ntorch==2.13.0\n")
     assert CliRunner().invoke(tool.main, ["--check"]).exit_code == 0
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_asked_for(tool: ModuleType) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = {
+        tool.normal(name): lowest
+        for line in (*project["dependencies"], *extras["diffusers"], *extras["floors"])
+        for name, lowest in re.findall(r"^([\w.-]+)>=([\d.]+)", line)
+    }
+    tested = tool.pins((ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8"))
+    # An old torch is a download of gigabytes; ftfy is there for diffusers' own Wan pipeline.
+    exceptions = {"torch", "ftfy"}
+
+    def numbers(versions: dict[str, str]) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(int(part) for part in (version + ".0.0").split(".")[:3])
+            for name, version in versions.items()
+            if name not in exceptions
+        }
+
+    # transformers 4.57.0 was withdrawn by its authors.
+    assert numbers(tested) == numbers(asked) | {"transformers": (4, 57, 1)}

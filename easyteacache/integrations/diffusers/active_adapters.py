@@ -31,6 +31,46 @@ def adapters_of(transformer: nn.Module) -> tuple[ActiveAdapter, ...]:
     return tuple(ActiveAdapter(name=name, scale=_common(found)) for name, found in sorted(scales.items()))
 
 
+class Watched:
+    """Notices that adapters were switched, weighted, fused, loaded or dropped, layer by layer, without a walk over the model.
+
+    Args:
+        transformer: any module.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self._transformer = transformer
+        self.look()
+
+    def look(self) -> None:
+        """Find the layers that have adapters, and remember what acts in them."""
+        layers = self._transformer.modules()
+        self._layers: list[Any] = [layer for layer in layers if isinstance(getattr(layer, "scaling", None), Mapping)]
+        self._loaded, self._acting = self._names(), self._states()
+
+    def switched(self) -> bool:
+        """Does anything else act than when it was looked at last?"""
+        if self._names() == self._loaded and self._states() == self._acting:
+            return False
+        self.look()
+        return True
+
+    def _names(self) -> tuple[str, ...]:
+        """Of the adapters that were loaded, as diffusers and peft list them on the model."""
+        return tuple(getattr(self._transformer, "peft_config", None) or ())
+
+    def _states(self) -> list[tuple[Any, ...]]:
+        return [
+            (
+                bool(getattr(layer, "disable_adapters", False)),
+                tuple(getattr(layer, "active_adapters", ())),
+                tuple(layer.scaling.items()),
+                tuple(getattr(layer, "merged_adapters", ())),
+            )
+            for layer in self._layers
+        ]
+
+
 def _of_layer(layer: Any) -> Iterator[tuple[str, float | None]]:
     scaling, active = getattr(layer, "scaling", None), getattr(layer, "active_adapters", None)
     if (

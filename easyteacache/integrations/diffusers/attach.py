@@ -107,8 +107,14 @@ def _attach(
             undo.callback(detach)
             drivers.append(found)
         for one in drivers:
+            # A run goes from one expert to the other, in one thread.
+            one.calling, one.over = drivers[0].calling, functools.partial(_over, drivers)
             one.on_run = _ending([other for other in drivers if other is not one])
         return undo.pop_all().close
+
+
+def _over(drivers: Sequence[Driver]) -> bool:
+    return all(one.run_over() for one in drivers)
 
 
 def _ending(others: Sequence[Driver]) -> Callable[[], None]:

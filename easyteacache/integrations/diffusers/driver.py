@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from easyteacache.integrations.diffusers import context_parallel, model_identity, timestep_plan
+from easyteacache.errors import AttachError
+from easyteacache.integrations.diffusers import (
+    active_adapters,
+    context_parallel,
+    gradients,
+    model_identity,
+    timestep_plan,
+)
 from easyteacache.integrations.diffusers import forward_state as forwards
-from easyteacache.integrations.diffusers.branch_names import Branches
+from easyteacache.integrations.diffusers.branch_names import Branches, describing
+from easyteacache.integrations.diffusers.calling_thread import Caller, CallingThread
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
@@ -26,10 +35,21 @@ if TYPE_CHECKING:
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+_GRADIENTS = (
+    "forwards with gradients on are computed in full, because skipped blocks have none; sample under torch.no_grad() or "
+    "torch.inference_mode()."
+)
+_OTHER_THREAD = (
+    "another thread is in the middle of a run of this transformer, and a cache follows one run at a time: forwards of other threads "
+    "are computed in full."
+)
+_NO_CONTEXT = Context()
+
 
 def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     """Keeps a method out of ``torch.compile``'s graphs; ``reason`` is what its error tells when that is not allowed."""
-    return torch.compiler.disable(reason=reason)  # type: ignore[no-any-return, no-untyped-call]
+    takes_reasons = "reason" in inspect.signature(torch.compiler.disable).parameters  # since torch 2.7
+    return torch.compiler.disable(**({"reason": reason} if takes_reasons else {}))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def capabilities(*, corrects: bool) -> Capabilities:
@@ -61,35 +81,94 @@ class Driver:
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
         self._identity = model_identity.of_class(transformer)
-        self.clock, self.branches = Clock(scheduler), Branches(adapter.conditioning)
+        self.clock = Clock(scheduler)
+        kind: Any = type(transformer)
+        parameters = forwards.parameter_names(kind)
+        self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
         self.residual_device = residual_device
-        #: What the pipeline said last through ``cache_context``.
-        self.context = Context()
-        #: The forward that is running, or that an exception broke off.
-        self.forward: Forward | None = None
+        #: The thread whose run is followed.
+        self.calling = CallingThread()
+        #: Whether no run is in the middle of its steps, for a pipeline's experts together.
+        self.over: Callable[[], bool] = self.run_over
+        self._caller = Caller()
+        self._forward: Forward | None = None
         #: True while one compiled graph of the whole model runs: ``begin`` and ``finish`` are called around it.
         self.compiled_whole = False
         #: Called when a run begins, so that a pipeline's other expert lets go of its tensors.
         self.on_run: Callable[[], None] = lambda: None
+        self._adapters = active_adapters.Watched(transformer)
         self._reduction, self._shared = reduction, False
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
 
+    @property
+    def context(self) -> Context:
+        """What this thread's pipeline said last through ``cache_context``."""
+        return self._caller.latest or _NO_CONTEXT
+
+    @context.setter
+    def context(self, context: Context) -> None:
+        self._caller.latest = context
+
+    @property
+    def forward(self) -> Forward | None:
+        """The forward that is running, or that an exception broke off; None in a thread whose run is not followed."""
+        # Inside a graph of the whole model no thread is asked for: ``begin`` let no other one in.
+        if self._forward is None or self.compiled_whole:
+            return self._forward
+        return self._forward if self.calling.mine() and self._caller.alone is None else None
+
+    @forward.setter
+    def forward(self, forward: Forward | None) -> None:
+        self._forward = forward
+
+    def run_over(self) -> bool:
+        """Is there no run, or did each of its branches do the last step?"""
+        if not self._last:
+            return True
+        last = None if self.clock.num_steps is None else self.clock.num_steps - 1
+        return self._forward is None and all(step == last for step, _ in self._last.values())
+
+    def leave_run(self) -> None:
+        """The pipeline's call is over; that of another thread leaves the run alone."""
+        self.context, self._caller.alone = Context(), None
+        if self.calling.mine():
+            self.end_run()
+            self.calling.release()
+
     # Around a forward ------------------------------------------------------------------------------------------------
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
-    def begin(self, arguments: Mapping[str, Any]) -> None:
-        """A forward begins: which run, branch and step; and the decision, where it needs no tensor."""
+    def begin(self, arguments: Mapping[str, Any], *, compiled: bool = False) -> None:
+        """A forward begins: which run, branch and step; and the decision, where it needs no tensor.
+
+        Args:
+            arguments: of the transformer's forward, by name.
+            compiled: a graph runs that holds the hooks, or is stepped around.
+
+        Raises:
+            AttachError: another thread is in the middle of a run, and ``compiled``; or branches cannot be told apart.
+        """
+        if not self._served(arguments):
+            self._leave_alone(compiled)
+            return
         if self.forward is not None:
             self.end_run()
         if not self.session.driven:
             return
+        if gradients.wanted(self.transformer, arguments):
+            self.session.tell(_GRADIENTS)
+            return
         timestep = self._timestep(arguments)
         branch = self._locate(arguments, timestep)
+        if self._adapters.switched():
+            self._forget_branches()
         latent = arguments.get(self.adapter.latent)
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
-        if branch in self._last and self._last[branch][1] != shape:
+        # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
+        changed = self.branches.changed(branch, arguments)
+        if changed or (branch in self._last and self._last[branch][1] != shape):
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
@@ -103,6 +182,33 @@ class Driver:
         self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
         if not self.forward.place.reads_signal:
             self._decide(self.forward)
+
+    def _served(self, arguments: Mapping[str, Any]) -> bool:
+        """Is this thread's run the one that is followed, or does one begin that can be?"""
+        timestep, alone = self._timestep(arguments), self._caller.alone
+        if alone is not None and alone.advance(_NO_CONTEXT, timestep, repeated=False):
+            return False
+        if self.calling.claim(self.over, self.end_run):
+            self._caller.alone = None
+            return True
+        self._caller.alone = alone or Clock(None)
+        self._caller.alone.begin(_NO_CONTEXT, timestep)
+        return False
+
+    def _leave_alone(self, compiled: bool) -> None:
+        """Another thread is in the middle of a run, of which this forward is no part."""
+        if compiled:
+            raise AttachError(
+                "another thread is in the middle of a run of this compiled transformer, whose cache follows one run at a time: let "
+                "one thread sample after the other, or give each a transformer and a cache of its own"
+            )
+        self.session.tell(_OTHER_THREAD)
+
+    def _forget_branches(self) -> None:
+        """Other weights act: the next forward of each branch is computed."""
+        for branch in tuple(self._tokens):
+            self.session.forget(branch)
+        self._tokens.clear()
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
@@ -128,6 +234,7 @@ class Driver:
             self.clock.end()
             raise
         self._share(timestep)
+        self._adapters.look()
         self.on_run()
 
     def _run_context(self) -> RunContext:
@@ -210,6 +317,8 @@ class Driver:
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
     def finish(self) -> None:
         """The forward succeeded: commit what it did."""
+        if self._caller.alone is not None or not self.calling.mine():
+            return
         forward, self.forward = self.forward, None
         if forward is None or forward.decision is None:
             return

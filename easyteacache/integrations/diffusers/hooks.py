@@ -10,13 +10,15 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
+from easyteacache.integrations.diffusers import copies
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.forward_state import Arguments, bound, parameter_names, skipped
 from easyteacache.integrations.diffusers.models.adapter import Blocks
@@ -64,7 +66,7 @@ class RootHook(ModelHook):  # type: ignore[misc]
     def reset_state(self, module: nn.Module) -> nn.Module:
         """The pipeline's call is over."""
         self.listener.reset()
-        self._driver.end_run()
+        self._driver.leave_run()
         return module
 
 
@@ -151,28 +153,71 @@ class _Outside:
         return self.hook.run(call, self.module, args, kwargs)
 
 
+class Registered:
+    """One hook in the registry that diffusers keeps on a module."""
+
+    def __init__(self, module: nn.Module, hook: ModelHook) -> None:
+        self.module, self._hook = module, hook
+        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, NAME)
+        #: The forward that it put there.
+        self.forward = module.forward
+
+    @property
+    def before(self) -> Any:
+        """The forward that it found."""
+        reference = self._hook.fn_ref
+        return reference.forward if reference.original_forward is None else reference.original_forward
+
+    def remove(self) -> None:
+        """Take the hook off. What something else made of ``forward`` since stays, and finds there what was before the hook."""
+        registry = HookRegistry.check_if_exists_or_initialize(self.module)
+        last = registry._hook_order[-1:] == [NAME]
+        if not last or self.module.forward is self.forward:
+            registry.remove_hook(NAME, recurse=False)
+            return
+        before = self.before
+        for entries in (registry._hook_order, registry._fn_refs):
+            entries.pop()
+        del registry.hooks[NAME]
+        if vars(self.module).get("_old_forward") is self.forward:
+            # Where accelerate keeps the forward that its own calls, and restores.
+            self.module._old_forward = before
+        # Whoever else keeps ours calls through it.
+        self._hook.fn_ref.forward = before
+
+
 class Installed:
-    """The hooks of one transformer; ``remove`` takes every one of them off again."""
+    """The hooks of one transformer; ``remove`` takes every one of them off again. Copies of it come without them."""
 
     def __init__(self, driver: Driver, located: list[tuple[Blocks, nn.Module]], handles: list[Any]) -> None:
         self._driver, self._handles = driver, handles
         root = driver.transformer
-        HookRegistry.check_if_exists_or_initialize(root).register_hook(RootHook(driver), NAME)
+        self._registered = [Registered(root, RootHook(driver))]
         self._blocks: list[tuple[nn.Module, BlockHook]] = []
         for position, (blocks, block) in enumerate(located):
             hook = BlockHook(driver, blocks, first=position == 0, last=position == len(located) - 1)
-            HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, NAME)
+            self._registered.append(Registered(block, hook))
             self._blocks.append((block, hook))
         self._handles.append(root.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
         self._handles.append(root.register_forward_hook(self._after))
         forget_children(root)
+        self._undo_copies = list(self._leave_out_of_copies(root))
+
+    def _leave_out_of_copies(self, root: nn.Module) -> Iterator[Callable[[], None]]:
+        ids = {handle.id for handle in self._handles}
+        hooked = {id(one.module): one for one in self._registered}
+        for module in root.modules():
+            if id(module) in hooked or not ids.isdisjoint(module._forward_hooks):
+                yield copies.leave_out(module, functools.partial(_strip, module, hooked.get(id(module)), ids))
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._driver.compiled_whole:
             return
+        compiled = False
         for block, hook in self._blocks:
             hook.outside(block)
-        self._driver.begin(Arguments(type(module), args, kwargs))
+            compiled = compiled or block._compiled_call_impl is not None
+        self._driver.begin(Arguments(type(module), args, kwargs), compiled=compiled)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         output = self._driver.output(output)
@@ -182,16 +227,28 @@ class Installed:
 
     def remove(self) -> None:
         """Restore the transformer."""
+        for undo in self._undo_copies:
+            undo()
         for handle in self._handles:
             handle.remove()
         root = self._driver.transformer
-        for module in (root, *(block for block, _ in self._blocks)):
-            registry = HookRegistry.check_if_exists_or_initialize(module)
-            registry.remove_hook(NAME, recurse=False)
+        for one in self._registered:
+            one.remove()
         for block, _ in self._blocks:
             if isinstance(block._compiled_call_impl, _Outside):
                 block._compiled_call_impl = block._compiled_call_impl.compiled
         forget_children(root)
+
+
+def _strip(module: nn.Module, registered: Registered | None, handles: set[int], state: dict[str, Any]) -> None:
+    """What a copy of a module with hooks is made of."""
+    copies.strip_handles(state, handles)
+    if registered is not None:
+        copies.strip_forward(state, module, registered.forward, registered.before, NAME)
+    for name, value in tuple(state.items()):
+        if isinstance(value, Around | _Outside):
+            # A graph is of one module: torch gives a copy none either.
+            state[name] = None
 
 
 def forget_children(root: nn.Module) -> None:
@@ -214,7 +271,7 @@ class Around:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: decide, run the graph, commit."""
         driver = self.driver
-        driver.begin(Arguments(type(driver.transformer), args, kwargs))
+        driver.begin(Arguments(type(driver.transformer), args, kwargs), compiled=True)
         driver.compiled_whole = True
         try:
             output = self.compiled(*args, **kwargs)

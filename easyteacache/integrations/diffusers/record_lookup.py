@@ -54,7 +54,7 @@ def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> 
 def _names(pipe: Any, transformer: Any) -> Iterator[str]:
     yield configuration_name(transformer)
     for config in (getattr(pipe, "config", None), transformer.config):
-        path = (config or {}).get("_name_or_path") or ""
+        path = str((config or {}).get("_name_or_path") or "")
         found = _HUB_FOLDER.search(path)
         if found is not None:
             yield f"{found.group(1)}/{found.group(2)}"

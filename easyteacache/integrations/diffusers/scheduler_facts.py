@@ -20,12 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from easyteacache.errors import AttachError
 from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map, signature_of
-
-Array = NDArray[np.float64]
+from easyteacache.records.trace import Array
 
 #: A map reproduces a run on random outputs to this share of its largest state, or the sampler is no linear map. Measured on the
 #: schedulers of diffusers 0.42 at 50 steps: linear ones 1e-16 to 5e-7 (some keep sigmas in single precision), others 0.8 to 8.

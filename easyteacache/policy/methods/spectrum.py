@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from easyteacache.errors import InvalidPlan
 from easyteacache.policy.methods.rows import LONGEST_ROW, Rows, Weights, unrolled
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from easyteacache.records.trace import Array
+
 HORIZON = 50.0
 
 
@@ -47,6 +47,8 @@ class SpectrumFit:
 
     def weights(self, anchors: Sequence[float], at: float) -> tuple[float, ...]:
         """One weight per computed step in ``anchors`` (step indices, oldest first) for step ``at`` behind them."""
+        import numpy as np  # only here: a record is listed and resolved without it
+
         places = np.asarray(anchors, dtype=np.float64)
         line = np.zeros(len(places))
         line[-1] = 1.0
@@ -61,6 +63,8 @@ class SpectrumFit:
 
     def _chebyshev(self, places: Array) -> Array:
         """T_0 … T_m at each place, (K, m + 1)."""
+        import numpy as np
+
         places = 2.0 * places / self.horizon - 1.0
         return np.asarray(np.polynomial.chebyshev.chebvander(places, self.degree), dtype=np.float64)
 

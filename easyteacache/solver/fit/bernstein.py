@@ -11,9 +11,8 @@ from fractions import Fraction
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from easyteacache.records.trace import Array
 
 
 def basis(u: Array, order: int) -> Array:

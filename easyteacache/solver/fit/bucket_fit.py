@@ -180,12 +180,13 @@ def _quality(points: Points, chosen: Candidate) -> FitQuality:
         runs=points.runs,
         points=len(points),
         distinct_distances=points.distinct_distances,
-        r2=_short(r2),
-        heldout_r2=None if heldout is None else _short(heldout.r2),
-        heldout_relative_error=None if heldout is None else _short(heldout.relative_error),
-        rank_correlation=None if rank is None else _short(rank),
+        r2=six_digits(r2),
+        heldout_r2=None if heldout is None else six_digits(heldout.r2),
+        heldout_relative_error=None if heldout is None else six_digits(heldout.relative_error),
+        rank_correlation=None if rank is None else six_digits(rank),
     )
 
 
-def _short(value: float) -> float:
+def six_digits(value: float) -> float:
+    """``value`` as records store it: to six significant digits."""
     return float(f"{value:.6g}")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.solver.fit.curves import Fitted
 from easyteacache.solver.fit.points import Points
 
-Array = NDArray[np.float64]
 Fit = Callable[[Points], Fitted]
 # Beyond this many runs they are left out in groups: the answer hardly changes and the cost stops growing.
 MOST_FOLDS = 20

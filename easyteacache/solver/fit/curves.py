@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.polynomial import chebyshev as cheb
-from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, nnls
 
 from easyteacache.policy.curves import Polynomial
+from easyteacache.records.trace import Array
 from easyteacache.solver.fit import bernstein
 from easyteacache.solver.fit.points import Points
 
-Array = NDArray[np.float64]
 TEACACHE_ORDER = 4
 HUBER = 1.345  # 95 % efficiency on normal errors (Huber 1964)
 ROBUST_ROUNDS = 5
@@ -80,7 +79,7 @@ def chebyshev(points: Points, order: int, *, robust: bool = False) -> Fitted:
 def teacache(points: Points) -> Fitted:
     """``numpy.polyfit(x, y, 4)`` over all pairs and nothing else: no domain, no floor (ali-vilab/TeaCache, issue 2)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        warnings.filterwarnings("ignore", "Polyfit may be poorly conditioned")  # its class has moved with numpy 2
         found = np.polyfit(points.x, points.y, TEACACHE_ORDER)
     coefficients = tuple(float(c) for c in found)
     return Fitted("teacache", TEACACHE_ORDER, lambda x: np.asarray(np.polyval(found, x)), coefficients)

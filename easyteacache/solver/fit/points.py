@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.errors import SignalMismatch
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 

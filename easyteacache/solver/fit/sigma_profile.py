@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.policy.curves import SigmaProfile
 from easyteacache.records.calibration import SigmaProfileRecord
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 
-Array = NDArray[np.float64]
 DIGITS = 9
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
+from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import families
 from easyteacache.solver.replay import gate_replay
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.replay import Decisions, Replay, mean_computed
 from easyteacache.solver.search import schedules
 
-Array = NDArray[np.float64]
 IDENTITY = Polynomial((1.0, 0.0))
 # Bisection of a threshold that every run and branch answers differently.
 ROUNDS = 24

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.runtime.corrector import Corrector
 from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.fitted_weights import Weights
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.runs import Runs
-
-Array = NDArray[np.float64]
 
 
 class CorrectedTravel:

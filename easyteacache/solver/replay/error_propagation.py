@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.propagation import responses
 from easyteacache.solver.replay.runs import Runs
 
-Array = NDArray[np.float64]
 SMALLEST = 1e-12
 
 

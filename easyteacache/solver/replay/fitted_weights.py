@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
 from easyteacache.records.sampler import EULER
+from easyteacache.records.trace import Array
 from easyteacache.solver.replay.error_propagation import Travel
+from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.runs import Runs
 
-Array = NDArray[np.float64]
-Schedule = tuple[int, ...]
 Weights = tuple[tuple[float, ...], ...]
 #: Computed outputs that a step looks at, the step's own included: a fourth was worth 3 dB on the reference model, a fifth nothing.
 HISTORY = 4

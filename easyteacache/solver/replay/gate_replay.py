@@ -6,14 +6,10 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from easyteacache.policy.curves import Curve, SigmaProfile
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.gate import Gate
 
-Array = NDArray[np.float64]
 Schedule = tuple[int, ...]
 Predictions = Mapping[str, Sequence[float]]
 

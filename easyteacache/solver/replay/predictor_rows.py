@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from easyteacache.records.bucket import FITTED
+from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import Predictor, predictor
 from easyteacache.solver.replay.runs import Runs
 
-Array = NDArray[np.float64]
 Coordinate = Literal["step", "timestep", "sigma"]
 Target = Literal["residual", "output"]
 Anchors = tuple[int, ...]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from easyteacache.records.trace import Array
+
 EARLY_GAIN = 3.0
 POWER = 3
 

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import FITTED, Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.solver.replay import gate_replay
 from easyteacache.solver.replay.corrected import CorrectedTravel
@@ -23,7 +23,6 @@ from easyteacache.solver.replay.propagation import gains
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import Objective
 
-Array = NDArray[np.float64]
 Decisions = Mapping[str, Schedule]
 
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import GUIDED, OUTPUT_PREFIX, Trace
 
-Array = NDArray[np.float64]
 SAME_SIGMA = 1e-6
 
 

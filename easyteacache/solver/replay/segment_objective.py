@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.solver.replay.predictor_rows import Anchors, Filling, Rows
 from easyteacache.solver.replay.runs import Runs
 
-Array = NDArray[np.float64]
 # Share of the norm of the summed errors; the rest goes to the sum of their norms, because errors made long apart are met by
 # different Jacobians and cannot be relied on to cancel.
 COHERENCE = 0.9

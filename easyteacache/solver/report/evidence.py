@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.runtime.predictors import families
 from easyteacache.solver.fit import curves
@@ -24,8 +24,6 @@ from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import Objective
 from easyteacache.solver.search import schedules
 from easyteacache.solver.search.planner import SPEEDUPS, candidates, changes, computed_steps
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.compare import plot_style
 from easyteacache.compare.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from easyteacache.policy.curves import Polynomial
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace import Array
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.replay import filling_of
 from easyteacache.solver.report.evidence import BucketEvidence, Frontier
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
 STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (RED, "--"),

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from easyteacache.solver.replay.fitted_weights import Schedule, StateFit
+from easyteacache.solver.replay.fitted_weights import StateFit
+from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.propagation import VIEWS
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import typical
 
-Array = NDArray[np.float64]
 # More runs than these do not change what is found.
 SEARCH_RUNS = 16
 REACH = 2

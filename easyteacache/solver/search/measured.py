@@ -13,19 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from easyteacache.records.bucket import FITTED
+from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import families
-from easyteacache.solver.replay.fitted_weights import Schedule, StateFit, Weights, correctable
+from easyteacache.solver.replay.fitted_weights import StateFit, Weights, correctable
+from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.search.fitted_search import FittedSearch
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.race import race, typical_of
 
-Array = NDArray[np.float64]
 Progress = Callable[[str], None]
 
 

@@ -11,20 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import families, predictor
 from easyteacache.solver.replay import gate_replay
 from easyteacache.solver.replay.error_propagation import PlainTravel
-from easyteacache.solver.replay.gate_replay import Window
+from easyteacache.solver.replay.gate_replay import Schedule, Window
 from easyteacache.solver.replay.predictor_rows import Filling, Rows, Target
 from easyteacache.solver.replay.propagation import gains
 from easyteacache.solver.replay.runs import Runs, change_norms
 from easyteacache.solver.replay.segment_objective import Objective, typical
 from easyteacache.solver.search import schedules
-from easyteacache.solver.search.schedules import Schedule
 
-Array = NDArray[np.float64]
 SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 # A schedule found on this many runs is as good as one found on more; the search then costs the same for any number.
 SEARCH_RUNS = 24

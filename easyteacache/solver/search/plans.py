@@ -13,10 +13,9 @@ from easyteacache.solver.replay.predictor_rows import Target
 from easyteacache.solver.replay.replay import Replay
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import typical
-from easyteacache.solver.search.measured import FittedPlans
+from easyteacache.solver.search.measured import FittedPlans, Progress
 from easyteacache.solver.search.planner import SPEEDUPS, Plan, Planner, computed_steps
 
-Progress = Callable[[str], None]
 # Relative to evenly spaced steps, and to sampling with fewer steps: with some room, so that held-out runs agree.
 LEAST_GAIN_ON_EVEN = 0.98
 LEAST_GAIN_ON_FEWER = 0.85

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
 from easyteacache.solver.replay.segment_objective import SMALLEST, typical
 
-Array = NDArray[np.float64]
 # Standard errors of the difference that chance is given.
 CHANCE = 2.0
 # In logarithms of the error, 0.26 dB: plans that are no further apart need not be told apart.

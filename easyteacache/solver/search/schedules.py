@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from easyteacache.records.trace import Array
+from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.segment_objective import Objective, typical
 
-Array = NDArray[np.float64]
-Schedule = tuple[int, ...]
 MOST_SWEEPS = 60
 REACH = 2
 SPARE = 4

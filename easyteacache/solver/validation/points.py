@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.gate_replay import drive, from_truth
@@ -21,8 +21,6 @@ from easyteacache.solver.replay.replay import Replay, filling_of, mean_computed,
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged
-
-Array = NDArray[np.float64]
 
 
 def judge_points(

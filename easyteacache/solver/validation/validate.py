@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from easyteacache.errors import InvalidCalibration, InvalidTrace, SignalMismatch
@@ -28,7 +27,6 @@ from easyteacache.solver.validation.points import judge_points
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged, Report
 
-Array = NDArray[np.float64]
 GRID = 401
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from easyteacache.records.calibration import save
+from easyteacache.records.calibration import load, save
 from easyteacache.registry import index
 
 from ..conftest import Program, build_folder, build_record
+from ..older import version_2
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,7 +37,7 @@ def test_a_good_folder_passes(folder: Path, run_hub: Program) -> None:
 
 def test_records_of_an_older_version_pass(folder: Path, run_hub: Program) -> None:
     for path in (folder / "tiny" / "video.json", folder / "other" / "image.json"):
-        edit(path, '"schema_version": 2', '"schema_version": 1')
+        path.write_text(version_2(load(path)))
     index.write(folder, index.build(folder))
     result = run_hub("verify", folder, "--strict")
     assert result.exit_code == 0, result.output
@@ -79,7 +80,9 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "index.missing": lambda f: (f / index.FILE_NAME).unlink(),
     "index.json": lambda f: (f / index.FILE_NAME).write_text("{"),
     "index.schema": lambda f: edit(f / index.FILE_NAME, '"title"', '"titel"'),
-    "index.schema-version": lambda f: edit(f / index.FILE_NAME, '"index_version": 1', '"index_version": 2'),
+    "index.schema-version": lambda f: edit(
+        f / index.FILE_NAME, f'"index_version": {index.INDEX_VERSION}', '"index_version": 9'
+    ),
     "registry.alias": lambda f: alias(f, "other/image", "tiny/video"),
     "registry.name": lambda f: (f / "tiny" / "Video.json").write_text("{}"),
     "record.path": lambda f: save(build_record("tiny/elsewhere"), f / "tiny" / "video.json"),

@@ -19,12 +19,13 @@ from easyteacache.cli.review import review
 from easyteacache.hub.review import check_record, rules
 from easyteacache.hub.review.check_submission import TraceFiles
 from easyteacache.hub.review.json_lines import line_of
-from easyteacache.records.calibration import save
+from easyteacache.records.calibration import load, save
 from easyteacache.records.provenance import TraceReference
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
 from ..conftest import build_folder
+from ..older import upgraded, version_2
 from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
 
@@ -142,15 +143,10 @@ def test_a_renamed_record_is_no_deletion(case: Case) -> None:
     assert "submission.deleted" not in result.output
 
 
-def older(text: str) -> str:
-    assert '"schema_version": 2' in text
-    return text.replace('"schema_version": 2', '"schema_version": 1', 1)
-
-
 def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None:
     for folder in (case.registry, case.registry.parent / "base"):
         path = folder / "known" / "model.json"
-        path.write_text(older(path.read_text()))
+        path.write_text(version_2(load(path)))
         index.write(folder, index.build(folder))
     result = judge(case)
     assert result.exit_code == 0, result.output
@@ -160,8 +156,10 @@ def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None
 def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(case: Case) -> None:
     base = case.registry.parent / "base"
     (base / "test").mkdir()
-    (base / case.path.relative_to(case.registry)).write_text(older(case.path.read_text()))
+    (base / case.path.relative_to(case.registry)).write_text(version_2(case.solved.record))
     index.write(base, index.build(base))
+    save(upgraded(case.solved.record), case.path)
+    case.relist()
     result = judge(case)
     assert result.exit_code == 0, result.output
     assert f"| `{KEY}` | 1 → 1 | validated | 1 | passed |" in result.output

@@ -142,7 +142,7 @@ def test_what_is_missing_is_refused_alike(both: Both) -> None:
 
 
 def test_one_file_of_an_old_commit_is_the_same(both: Both, tmp_path: Path) -> None:
-    oldest = Remote(both.repository, endpoint=both.ours).log()[-2].commit_id
+    oldest = list(Remote(both.repository, endpoint=both.ours).log())[-2].id
 
     def read(endpoint: str) -> bytes:
         folder = tmp_path / name_of(endpoint)

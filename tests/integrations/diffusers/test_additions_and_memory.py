@@ -152,6 +152,8 @@ def test_what_is_forecast_may_follow_from_a_length_that_only_the_first_forward_t
     known = make_cache(schedule=(0, 1, 3), applied_to="output", forecaster="linear").policy
 
     class ByLength:
+        signals = (known.signal,)
+
         def policy(self, request, run):
             return dataclasses.replace(known, applied_to="residual" if run.sequence_length is None else "output")
 
@@ -206,6 +208,7 @@ def mine():
     _REGISTERED.update(before)
 
 
+@torch.no_grad()
 def test_a_class_of_ones_own_takes_one_registration(mine, make_cache):
     assert "Mine" in {adapter.transformer for adapter in adapters()}
     x, words = noise(1, 4, 8, seed=1), noise(1, 2, 8, seed=2)

@@ -68,6 +68,13 @@ PASSED = {
     "runtime/branch_state.py",
     "runtime/gate.py",
 }
+# Each says no and is left: somebody else calls, or what the residual was computed with is another by now.
+ASKED = {
+    "integrations/diffusers/active_adapters.py",
+    "integrations/diffusers/branch_names.py",
+    "integrations/diffusers/calling_thread.py",
+    "integrations/diffusers/gradients.py",
+}
 
 
 @pytest.mark.parametrize(("predictor", "file"), [("hold", "hold"), ("linear", "polynomial"), ("foca", "foca")])
@@ -96,5 +103,6 @@ def test_a_forward_at_a_reused_step_passes_eight_files(predictor, file, make_cac
         sample(pipe, "wan", steps=STEPS, guidance_scale=1.0)
         assert cache.statistics()["cond"].pattern == "█·██·█"
     reused = {name for name in steps[4] if not name.startswith("integrations/diffusers/models/")}
-    assert reused - {"policy/policy.py"} == {*PASSED, f"runtime/predictors/{file}.py"}
+    assert reused >= ASKED
+    assert reused - ASKED - {"policy/policy.py"} == {*PASSED, f"runtime/predictors/{file}.py"}
     assert len(PASSED) + 1 <= 8

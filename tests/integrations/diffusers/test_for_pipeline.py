@@ -13,7 +13,7 @@ from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
 from easyteacache.integrations.diffusers import ExpertCaches, configuration_name
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry import index
-from easyteacache.registry.registry import Registry
+from easyteacache.registry.registry import Layer, Registry
 
 STEPS = 8
 
@@ -88,6 +88,21 @@ def test_the_configuration_of_the_transformer_leads_to_the_record(registry):
     layers = registry(record("test/one", [alias(name, "transformer_class")], schedule=[0, 4]))
     assert TeaCache.for_pipeline(pipe, registry=layers).policy.model_key == "test/one"
     assert configuration_name(flux().transformer) != name
+
+
+@pytest.mark.parametrize("kind", ["transformer_class", "hub_repository"])
+def test_a_pulled_record_does_not_come_first_by_a_name_that_no_other_layer_has(kind, tmp_path):
+    """The configuration is looked up before the repository: a record from a hub could list it and stand in front."""
+    pipe = named(wan(), "Owner/Model")
+    claimed = configuration_name(pipe.transformer) if kind == "transformer_class" else "Owner/Model"
+    ours = record("test/ours", [alias("Owner/Model")], schedule=[0, 2, 4, 6])
+    theirs = record("evil/model", [alias(claimed, kind)], schedule=[0, 2, 4, 6])
+    layers = []
+    for name, one in (("pulled", theirs), ("bundled", ours)):
+        save(one, tmp_path / name / f"{one.model_key}.json")
+        layers.append(Layer(name, tmp_path / name, foreign=name == "pulled"))
+    found = TeaCache.for_pipeline(pipe, registry=Registry(layers), speedup=2.0)
+    assert found.policy.model_key == "test/ours"
 
 
 def test_an_unknown_checkpoint_is_an_error_with_candidates(registry):

@@ -15,6 +15,8 @@ from tiny_transformers import build
 from easyteacache import TeaCache
 from easyteacache.errors import AttachError, SignalMismatch
 
+pytestmark = pytest.mark.floors
+
 STEPS = 6
 
 

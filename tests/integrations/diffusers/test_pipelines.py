@@ -8,6 +8,8 @@ from tiny_pipelines import PIPELINES, sample
 
 from easyteacache.policy.curves import SigmaProfile
 
+pytestmark = pytest.mark.floors
+
 STEPS = 6
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from easyteacache.integrations.diffusers.call_arguments import Arguments
 from tiny_pipelines import sample, wan
 from tiny_transformers import arguments, build, flat
 
 from easyteacache import EasyTeaCacheWarning, TeaCache
 from easyteacache.integrations.diffusers import adapter_for, attach, located
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.policy.carry import shifted_levels
 from easyteacache.policy.methods.magcache import magcache_plan, rule_of
 from easyteacache.policy.request import Request, RunContext

@@ -280,6 +280,7 @@ def cogvideox() -> Any:
 
 def qwen() -> Any:
     """Qwen-Image with a vision-language text encoder."""
+    rotary = {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(WORDS),
@@ -288,7 +289,8 @@ def qwen() -> Any:
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 10000.0},
+            # Its names in transformers 5 and before.
+            **{name: dict(rotary) for name in ("rope_parameters", "rope_scaling")},
         },
         vision_config={"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 8},
     )

@@ -71,9 +71,10 @@ def token_replace(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
 def qwen(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
     """Qwen-Image: image stream."""
     parameters = block.img_mod(arguments["temb"]).chunk(2, dim=-1)[0]
-    return block._modulate(  # type: ignore[no-any-return]
-        block.img_norm1(arguments["hidden_states"]), parameters, arguments.get("modulate_index")
-    )[0]
+    # Of releases that edit several pictures at once.
+    index = arguments.get("modulate_index")
+    more = () if index is None else (index,)
+    return block._modulate(block.img_norm1(arguments["hidden_states"]), parameters, *more)[0]  # type: ignore[no-any-return]
 
 
 def qwen21(block: Any, arguments: Mapping[str, Any]) -> torch.Tensor:

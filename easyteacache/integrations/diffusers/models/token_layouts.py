@@ -99,4 +99,4 @@ def values_per_token(transformer: Any) -> int | None:
     sizes = (channels, *patch) if isinstance(patch, (tuple, list)) else (None,)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
-    return math.prod(sizes)
+    return int(math.prod(sizes))

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from easyteacache.records.trace import Array
 from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
 
-Array = NDArray[np.float64]
 Row = tuple[float, ...]
 # Of each output's mean square: how firmly weights hold to those they start from. With a thousandth of it 15 runs' noise is fitted.
 RIDGE = 1e-3

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from easyteacache.integrations.diffusers.call_arguments import Arguments
 from tiny_transformers import CASES, adapter_named, arguments, build, run
 
 from easyteacache.integrations.diffusers import adapter_for, adapters, located, timestep_plan
+from easyteacache.integrations.diffusers.forward_state import Arguments
 
 # Raised by two of diffusers' own classes when they are built or run on a CPU.
 pytestmark = [

@@ -18,6 +18,8 @@ from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.search.planner import Plan
 
+pytestmark = pytest.mark.floors
+
 STEPS = 8
 PROMPTS = ("a red fox", "a blue boat", "no fox")
 #: Arguments of a job, and what tiny text encoders need beside it.

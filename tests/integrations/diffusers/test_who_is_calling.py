@@ -1,0 +1,421 @@
+"""The hooks act whoever calls the model: what is not the sampler loop they serve computes, and leaves that loop alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import pickle
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_module
+from tiny_pipelines import PIPELINES, sample
+from tiny_transformers import arguments as forward_arguments
+from tiny_transformers import build
+
+from easyteacache.errors import EasyTeaCacheWarning
+
+WAN = "WanTransformer3DModel"
+
+
+def forward(model, step=0, branch="cond", **changes):
+    return model(**{**forward_arguments(WAN, step, branch), **changes}, return_dict=False)[0]
+
+
+# Gradients -----------------------------------------------------------------------------------------------------------
+
+
+def gradients_of(model, step):
+    model.zero_grad()
+    forward(model, step).square().sum().backward()
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["trains", "only its parameters do"])
+def test_forwards_with_gradients_are_computed_and_have_every_gradient(make_cache, training):
+    model = build(WAN).train(training).requires_grad_(True)
+    expected = [gradients_of(model, step) for step in range(3)]
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        with pytest.warns(EasyTeaCacheWarning, match="gradients"):
+            found = [gradients_of(model, step) for step in range(3)]
+        assert (cache.statistics(), cache.nbytes) == ({}, 0)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_gradient_by_the_latent_passes_through_every_block(make_cache):
+    model = build(WAN).requires_grad_(False)
+
+    def gradient(step):
+        latent = forward_arguments(WAN, step, "cond")["hidden_states"].requires_grad_(True)
+        return torch.autograd.grad(forward(model, step, hidden_states=latent).sum(), latent)[0]
+
+    expected = [gradient(step) for step in range(3)]
+    with make_cache(schedule=(0,)).attached(model), pytest.warns(EasyTeaCacheWarning, match="gradients"):
+        assert all(torch.equal(gradient(step), expected[step]) for step in range(3))
+
+
+def test_a_training_step_between_sampling_steps_leaves_the_run_alone(make_cache):
+    model = build(WAN).requires_grad_(True)
+
+    def sampled(train_at):
+        outputs = []
+        for step in range(5):
+            if step == train_at:
+                model.train()
+                forward(model, 2, "uncond").sum().backward()
+                model.eval()
+            with torch.no_grad():
+                outputs.append(forward(model, step))
+        return torch.stack(outputs)
+
+    with make_cache(schedule=(0, 3)).attached(model) as cache:
+        expected = sampled(None)
+        with pytest.warns(EasyTeaCacheWarning, match="gradients"):
+            assert torch.equal(sampled(3), expected)
+        assert cache.statistics()["default"].pattern == "█··█·"
+
+
+def test_frozen_models_that_sample_without_no_grad_are_served(make_cache):
+    model = build(WAN).requires_grad_(False)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(3):
+            forward(model, step)
+        assert cache.statistics()["default"].pattern == "█··"
+
+
+# Conditioning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["wan", "flux", "hunyuan", "qwen"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["replaced", "written in place"])
+def test_the_first_step_with_another_prompt_computes(name, in_place, make_cache):
+    pipe = PIPELINES[name]()
+    unguided = {"wan": {"guidance_scale": 1.0}}.get(name, {"true_cfg_scale": 1.0})
+
+    def change(pipe, step, timestep, kwargs):
+        embeds = kwargs["prompt_embeds"]
+        if step == 2:
+            other = embeds.flip(1) + 1.0
+            kwargs["prompt_embeds"] = embeds.copy_(other) if in_place else other
+        return kwargs
+
+    def run():
+        options = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+        return sample(pipe, name, steps=6, **unguided, **options)
+
+    with make_cache(schedule=(0, 1, 3)).attached(pipe) as due:
+        expected = run()
+        assert {one.pattern for one in due.statistics().values()} == {"██·█··"}
+    with make_cache(schedule=(0, 1)).attached(pipe) as cache:
+        assert torch.equal(run(), expected)
+        assert {one.pattern for one in cache.statistics().values()} == {"██·█··"}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_conditioning_written_in_place_is_noticed(mode, named, make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache, mode():
+        text = forward_arguments(WAN, 0, "cond")["encoder_hidden_states"].clone()
+        for step in range(5):
+            if step == 3:
+                text.add_(1.0)
+            with model.cache_context("cond") if named else contextlib.nullcontext():
+                forward(model, step, encoder_hidden_states=text)
+        patterns = [one.pattern for one in cache.statistics().values()]
+    assert patterns == (["█··█·"] if named else ["█··", "█·"])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_same_conditioning_written_again_or_anew_is_reused(mode, make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache, mode():
+        text = forward_arguments(WAN, 0, "cond")["encoder_hidden_states"].clone()
+        for step in range(5):
+            text = text.copy_(text.clone()) if step % 2 else text.clone()
+            with model.cache_context("cond"):
+                forward(model, step, encoder_hidden_states=text)
+        assert cache.statistics()["cond"].pattern == "█····"
+
+
+@torch.no_grad()
+def test_other_pooled_text_alone_is_noticed(make_cache):
+    kind = "HunyuanVideoTransformer3DModel"
+    model = build(kind)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(4):
+            given = forward_arguments(kind, step, "cond")
+            if step >= 2:
+                given["pooled_projections"] = given["pooled_projections"] + 1.0
+            with model.cache_context("cond"):
+                model(**given)
+        assert cache.statistics()["cond"].pattern == "█·█·"
+
+
+# Copies --------------------------------------------------------------------------------------------------------------
+
+
+def reloaded(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": reloaded,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("signal", ["hidden_states", "timestep_embedding", "timestep_projection"])
+@torch.no_grad()
+def test_a_copy_of_an_attached_transformer_is_a_model_of_its_own(copied, signal, make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    with make_cache(signal=signal, threshold=1e9).attached(model) as cache:
+        reused = [forward(model, step) for step in range(2)]
+        twin = copied(model)
+        assert all(torch.equal(forward(twin, step), plain[step]) for step in range(4))
+        # The run that goes on has not seen the copy's forwards.
+        reused += [forward(model, step) for step in range(2, 4)]
+        assert cache.statistics()["default"].pattern == "█···"
+        assert not torch.equal(reused[3], plain[3])
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not forward(twin, 0).any()
+        with make_cache(schedule=(0,)).attached(copied(model)) as other:
+            assert other.session is not cache.session
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_copy_of_one_block_runs_its_own_weights(make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model):
+        block = copy.deepcopy(model.blocks[0])
+    assert not hasattr(block, "_diffusers_hook")
+    assert "forward" not in vars(block)
+    assert not any("__reduce_ex__" in vars(module) for module in model.modules())
+
+
+# Wrapped since -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_model_that_was_offloaded_after_attach_works_after_detach(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cache = make_cache(schedule=(0, 2)).attach(model)
+    reused = [forward(model, step) for step in range(4)]
+    cpu_offload(model, execution_device="cpu")
+    assert all(torch.equal(forward(model, step), reused[step]) for step in range(4))
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+    with make_cache(schedule=(0, 2)).attached(model):
+        assert all(torch.equal(forward(model, step), reused[step]) for step in range(4))
+    remove_hook_from_module(model, recurse=True)
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_model_whose_offloading_was_taken_off_after_attach_works_after_detach(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cpu_offload(model, execution_device="cpu")
+    cache = make_cache(schedule=(0, 2)).attach(model)
+    forward(model)
+    remove_hook_from_module(model, recurse=True)
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+
+
+@torch.no_grad()
+def test_a_forward_that_was_replaced_after_attach_stays_and_passes_through(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(4)]
+    cache, calls = make_cache(schedule=(0, 2)).attach(model), []
+    block = model.blocks[1]
+    inner = block.forward
+    block.forward = lambda *args, **kwargs: (calls.append(None), inner(*args, **kwargs))[1]
+    cache.detach()
+    assert all(torch.equal(forward(model, step), plain[step]) for step in range(4))
+    assert len(calls) == 4
+
+
+# Adapters ------------------------------------------------------------------------------------------------------------
+
+
+class Adapted(torch.nn.Linear):
+    """A linear layer that adds rank-one products to its own, as far as layers of peft are read."""
+
+    def __init__(self, layer, **weights):
+        super().__init__(layer.in_features, layer.out_features)
+        self.load_state_dict(layer.state_dict())
+        self.scaling, self.active_adapters = dict(weights), list(weights)
+        self.disable_adapters, self.merged_adapters = False, []
+
+    def forward(self, x):
+        weight = 0.0 if self.disable_adapters else sum(self.scaling[name] for name in self.active_adapters)
+        return super().forward(x) + weight * x.sum(-1, keepdim=True)
+
+
+def adapt(model, **weights):
+    for block in model.blocks:
+        block.attn1.to_q = Adapted(block.attn1.to_q, **weights)
+    model.requires_grad_(False)
+    return model
+
+
+def layers_of(model):
+    return [block.attn1.to_q for block in model.blocks]
+
+
+SWITCHES = {
+    "deactivated": lambda model: [layer.active_adapters.remove("style") for layer in layers_of(model)],
+    "weighted": lambda model: [layer.scaling.update(style=0.2) for layer in layers_of(model)],
+    "disabled": lambda model: [setattr(layer, "disable_adapters", True) for layer in layers_of(model)],
+    "fused": lambda model: [layer.merged_adapters.append("style") for layer in layers_of(model)],
+    "in one layer": lambda model: layers_of(model)[-1].scaling.update(style=0.2),
+    "loaded": lambda model: (adapt(model, other=0.5), setattr(model, "peft_config", {"style": 0, "other": 0})),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+@torch.no_grad()
+def test_the_first_step_of_each_branch_under_another_adapter_computes(switch, make_cache):
+    model = adapt(build(WAN), style=1.0)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(6):
+            if step == 3:
+                switch(model)
+            for branch in ("cond", "uncond"):
+                with model.cache_context(branch):
+                    forward(model, step, branch)
+        assert {name: one.pattern for name, one in cache.statistics().items()} == {
+            "cond": "█··█··",
+            "uncond": "█··█··",
+        }
+
+
+@torch.no_grad()
+def test_adapters_loaded_into_a_plain_model_in_the_middle_of_a_run_compute(make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        for step in range(4):
+            if step == 2:
+                adapt(model, style=1.0).peft_config = {"style": 0}
+            forward(model, step)
+        assert cache.statistics()["default"].pattern == "█·█·"
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+def beside(pipe):
+    """Another pipeline with the same transformer and a scheduler of its own."""
+    other = type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler.from_config(pipe.scheduler.config)})
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+@pytest.mark.parametrize("name", ["wan", "flux", "chroma"])
+def test_the_other_thread_computes_and_disturbs_nobody(name, make_cache):
+    first = PIPELINES[name]()
+    second, both = beside(first), threading.Barrier(2, timeout=15)
+    plain = sample(second, name, seed=7)
+
+    def in_step(pipe, step, timestep, kwargs):
+        both.wait()
+        return kwargs
+
+    with make_cache(schedule=(0, 3)).attached(first) as cache:
+        expected = sample(first, name, seed=3)
+
+        def begin_first(pipe, step, timestep, kwargs):
+            if step == 0:
+                started.set()
+            return in_step(pipe, step, timestep, kwargs)
+
+        def other():
+            started.wait(60)
+            return sample(second, name, seed=7, callback_on_step_end=in_step)
+
+        started = threading.Event()
+        with warnings.catch_warnings(record=True) as told, ThreadPoolExecutor(2) as pool:
+            warnings.simplefilter("always")
+            futures = [pool.submit(other), pool.submit(sample, first, name, seed=3, callback_on_step_end=begin_first)]
+            found = [future.result() for future in futures]
+        assert torch.equal(found[0], plain)
+        assert torch.equal(found[1], expected)
+        assert [str(one.message) for one in told if "another thread" in str(one.message)]
+        # The run is over: whoever comes next is served.
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.equal(pool.submit(sample, first, name, seed=3).result(), expected)
+        assert {one.pattern for one in cache.statistics().values()} == {"█··█··"}
+
+
+@torch.no_grad()
+def test_a_run_that_its_thread_left_behind_is_taken_over(make_cache):
+    model = build(WAN)
+
+    def steps(count):
+        with torch.no_grad():
+            for step in range(count):
+                forward(model, step)
+
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        thread = threading.Thread(target=steps, args=(3,))
+        thread.start()
+        thread.join()
+        steps(4)
+        assert cache.statistics()["default"].pattern == "█···"
+
+
+@torch.no_grad()
+def test_a_context_of_another_thread_names_no_branch_here(make_cache):
+    model = build(WAN)
+
+    def elsewhere(step):
+        with torch.no_grad(), model.cache_context("elsewhere"):
+            forward(model, step, "uncond")
+
+    with make_cache(schedule=(0,)).attached(model) as cache, ThreadPoolExecutor(1) as pool:
+        for step in range(4):
+            with model.cache_context("cond"):
+                with pytest.warns(EasyTeaCacheWarning) if step == 1 else contextlib.nullcontext():
+                    if step:
+                        pool.submit(elsewhere, step).result()
+                forward(model, step)
+        assert {name: one.pattern for name, one in cache.statistics().items()} == {"cond": "█···"}
+
+
+@torch.no_grad()
+def test_a_run_that_was_left_alone_is_so_to_its_end_and_the_next_one_is_served(make_cache):
+    model = build(WAN)
+    plain = [forward(model, step, "uncond") for step in range(5)]
+
+    def elsewhere(step):
+        with torch.no_grad():
+            return forward(model, step, "uncond")
+
+    with make_cache(schedule=(0,)).attached(model) as cache, ThreadPoolExecutor(1) as pool:
+        forward(model, 0)
+        with pytest.warns(EasyTeaCacheWarning, match="another thread"):
+            found = [pool.submit(elsewhere, step).result() for step in range(2)]
+        forward(model, 1)
+        model._diffusers_hook.reset_stateful_hooks()
+        found += [pool.submit(elsewhere, step).result() for step in range(2, 5)]
+        assert all(map(torch.equal, found, plain))
+        again = [pool.submit(elsewhere, step).result() for step in range(5)]
+        assert torch.equal(again[0], plain[0])
+        assert cache.statistics()["default"].pattern == "█····"
