@@ -66,7 +66,7 @@ RESPONSE: tuple[tuple[float, float], ...] = (
     (3.0, 2.24),
 )
 #: Power of the response that errors are weighed with. Some runs answer an early error several times as much as the typical one, because
-#: it makes another sample of them; 2 lost fewer of those than 1 on the models that the profile is of, and as many as 3.
+#: it makes another sample of them. On the models that the profile is of, 2 is 0.8 dB better than 1 at shift 0.25 and 0.8 dB worse at 3.
 CAUTION = 2.0
 #: Power of a segment's error in the sum over a run: above 1 one large error is worse than several small ones of the same sum.
 POWER = 2.0
