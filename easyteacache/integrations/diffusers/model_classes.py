@@ -90,7 +90,7 @@ def refuse_another_model(policy: Policy, running: ModelIdentity) -> None:
 def unknown_model(policy: Policy) -> str | None:
     """What to say of a record that does not tell which model it was made with; None where it does."""
     said = policy.model is not None and policy.model.class_name is not None
-    if said or class_of(policy.model_key) is not None or policy.layer == "given":
+    if said or class_of(policy.model_key) is not None or policy.layer in ("given", "none"):
         return None
     return (
         "The record does not say which transformer it was made with, so nothing can tell whether it was this one (records that "

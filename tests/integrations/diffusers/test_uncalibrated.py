@@ -57,6 +57,13 @@ def test_even_steps_are_evenly_spaced() -> None:
     assert {computed(cache, branch) for branch in cache.statistics()} == {even_plan(STEPS, 4)}
 
 
+def test_a_plan_without_a_record_says_nothing_of_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = wan()
+    with TeaCache.even(speedup=2.0).attached(pipe):
+        sample(pipe, "wan", steps=STEPS)
+    assert caplog.messages == []
+
+
 def test_at_a_matched_shift_the_universal_plan_is_far_better_than_even_steps() -> None:
     pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)
