@@ -15,9 +15,9 @@ from easyteacache.records.calibration import SCHEMA_VERSION, load, save
 from easyteacache.registry import index
 from easyteacache.registry.registry import Registry
 
+from ..older_records import written_by_version
 from .conftest import Program, build_folder, build_record
 from .hub_process import TOKENS, HubProcess
-from .older import version_2
 from .solved import Solved
 
 DATASET = {"repo_type": "dataset"}
@@ -153,7 +153,7 @@ def test_update_says_when_only_the_version_of_the_format_differs(
     hub: Callable[..., Any], upstream: Path, hub_process: HubProcess, repository: str
 ) -> None:
     path = upstream / "tiny" / "draft.json"
-    path.write_text(version_2(load(path)))
+    path.write_text(written_by_version(load(path), 2))
     index.write(upstream, index.build(upstream))
     hub_process.publish(repository, upstream, "As an older release wrote it")
     assert hub("pull").exit_code == 0

@@ -11,7 +11,7 @@ from typing import Any
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.registry import index
 
-from ..older import version_2
+from ...older_records import written_by_version
 from ..solved import KEY, Solved, build_run
 
 FILE = f"{KEY}.json"
@@ -149,7 +149,7 @@ PLANTED: dict[str, tuple[str, Callable[[Case], Any]]] = {
     "key-twice": ("record.json", lambda c: c.replace('"revision": 1', '"revision": 1, "revision": 1')),
     "nested-too-deep": ("record.json", lambda c: c.write("[" * 40 + "]" * 40)),
     "future-format": ("record.schema-version", lambda c: c.edit(lambda r: r.update(schema_version=9))),
-    "older-format": ("submission.schema-version", lambda c: c.write(version_2(c.solved.record))),
+    "older-format": ("submission.schema-version", lambda c: c.write(written_by_version(c.solved.record, 2))),
     "unknown-field": ("record.schema", lambda c: c.edit(lambda r: r.update(comment="hello"))),
     "unknown-status": ("record.schema", lambda c: c.edit(lambda r: r.update(status="excellent"))),
     "window-contradicts-steps": ("record.invariant", lambda c: bucket(c, lambda b: b.update(max_skip_step=99))),

@@ -12,8 +12,8 @@ import pytest
 from easyteacache.records.calibration import load, save
 from easyteacache.registry import index
 
+from ...older_records import written_by_version
 from ..conftest import Program, build_folder, build_record
-from ..older import version_2
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,8 +36,8 @@ def test_a_good_folder_passes(folder: Path, run_hub: Program) -> None:
 
 
 def test_records_of_an_older_version_pass(folder: Path, run_hub: Program) -> None:
-    for path in (folder / "tiny" / "video.json", folder / "other" / "image.json"):
-        path.write_text(version_2(load(path)))
+    for version, path in ((1, folder / "tiny" / "video.json"), (2, folder / "other" / "image.json")):
+        path.write_text(written_by_version(load(path), version))
     index.write(folder, index.build(folder))
     result = run_hub("verify", folder, "--strict")
     assert result.exit_code == 0, result.output

@@ -24,8 +24,8 @@ from easyteacache.records.provenance import TraceReference
 from easyteacache.registry import index
 from easyteacache.solver.validation.rules import RULES
 
+from ...older_records import written_by_version
 from ..conftest import build_folder
-from ..older import upgraded, version_2
 from ..solved import KEY, Solved
 from .planted import BASE_INDEX, PLANTED, RETIREMENT, Case
 
@@ -146,7 +146,7 @@ def test_a_renamed_record_is_no_deletion(case: Case) -> None:
 def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None:
     for folder in (case.registry, case.registry.parent / "base"):
         path = folder / "known" / "model.json"
-        path.write_text(version_2(load(path)))
+        path.write_text(written_by_version(load(path), 2))
         index.write(folder, index.build(folder))
     result = judge(case)
     assert result.exit_code == 0, result.output
@@ -156,9 +156,11 @@ def test_a_published_record_of_an_older_version_is_no_change(case: Case) -> None
 def test_a_record_that_is_only_written_in_the_newest_version_keeps_its_revision(case: Case) -> None:
     base = case.registry.parent / "base"
     (base / "test").mkdir()
-    (base / case.path.relative_to(case.registry)).write_text(version_2(case.solved.record))
+    old = base / case.path.relative_to(case.registry)
+    old.write_text(written_by_version(case.solved.record, 2))
     index.write(base, index.build(base))
-    save(upgraded(case.solved.record), case.path)
+    # As this release reads and writes it.
+    save(load(old), case.path)
     case.relist()
     result = judge(case)
     assert result.exit_code == 0, result.output
