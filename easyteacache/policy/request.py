@@ -73,9 +73,16 @@ class Capabilities:
         """True for a driver that sees what enters and leaves the blocks, and need not be told the time."""
         return self.sees == ("residual",)
 
+    @property
+    def output_only(self) -> bool:
+        """True for a driver that stands around the whole model: no signal is seen, and what was made for its inside is done to its output."""
+        return self.sees == ("output",)
+
 
 #: The three verbs: their caller stands around the blocks.
 VERBS = Capabilities(sees=("residual",), corrects=False)
+#: A wrapper around the whole model, under a sampler that is not known to be Euler's.
+OUTPUTS = Capabilities(sees=("output",), corrects=False)
 
 
 @dataclass(frozen=True)
