@@ -236,7 +236,8 @@ def resolve(
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
-        notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
+        combined = choice.plan is not None and choice.plan.combined
+        notes.extend([_PER_BRANCH] if combined and not run.can.guided else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     carried = _carried(record, selection, run, steps) if refusal is None else None

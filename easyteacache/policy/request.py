@@ -63,10 +63,12 @@ class Capabilities:
         sees: the quantities of the model it can replace: ``residual`` of the block stack, ``feature`` before the head, ``output``.
         corrects: it can hand the sampler something else than the model's output, and the sampler's steps are known to add
             Δσ · output and nothing else.
+        guided: it can replace the output after guidance, one for all branches.
     """
 
     sees: tuple[str, ...] = ("residual", "feature", "output")
     corrects: bool = True
+    guided: bool = False
 
     @property
     def block_stack_only(self) -> bool:
