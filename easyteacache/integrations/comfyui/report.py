@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from easyteacache.integrations.comfyui.sampled_run import SampledRun
+from easyteacache.policy.policy import Policy
+from easyteacache.runtime.statistics import evidence_of, gate_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class RunReport:
         over: the run is over.
         whole: it was not broken off.
         recorded: the file a run was recorded in; None where none was.
+        watched: it was to be recorded.
     """
 
     heading: str
@@ -39,18 +42,19 @@ class RunReport:
     over: bool
     whole: bool
     recorded: str | None = None
+    watched: bool = False
 
     @classmethod
-    def of(cls, run: SampledRun, *, heading: str, over: bool, whole: bool = False) -> RunReport:
+    def of(cls, run: SampledRun, *, heading: str, over: bool, whole: bool = False, watched: bool = False) -> RunReport:
         """The report of a run that begins, or is over."""
         policy, session = run.policy, run.session
         calls = "" if run.facts.calls is None else f", {run.facts.calls} calls"
         return cls(
             heading=heading,
-            record=None if policy is None else f"{policy.model_key} revision {policy.revision} ({policy.layer})",
+            record=None if policy is None else _record(policy),
             evidence=None if policy is None else _evidence(policy),
             sampler=f"{run.facts.name.removeprefix('comfyui/')}{calls}",
-            refusal=run.refusal or (None if policy is None else policy.refusal),
+            refusal=run.refusal or (None if policy is None else _refusal(policy)),
             warnings=() if policy is None else policy.warnings,
             notes=() if policy is None else policy.notes,
             pattern=()
@@ -60,6 +64,7 @@ class RunReport:
             over=over,
             whole=whole,
             recorded=run.recorded,
+            watched=watched,
         )
 
     @property
@@ -68,9 +73,9 @@ class RunReport:
         lines = [self.heading] if self.heading else []
         lines.append(f"Sampler: {self.sampler}")
         if self.record is not None and self.refusal is None:
-            lines.append(f"Record: {self.record}; {self.evidence}")
+            lines.append(f"Decided by {self.record}: {self.evidence}")
         if self.refusal is not None:
-            lines.append(f"Computed in full: {self.refusal}")
+            lines.append(f"{'Not recorded' if self.watched else 'Computed in full'}: {self.refusal}")
         lines.extend(f"Note: {warning}" for warning in self.warnings if warning != self.refusal)
         alike: dict[str, list[str]] = {}
         for name, pattern in self.pattern:
@@ -100,7 +105,18 @@ class RunReport:
         }
 
 
-def _evidence(policy: Any) -> str:
-    from easyteacache.runtime.statistics import evidence_of, gate_of
+def _record(policy: Policy) -> str:
+    if policy.layer == "none":
+        return f"the plan {policy.model_key!r}, without a record"
+    return f"{policy.model_key} revision {policy.revision} ({policy.layer})"
 
+
+def _refusal(policy: Policy) -> str | None:
+    """Why every call is computed; None where some are not."""
+    if policy.refusal is None and policy.decided_by == "nothing":
+        return next(iter(policy.notes), "nothing says that any call may be reused")
+    return policy.refusal
+
+
+def _evidence(policy: Policy) -> str:
     return f"{gate_of(policy)}; {evidence_of(policy)}"

@@ -7,7 +7,7 @@ identifier), and what is remembered of one is never given for another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -28,6 +28,13 @@ _BRANCHES = {0: "cond", 1: "uncond"}
 MakeSession = Callable[[RunContext], Session]
 
 
+class Watched(NamedTuple):
+    """What became of a run that was watched: the file that was written, or why there is none."""
+
+    file: str | None
+    why: str | None
+
+
 class Watcher(Protocol):
     """Sees every call of a run that is computed in full."""
 
@@ -41,8 +48,8 @@ class Watcher(Protocol):
         """The run cannot be followed any further."""
         ...
 
-    def over(self, *, whole: bool) -> str | None:
-        """The run is over, or was broken off; gives the file that was written, where one was."""
+    def over(self, *, whole: bool) -> Watched:
+        """The run is over, or was broken off."""
         ...
 
 
@@ -136,7 +143,8 @@ class SampledRun:
         """The run is over, or was broken off: every tensor is let go of."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            self.recorded = watcher.over(whole=whole)
+            self.recorded, why = watcher.over(whole=whole)
+            self.refusal = self.refusal or why
         if self._driver is not None:
             self._driver.end()
             self._driver = None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from easyteacache.integrations.comfyui.report import RunReport
-from easyteacache.integrations.comfyui.sampled_run import MakeSession, SampledRun, Watcher
+from easyteacache.integrations.comfyui.sampled_run import MakeSession, SampledRun, Watcher, options_in
 from easyteacache.integrations.comfyui.sampler_facts import facts_of
 
 KEY = "easyteacache"
@@ -30,7 +30,8 @@ _NOT_LINEAR = (
 _PLAIN_GUIDERS = ("CFGGuider", "Guider_Basic")
 
 Report = Callable[[RunReport], None]
-MakeWatcher = Callable[[SampledRun, Any, Mapping[str, Any]], Watcher]
+#: A run, its guider and its seed → who sees its calls.
+MakeWatcher = Callable[[SampledRun, Any, "int | None"], Watcher]
 
 
 class ModelWrappers:
@@ -38,7 +39,7 @@ class ModelWrappers:
 
     Args:
         make_session: gives each run's session; None: nothing is reused.
-        make_watcher: gives what sees each run's calls, from the run, the guider and the run's seed; None: nobody.
+        make_watcher: gives what sees each run's calls; None: nobody.
         report: told of every run when it begins and when it is over.
         heading: first line of reports.
     """
@@ -85,7 +86,7 @@ class ModelWrappers:
             if outer is not None:
                 options[KEY] = outer
             run.end(whole=whole)
-            self._report(RunReport.of(run, heading=self._heading, over=True, whole=whole))
+            self._tell(run, over=True, whole=whole)
 
     def _begun(
         self,
@@ -109,10 +110,16 @@ class ModelWrappers:
             masked=(kwargs.get("denoise_mask") if "denoise_mask" in kwargs else (args[0] if args else None))
             is not None,
         )
-        if self._make_watcher is not None and run.refusal is None:
-            run.watch(self._make_watcher(run, guider, {"seed": kwargs.get("seed", args[3] if len(args) > 3 else None)}))
-        self._report(RunReport.of(run, heading=self._heading, over=False))
+        if self._make_session is None and self._make_watcher is None:
+            run.refusal = None
+        elif self._make_watcher is not None and run.refusal is None:
+            run.watch(self._make_watcher(run, guider, kwargs.get("seed", args[3] if len(args) > 3 else None)))
+        self._tell(run, over=False, whole=False)
         return run
+
+    def _tell(self, run: SampledRun, *, over: bool, whole: bool) -> None:
+        watched = self._make_watcher is not None
+        self._report(RunReport.of(run, heading=self._heading, over=over, whole=whole, watched=watched))
 
 
 def predict_noise(
@@ -128,8 +135,6 @@ def predict_noise(
 
 def diffusion_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """Around each call of the model."""
-    from easyteacache.integrations.comfyui.sampled_run import options_in
-
     run = _run_in(options_in(args, kwargs))
     return executor(*args, **kwargs) if run is None else run.compute(executor, args, kwargs)
 
