@@ -11,7 +11,7 @@ import torch
 from easyteacache.records.model_identity import ActiveAdapter, ModelIdentity
 
 #: What stands for LoRAs and their kin: ComfyUI keeps what they do to the weights, not what they are called.
-PATCHES = "patches of this workflow"
+PATCHES = "LoRA or other patches of this workflow"
 
 
 def identity_of(patcher: Any) -> ModelIdentity:

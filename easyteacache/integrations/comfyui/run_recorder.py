@@ -162,7 +162,8 @@ class RunRecorder:
                 f"{stream.shape[1]} tokens enter the blocks, of which {tokens} are generated: reference pictures"
             )
             return
-        for branch, part in zip(branches, stream.chunk(len(branches)), strict=True):
+        # By name, so that the order of ComfyUI's batches leaves no trace.
+        for branch, part in sorted(zip(branches, stream.chunk(len(branches)), strict=True), key=lambda one: one[0]):
             if self._recorder.steps(branch) != call:
                 self.broken("a conditioning acts at some steps alone")
                 return
