@@ -149,8 +149,10 @@ def _tried(
                 levels = trial.levels(most)
                 found = measured(trial.states, len(levels) - 1)
                 if trial.levels(most, seed=2) != levels:
-                    return None, Probe(None, None, "where it calls the model depends on what the model gives")
+                    raise _OtherCalls
             return levels, found
+        except _OtherCalls:
+            return None, Probe(None, None, "that depends on what the model gives")
         except _TooManyCalls:
             return None, Probe(None, None, f"it calls the model more than {most} times")
         except Exception as error:  # a sampler may raise whatever it likes on outputs that no model gives
@@ -161,6 +163,10 @@ def _tried(
 
 class _TooManyCalls(Exception):
     """A sampler goes on and on."""
+
+
+class _OtherCalls(Exception):
+    """A sampler calls the model at other levels when the model gives something else."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +188,12 @@ class _Trial:
 
     def states(self, given: Array, seed: int) -> Array:
         """As ``sampler_probe.measured`` wants them."""
-        model, result = self._ran(given, seed)
+        try:
+            model, result = self._ran(given, seed)
+        except _TooManyCalls:
+            raise _OtherCalls from None
         if len(model.states) != len(given) - 1:
-            raise ValueError(f"it called the model {len(model.states)} times instead of {len(given) - 1}")
+            raise _OtherCalls
         return np.stack([state.reshape(-1).double().numpy() for state in (*model.states, result)])
 
     def _ran(self, given: Array, seed: int) -> tuple[_KnownModel, torch.Tensor]:

@@ -113,12 +113,32 @@ SHAPES = {"flux": (1, 16, 8, 8), "wan": (1, 16, 3, 8, 8)}
 MODELS: dict[str, Callable[[], Any]] = {"flux": flux, "wan": wan}
 
 
-def sample(model: Any, name: str = "flux", sampler: str = "euler", *, steps: int = STEPS, cfg: float = 3.0, seed: int = 1, **more: Any) -> torch.Tensor:
+def sample(
+    model: Any,
+    name: str = "flux",
+    sampler: str = "euler",
+    *,
+    steps: int = STEPS,
+    cfg: float = 3.0,
+    seed: int = 1,
+    **more: Any,
+) -> torch.Tensor:
     shape = SHAPES[name]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     arguments = {"positive": conditioning(1), "negative": conditioning(2), **more}
     found = comfy.sample.sample(
-        model, noise, steps, cfg, sampler, "simple", arguments.pop("positive"), arguments.pop("negative"), torch.zeros(shape), seed=seed, disable_pbar=True, **arguments
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler,
+        "simple",
+        arguments.pop("positive"),
+        arguments.pop("negative"),
+        torch.zeros(shape),
+        seed=seed,
+        disable_pbar=True,
+        **arguments,
     )
     return found.detach()
 
@@ -135,13 +155,21 @@ class Spy:
 
     def around(self, model: Any, put_on: Callable[[Any], Any]) -> Any:
         outer = model.clone()
-        outer.add_wrapper_with_key(DIFFUSION_MODEL, "a-spy", lambda *args, **kwargs: self._see(self.outside, *args, **kwargs))
+        outer.add_wrapper_with_key(
+            DIFFUSION_MODEL, "a-spy", lambda *args, **kwargs: self._see(self.outside, *args, **kwargs)
+        )
         inner = put_on(outer)
-        inner.add_wrapper_with_key(DIFFUSION_MODEL, "z-spy", lambda *args, **kwargs: self._see(self.inside, *args, **kwargs))
+        inner.add_wrapper_with_key(
+            DIFFUSION_MODEL, "z-spy", lambda *args, **kwargs: self._see(self.inside, *args, **kwargs)
+        )
         return inner
 
     def _see(self, seen: list[Any], executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = next(value for value in reversed((*args, *kwargs.values())) if isinstance(value, dict) and "cond_or_uncond" in value)
+        options = next(
+            value
+            for value in reversed((*args, *kwargs.values()))
+            if isinstance(value, dict) and "cond_or_uncond" in value
+        )
         output = executor(*args, **kwargs)
         seen.append((float(options["sigmas"][0]), tuple(options["cond_or_uncond"]), output.detach().clone()))
         return output
@@ -218,7 +246,11 @@ def branches(found: dict[str, Any]) -> None:
     """At a reused step each part of the batch is that of its own conditioning at the last computed step."""
     spy, cache = Spy(), Cache(fixed())
     sample(spy.around(flux(), cache.on))
-    computed = {(level, kind): part for level, kinds, out in spy.inside for kind, part in zip(kinds, out.chunk(len(kinds)), strict=True)}
+    computed = {
+        (level, kind): part
+        for level, kinds, out in spy.inside
+        for kind, part in zip(kinds, out.chunk(len(kinds)), strict=True)
+    }
     own, other, latest = True, False, dict[int, torch.Tensor]()
     for level, kinds, out in spy.outside:
         for kind, part in zip(kinds, out.chunk(len(kinds)), strict=True):
@@ -319,7 +351,9 @@ def guided(found: dict[str, Any]) -> None:
     """A plan for the output after guidance skips all of it, at PREDICT_NOISE."""
     spy, cache = Spy(), Cache(fixed(combined=True, forecaster="linear"))
     result = sample(spy.around(flux(), cache.on))
-    levels = [float(level) for level in facts_of(comfy.samplers.sampler_object("euler"), sigmas(flux()), flux()).levels or ()]
+    levels = [
+        float(level) for level in facts_of(comfy.samplers.sampler_object("euler"), sigmas(flux()), flux()).levels or ()
+    ]
     found["computed"] = [min(range(STEPS), key=lambda step: abs(levels[step] - level)) for level, _, _ in spy.outside]
     found["pattern"] = cache.last.content()["pattern"]
     per_branch = sample(Cache(fixed(forecaster="linear")).on(flux()))
@@ -328,7 +362,9 @@ def guided(found: dict[str, Any]) -> None:
 
 def corrected(found: dict[str, Any]) -> None:
     """Rows that correct are handed on under Euler's sampler, and refused under another."""
-    rows = tuple(tuple(1.0 if place == min(step, 2) else 0.0 for place in range(min(step, 2) + 1)) for step in range(STEPS))
+    rows = tuple(
+        tuple(1.0 if place == min(step, 2) else 0.0 for place in range(min(step, 2) + 1)) for step in range(STEPS)
+    )
     changes = {"weights": rows, "forecaster": "fitted", "schedule": (0, 1, 2, 5, 6, 7), "num_steps": STEPS}
     levels = facts_of(comfy.samplers.sampler_object("euler"), sigmas(flux()), flux()).levels
     for sampler in ("euler", "dpmpp_2m"):
@@ -338,7 +374,9 @@ def corrected(found: dict[str, Any]) -> None:
 
 
 def sigmas(model: Any, sampler: str = "euler") -> torch.Tensor:
-    return comfy.samplers.KSampler(model, steps=STEPS, device=CPU, sampler=sampler, scheduler="simple", denoise=1.0).sigmas
+    return comfy.samplers.KSampler(
+        model, steps=STEPS, device=CPU, sampler=sampler, scheduler="simple", denoise=1.0
+    ).sigmas
 
 
 def signatures(found: dict[str, Any]) -> None:
@@ -354,7 +392,9 @@ def signatures(found: dict[str, Any]) -> None:
             "stochastic": facts.probe.stochastic,
             "signature": facts.probe.signature is not None,
             "euler": facts.euler,
-            "as diffusers' Euler": record is not None and facts.levels is not None and bool(record.agrees(SamplerRecord.euler(facts.levels))),
+            "as diffusers' Euler": record is not None
+            and facts.levels is not None
+            and bool(record.agrees(SamplerRecord.euler(facts.levels))),
             "random state untouched": bool(torch.equal(before, torch.get_rng_state())),
         }
 
@@ -377,7 +417,9 @@ def repeated(found: dict[str, Any]) -> None:
     wrapped = cache.on(model)
 
     def again_with(args: dict[str, Any]) -> torch.Tensor:
-        out = comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], args["model_options"])
+        out = comfy.samplers.calc_cond_batch(
+            args["model"], [args["cond"]], args["input"], args["sigma"], args["model_options"]
+        )
         return args["denoised"] + 0.1 * (args["denoised"] - out[0])
 
     wrapped.set_model_sampler_post_cfg_function(again_with)
@@ -399,7 +441,9 @@ def recorded(found: dict[str, Any]) -> None:
     for name in MODELS:
         reports: list[RunReport] = []
         model = MODELS[name]()
-        wrapped, _ = recorded_model(model, model_key=f"toy/{name}", prompt="a fox", folder=str(folder), report=reports.append)
+        wrapped, _ = recorded_model(
+            model, model_key=f"toy/{name}", prompt="a fox", folder=str(folder), report=reports.append
+        )
         result = sample(wrapped, name)
         [path] = [report.recorded for report in reports if report.over]
         entry: dict[str, Any] = {"as without": bool(torch.equal(result, sample(model, name))), "text": reports[-1].text}
@@ -465,7 +509,9 @@ def nodes(found: dict[str, Any]) -> None:
     picture = torch.rand(2, 16, 16, 3)
     compared = ready["EasyTeaCacheCompare"].EXECUTE_NORMALIZED(reference=picture, other=(picture * 0.98), gain=4.0)
     found["compare"] = [compared.args[1], list(compared.args[0].shape), compared.args[2]]
-    record = ready["EasyTeaCacheRecord"].EXECUTE_NORMALIZED(model=model, model_key="toy/node", folder=os.environ["EASYTEACACHE_HOME"] + "/node")
+    record = ready["EasyTeaCacheRecord"].EXECUTE_NORMALIZED(
+        model=model, model_key="toy/node", folder=os.environ["EASYTEACACHE_HOME"] + "/node"
+    )
     sample(record.args[0])
     found["recorded"] = len(list((Path(os.environ["EASYTEACACHE_HOME"]) / "node").glob("*.safetensors")))
 
