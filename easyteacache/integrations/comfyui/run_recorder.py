@@ -28,7 +28,7 @@ from easyteacache.records.trace_file import SUFFIX, encode
 from easyteacache.registry.registry import home
 
 #: What ComfyUI's plain guidance calls its branches, and what a guided Gram matrix is made of.
-GUIDED_BRANCHES = frozenset({"cond", "uncond"})
+GUIDED_BRANCHES = ("cond", "uncond")
 #: The signal that every model has.
 SIGNAL: Signal = "hidden_states"
 
@@ -101,9 +101,8 @@ class RunRecorder:
         self._prompt, self._publish = prompt, publish_prompt
         self._transformer = run.patcher.model.diffusion_model
         self._stack: BlockStack | None = stack_of(self._transformer)
-        self._plain = type(guider).__name__ == "CFGGuider"
-        self._scale = float(guider.cfg) if self._plain else None
-        self._recorder = Recorder(signals=(SIGNAL,), features=True, sketch="auto")
+        self._scale = float(guider.cfg) if run.linear_guidance else None
+        self._recorder = Recorder(signals=(SIGNAL,), features=True, sketch="auto", order=GUIDED_BRANCHES)
         self._why = unknown if key is None else self._refusal()
 
     def _refusal(self) -> str | None:
@@ -123,7 +122,8 @@ class RunRecorder:
         """Computes the model, and remembers what passed its blocks."""
         if self._why is not None or self._stack is None:
             return executor(*args, **kwargs)
-        if not set(branches) <= GUIDED_BRANCHES:
+        unguided = not self._run.linear_guidance and "uncond" in branches
+        if unguided or not set(branches) <= set(GUIDED_BRANCHES):
             self.broken("several conditionings of one kind, or another guidance than one positive and one negative")
             return executor(*args, **kwargs)
         first, last = self._stack.ends(self._transformer)
@@ -162,8 +162,7 @@ class RunRecorder:
                 f"{stream.shape[1]} tokens enter the blocks, of which {tokens} are generated: reference pictures"
             )
             return
-        # By name, so that the order of ComfyUI's batches leaves no trace.
-        for branch, part in sorted(zip(branches, stream.chunk(len(branches)), strict=True), key=lambda one: one[0]):
+        for branch, part in zip(branches, stream.chunk(len(branches)), strict=True):
             if self._recorder.steps(branch) != call:
                 self.broken("a conditioning acts at some steps alone")
                 return

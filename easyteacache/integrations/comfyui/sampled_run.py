@@ -77,7 +77,7 @@ class SampledRun:
         steady: bool = True,
         masked: bool = False,
     ) -> None:
-        self.patcher, self.facts = patcher, facts
+        self.patcher, self.facts, self.linear_guidance = patcher, facts, linear_guidance
         self._watcher: Watcher | None = None
         #: The file this run was recorded in; None where it was not.
         self.recorded: str | None = None
