@@ -149,7 +149,7 @@ def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
     levels = None if point.plan is None else point.plan.levels
     if offer.unseen is not None and point.plan is None:
         return False
-    if run.can.output_only and not corrects(point):
+    if run.can.alone is not None and not corrects(point):
         return levels is None or run.over(levels) is True
     if corrects(point):
         return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels)

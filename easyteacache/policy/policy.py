@@ -38,7 +38,8 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
-_INSTEAD = "It was made for the {} inside the model: here the output is predicted in its place, and what is known of its error may not hold."
+_INSTEAD = "It was made for the {}: here the {} is predicted in its place, and what is known of its error may not hold."
+_WHERE = {"residual": "residual inside the model", "feature": "feature before the head", "output": "output"}
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
 
@@ -231,7 +232,7 @@ def resolve(
     steps: PlannedSteps | None = None
     if refusal is None:
         steps, refusal = _steps(record, selection, planned, choice, request, run)
-    if refusal is None and steps is None and profile is None and run.can.output_only and choice.threshold > 0:
+    if refusal is None and steps is None and profile is None and run.can.alone is not None and choice.threshold > 0:
         refusal = f"It is decided by the signal {record.signal}, which lies inside the model and is not seen here: every step is computed."
     if steps is not None:
         planned = planned or selection.main
@@ -241,9 +242,9 @@ def resolve(
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     carried = _carried(record, selection, run, steps) if refusal is None else None
-    replaced = run.can.output_only and choice.applied_to != "output"
+    replaced = run.can.alone is not None and choice.applied_to != run.can.alone
     if refusal is None and replaced:
-        instead = _INSTEAD.format(choice.applied_to)
+        instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
         carried = instead if carried is None else f"{carried} {instead}"
     others = [] if run.model is None else differences(record.model, run.model)
     warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
@@ -280,7 +281,7 @@ def resolve(
         run_levels=None if run.sampler is None else run.sampler.levels,
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
-        applied_to="output" if run.can.output_only else choice.applied_to,
+        applied_to=run.can.alone or choice.applied_to,
         # What was measured holds for the setting, the model and the predictor it was measured with.
         expected_speedup=_expected(selection, choice, schedule, run),
         expected_error=choice.error if promised and not selection.foreign else None,
@@ -462,7 +463,7 @@ def _choice(
 
 def _unseen(record: Calibration, bucket: Bucket, run: RunContext) -> str | None:
     """The signal that a bucket's thresholds need and the run's driver does not see; None where there is none."""
-    if not run.can.output_only or rule_for(record.method) is not None or bucket.sigma_profile is not None:
+    if run.can.alone is None or rule_for(record.method) is not None or bucket.sigma_profile is not None:
         return None
     return f"the signal {record.signal}"
 

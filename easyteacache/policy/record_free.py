@@ -94,7 +94,7 @@ class RecordFree:
             max_consecutive_skips=request.max_consecutive_skips,
             buckets=(),
             forecaster=request.predictor or PREDICTOR,
-            applied_to="output" if run.can.output_only else "residual",
+            applied_to=run.can.alone or "residual",
             run_levels=None if run.sampler is None else run.sampler.levels,
             sequence_length=run.sequence_length,
             num_steps=run.num_steps,

@@ -76,9 +76,12 @@ class Capabilities:
         return self.sees == ("residual",)
 
     @property
-    def output_only(self) -> bool:
-        """True for a driver that stands around the whole model: no signal is seen, and what was made for its inside is done to its output."""
-        return self.sees == ("output",)
+    def alone(self) -> str | None:
+        """The one quantity that a driver sees and replaces whole, where it sees no signal and no blocks; None for others.
+
+        What was made for another quantity is done to this one.
+        """
+        return self.sees[0] if len(self.sees) == 1 and not self.block_stack_only else None
 
 
 #: The three verbs: their caller stands around the blocks.

@@ -8,8 +8,8 @@ from typing import Any
 from easyteacache.errors import EasyTeaCacheError
 from easyteacache.integrations.comfyui import model_facts, model_keys, status
 from easyteacache.integrations.comfyui.report import RunReport
-from easyteacache.integrations.comfyui.wish import PlanSource, Wish
 from easyteacache.integrations.comfyui.wrappers import ModelWrappers
+from easyteacache.integrations.wish import PlanSource, Wish
 from easyteacache.policy.model_choice import described
 from easyteacache.policy.request import OUTPUTS, RunContext
 from easyteacache.runtime.notices import logger

@@ -11,7 +11,7 @@ from comfy_api.latest import ComfyExtension, io, ui
 from easyteacache.integrations.comfyui.cached_model import AUTO, cached, reported
 from easyteacache.integrations.comfyui.compared_images import compared
 from easyteacache.integrations.comfyui.run_recorder import recorded_model
-from easyteacache.integrations.comfyui.wish import SOURCES
+from easyteacache.integrations.wish import SOURCES
 
 CATEGORY = "advanced/EasyTeaCache"
 _KEY = "A model key of the registry (easyteacache-hub list), or auto: read off the checkpoint's configuration."

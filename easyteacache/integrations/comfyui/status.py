@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from easyteacache.errors import InvalidCalibration
-from easyteacache.files import atomic_write, regular_files, strict_json
+from easyteacache.integrations import last_run
 from easyteacache.integrations.comfyui.install import FOLDER
 from easyteacache.integrations.comfyui.report import RunReport
-from easyteacache.registry.registry import home
-
-MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -52,23 +46,11 @@ def status(comfyui: str | os.PathLike[str] | None = None) -> ComfyStatus:
         comfyui: ComfyUI's folder; None: only the last run can be told.
     """
     folder = None if comfyui is None else Path(comfyui) / "custom_nodes" / FOLDER
-    return ComfyStatus(folder if folder is not None and (folder / "__init__.py").is_file() else None, _last())
+    return ComfyStatus(
+        folder if folder is not None and (folder / "__init__.py").is_file() else None, last_run.read("comfyui")
+    )
 
 
 def write(report: RunReport) -> None:
-    """Remember the last run; a folder that cannot be written is no reason to lose a picture."""
-    text = json.dumps(report.content(), ensure_ascii=False, indent=1)
-    with contextlib.suppress(OSError, InvalidCalibration):
-        atomic_write.write_bytes(_file(), text.encode(), durable=False)
-
-
-def _file() -> Path:
-    return home() / "engines" / "comfyui.json"
-
-
-def _last() -> dict[str, Any] | None:
-    try:
-        found = strict_json.parse(regular_files.read_bytes(_file(), max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
-    except (OSError, strict_json.JSONTextError, InvalidCalibration):
-        return None
-    return found if isinstance(found, dict) else None
+    """Remember the last run."""
+    last_run.write("comfyui", report.content())

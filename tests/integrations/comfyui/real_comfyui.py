@@ -57,8 +57,8 @@ from easyteacache.integrations.comfyui.report import RunReport
 from easyteacache.integrations.comfyui.run_recorder import recorded_model
 from easyteacache.integrations.comfyui.sampled_run import SampledRun
 from easyteacache.integrations.comfyui.sampler_facts import facts_of
-from easyteacache.integrations.comfyui.wish import Wish
 from easyteacache.integrations.comfyui.wrappers import DIFFUSION_MODEL, KEY, ModelWrappers
+from easyteacache.integrations.wish import Wish
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext

@@ -14,8 +14,8 @@ import torch
 from easyteacache.errors import EasyTeaCacheWarning
 from easyteacache.integrations.comfyui.report import RunReport
 from easyteacache.integrations.comfyui.sampled_run import SampledRun
-from easyteacache.integrations.comfyui.wish import Wish
 from easyteacache.integrations.comfyui.wrappers import KEY, ModelWrappers
+from easyteacache.integrations.wish import Wish
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext

@@ -1,4 +1,4 @@
-"""What a node asks for: where the plan comes from, for which model, how fast."""
+"""What a node or a plug-in asks for: where the plan comes from, for which model, how fast."""
 
 from __future__ import annotations
 
