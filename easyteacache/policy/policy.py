@@ -107,6 +107,7 @@ class Policy:
         model: the model the record was made with, as far as it says.
         refusal: why no step may be reused in this run; None when steps may be.
         foreign: it is used under another sampler, step count or shift than it was made for.
+        recording: that this run is recorded in full, and why, a sentence; None where it is not.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -146,6 +147,7 @@ class Policy:
     refusal: str | None = None
     foreign: bool = False
     needs_sigma: bool = False
+    recording: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
