@@ -27,6 +27,7 @@ ORDER = [
     "hub",
     "integrations",
     "export",
+    "calibrating",
     "teacache",
     "demo",
     "bench",

@@ -88,9 +88,7 @@ def solved_and_judged(
     return Judged(Calibration.from_json(content, where=record.model_key), report, tuple(left_out))
 
 
-def _keeping(
-    record: Calibration, good: Callable[[Bucket, OperatingPoint], bool], left_out: list[str]
-) -> Calibration:
+def _keeping(record: Calibration, good: Callable[[Bucket, OperatingPoint], bool], left_out: list[str]) -> Calibration:
     """The record with the points that are good; ``left_out`` gets the others in words."""
     buckets = []
     for bucket in record.buckets:

@@ -54,9 +54,7 @@ class Setting:
             "weights": self.model.checkpoint_commit,
             "dtype": self.model.dtype,
             "quantization": self.model.quantization,
-            "adapters": [
-                [one.name, None if one.scale is None else round(one.scale, 3)] for one in self.model.adapters
-            ],
+            "adapters": [[one.name, None if one.scale is None else round(one.scale, 3)] for one in self.model.adapters],
             "sampler": None if sampler is None else sampler.name,
             "states": None if states is None else [round(state, DECIMALS) + 0.0 for state in states],
             "shift": self.run.shift,
