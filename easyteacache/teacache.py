@@ -142,6 +142,7 @@ class TeaCache:
         threshold: float | None = None,
         speedup: float | None = None,
         max_error: float | None = None,
+        quality: str | None = None,
         num_steps: int | None = None,
         sequence_length: int | None = None,
         shift: float | None = None,
@@ -166,8 +167,8 @@ class TeaCache:
         Args:
             key: a model key (``"wan2.1/t2v-14b"``), the key of one method's record, which then decides alone, or an exact alias
                 such as a Hub repository id.
-            threshold, speedup, max_error: at most one of them; without any, the most cautious operating point of the model's own
-                record.
+            threshold, speedup, max_error, quality: at most one of them; without any, the most cautious operating point of the model's
+                own record. ``quality`` is an error by name, ``"exact"``, ``"high"``, ``"balanced"`` or ``"fast"`` (docs/runtime.md).
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
             predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
@@ -196,6 +197,7 @@ class TeaCache:
             "threshold": threshold,
             "speedup": speedup,
             "max_error": max_error,
+            "quality": quality,
             "num_steps": num_steps,
             "sequence_length": sequence_length,
             "shift": shift,
@@ -399,9 +401,11 @@ class TeaCache:
             raise ValueError('uncalibrated=True beside calibrate=True: say until="uncalibrated"')
         request, run = _wished(uncalibrated=False, **wishes)
         until = making.get("until", "full")
-        if request.speedup is None and (until == "uncalibrated" or request.max_error is None):
+        if request.speedup is None and (
+            until == "uncalibrated" or not request.chooses or request.threshold is not None
+        ):
             raise ValueError(
-                'calibrate=True needs speedup= or max_error=, and until="uncalibrated" needs speedup=: a record that is yet to be made has '
+                'calibrate=True needs speedup=, max_error= or quality=, and until="uncalibrated" needs speedup=: a record that is yet to be made has '
                 "no operating points to choose from"
             )
         known = [one for one in found if applicable(one)]
@@ -580,6 +584,7 @@ class TeaCache:
                 request,
                 speedup=None,
                 max_error=None,
+                quality=None,
                 threshold=threshold,
                 min_skip_step=min_skip_step,
                 max_skip_step=max_skip_step,
@@ -588,6 +593,29 @@ class TeaCache:
                 else max_consecutive_skip,
             )
         )
+        self._load()
+
+    def wish(
+        self,
+        *,
+        quality: str | None = None,
+        speedup: float | None = None,
+        max_error: float | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Ask for something else in the runs to come; window and predictor stay. Running state is dropped.
+
+        Args:
+            quality, speedup, max_error, threshold: one of them, as in ``from_registry``.
+
+        Raises:
+            ValueError: not one of them is given, or it is out of range.
+            UnreachableTarget: the record does not reach it; what was asked for before holds on.
+        """
+        asked = {"quality": quality, "speedup": speedup, "max_error": max_error, "threshold": threshold}
+        if sum(value is not None for value in asked.values()) != 1:
+            raise ValueError(f"expected one of {', '.join(asked)}")
+        self._session.wish(dataclasses.replace(self._session.request, **asked))  # type: ignore[arg-type]
         self._load()
 
     def clear_cache(self) -> None:

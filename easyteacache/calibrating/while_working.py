@@ -30,7 +30,7 @@ from easyteacache.integrations.diffusers.recording.attached_run import AttachedR
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.model_choice import holds, preferred
-from easyteacache.policy.policy import Policy
+from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.record_free import UNIVERSAL
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import PolicySource, Resolver
@@ -181,6 +181,8 @@ class WhileWorking:
     def policy(self, request: Request, run: RunContext) -> Policy:
         """The policy of a run; raises nothing that its record does not."""
         self._request = request
+        if request.exact:
+            return self._full(run, EXACT)
         if self._run is None or not run.begun:
             return self._before(request, run)
         if run.sequence_length is None:
@@ -373,6 +375,8 @@ class WhileWorking:
             return
         branch, called = self._called
         if self._recording is None:
+            if self._request.exact:
+                return
             if self._current is not None and self._current.kind not in ("recorded", "audit"):
                 return
             assert self._probe is not None

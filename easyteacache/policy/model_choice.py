@@ -51,7 +51,7 @@ class ModelResolver:
         return found
 
     def _chosen(self, request: Request, run: RunContext) -> Policy:
-        asked = self._found if request.speedup is not None or request.max_error is not None else self._found[:1]
+        asked = self._found if request.speedup is not None or request.budget is not None else self._found[:1]
         if len(asked) == 1:
             return resolve(asked[0], request, run, allow_yanked=self._allow_yanked)
         policies, failures = [], []

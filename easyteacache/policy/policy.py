@@ -38,6 +38,7 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
 
@@ -215,6 +216,9 @@ def resolve(
     request, run = request or Request(), run or RunContext()
     record = found.calibration
     notes = [*found.notes, *_status_notes(record, allow_yanked)]
+    if request.exact:
+        notes.append(EXACT)
+        request = dataclasses.replace(request, quality=None, threshold=0.0)
     if record.method == "preset":
         engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
         raise InvalidCalibration(
