@@ -219,7 +219,7 @@ def _qualities(record: Calibration) -> Iterator[str]:
     ]
     if not bounds:
         return
-    yield text.heading("Levels of quality: error that nine of ten runs stay within, and the speed-up within it")
+    yield text.heading("Levels of quality: error of nine of ten runs, and the speed-up within it")
     columns = [
         text.Column("QUALITY"),
         text.Column("ERROR", align="right"),
