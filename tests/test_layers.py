@@ -27,6 +27,7 @@ ORDER = [
     "hub",
     "integrations",
     "export",
+    "calibrating",
     "teacache",
     "diagnosis",
     "demo",

@@ -99,10 +99,11 @@ def _asked(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    quality: str | None,
 ) -> tuple[Request, RunContext]:
     from easyteacache.policy.request import request_and_run
 
-    one_target(threshold, speedup, max_error)
+    one_target(threshold, speedup, max_error, quality)
     return request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
@@ -110,6 +111,7 @@ def _asked(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
     )
 
 

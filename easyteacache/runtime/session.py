@@ -11,6 +11,7 @@ from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.notices import Notices, logger, speedup_apart
+from easyteacache.runtime.run_observer import RunObserver
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -32,6 +33,7 @@ class Session:
         run: what the caller said of all runs; what a driver says of one goes before it.
         enabled: False: compute everything and remember nothing. May be set.
         solving: what is reported is recorded by somebody else, in the original project's solve mode; nothing is decided.
+        observer: watches the runs of the transformer that this is attached to.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class Session:
         *,
         enabled: bool = True,
         solving: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
+        self.observer = observer
         self._source, self._request, self._stated = source, request, run or RunContext()
         self.enabled, self.solving = enabled, solving
         #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
@@ -59,7 +63,14 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         # A run's tensors and its process group belong to the model and process they came from.
-        fresh = Session(self._source, self._request, self._stated, enabled=self.enabled, solving=self.solving)
+        fresh = Session(
+            self._source,
+            self._request,
+            self._stated,
+            enabled=self.enabled,
+            solving=self.solving,
+            observer=self.observer,
+        )
         return vars(fresh)
 
     # What is decided by ----------------------------------------------------------------------------------------------

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-
 from easyteacache._version import __version__
 from easyteacache.records import plan as plans_of_record
-from easyteacache.records.bucket import Bucket, ErrorStatistics, OperatingPoint
+from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import SCHEMA_VERSION, Calibration, Signal
 from easyteacache.records.evidence import RELATIVE_L2, Evidence
 from easyteacache.records.parsing import explained
@@ -26,6 +24,7 @@ from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.search.measured import FittedPlans, Measure, Progress
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
+from easyteacache.solver.validation.error_statistics import statistics
 from easyteacache.solver.validation.rules import require_runs
 
 TOOL = "easyteacache solve"
@@ -175,18 +174,6 @@ def _point(plan: Plan, replay: Replay) -> OperatingPoint:
         rows=filling.weights,
     )
     return OperatingPoint(plan=stored, computed_steps=len(plan.computed), evidence=(evidence,))
-
-
-def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> ErrorStatistics:
-    """Mean, median, 90th percentile and largest of errors over runs, as a record holds them."""
-    values = np.asarray(errors)
-    return ErrorStatistics(
-        mean=six_digits(float(values.mean())),
-        p50=six_digits(float(np.percentile(values, 50))),
-        p90=six_digits(float(np.percentile(values, 90))),
-        worst=six_digits(float(values.max())),
-        runs=len(values),
-    )
 
 
 def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: Runs) -> Bucket:

@@ -58,12 +58,13 @@ def attach(
         SignalMismatch: the calibration's signal cannot be taken from this class.
         UnreachableTarget: what can be applied here does not meet the request.
     """
-    options = {"residual_device": residual_device, "allow_borrowed": allow_borrowed}
+    options: dict[str, Any] = {"residual_device": residual_device, "allow_borrowed": allow_borrowed}
     if isinstance(target, nn.Module):
         return _attach([(cache, target)], None, **options)
     if not is_pipeline(target):
         raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
     transformers = list(parts_of(target).values())
+    options["guidance_scale"] = functools.partial(getattr, target, "guidance_scale", None)
     if len(transformers) > 1:
         raise AttachError(
             f"{type(target).__name__} has two transformers, and a cache serves one of them: use TeaCache.for_pipeline(pipe), which "
@@ -132,6 +133,7 @@ def _attach_one(
     *,
     residual_device: torch.device | str | None,
     allow_borrowed: bool,
+    guidance_scale: Callable[[], Any] = lambda: None,
 ) -> tuple[Driver, Detach]:
     # What `torch.compile` returned holds the model itself.
     module = getattr(transformer, "_orig_mod", transformer)
@@ -154,6 +156,9 @@ def _attach_one(
         raise AttachError(f"this {type(module).__name__} cannot be cached: {reason}")
     blocks = located(adapter, module)
     context_parallel.refuse_split_blocks(blocks[0][1])
+    # A graph of the whole transformer has no place where somebody could look on.
+    whole = transformer is not module or module._compiled_call_impl is not None
+    observer = None if whole else session.observer
     driving = Driver(
         session,
         adapter,
@@ -161,15 +166,20 @@ def _attach_one(
         scheduler=scheduler,
         residual_device=residual_device,
         reduction=lambda: context_parallel.reduction(module),
+        observer=observer,
     )
     watching = [handle for source in sources if (handle := signals.watch(source, module, driving.collect)) is not None]
     installed = Installed(driving, blocks, watching)
     step_back = step_around(driving, transformer)
+    if observer is not None:
+        observer.attached(module, adapter=adapter, guidance_scale=guidance_scale)
 
     def detach() -> None:
         driving.end_run()
         step_back()
         installed.remove()
+        if observer is not None:
+            observer.detached()
 
     return driving, detach
 

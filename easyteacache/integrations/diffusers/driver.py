@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.run_observer import RunObserver
     from easyteacache.runtime.session import Session
 
 
@@ -67,6 +68,7 @@ class Driver:
         scheduler: gives the pipeline's scheduler; None for a bare transformer.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
+        observer: watches the runs; None: nobody does.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Driver:
         scheduler: Callable[[], Any] | None = None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
+        observer: RunObserver | None = None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._observer = observer
         self._identity = model_identity.of_class(transformer)
         self.clock = Clock(scheduler)
         kind: Any = type(transformer)
@@ -178,10 +182,12 @@ class Driver:
             reads_signal = self._will_read_signal(policy, timestep)
             place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
             self.forward = Forward(arguments, place, COMPUTED)
-            return
-        self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
-        if not self.forward.place.reads_signal:
-            self._decide(self.forward)
+        else:
+            self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
+            if not self.forward.place.reads_signal:
+                self._decide(self.forward)
+        if self._observer is not None:
+            self._observer.forward_begins(branch, arguments)
 
     def _served(self, arguments: Mapping[str, Any]) -> bool:
         """Is this thread's run the one that is followed, or does one begin that can be?"""
@@ -206,6 +212,8 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
+        if self._observer is not None and self._tokens:
+            self._observer.changed("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
@@ -227,8 +235,11 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
+        context = self._run_context()
+        if self._observer is not None:
+            self._observer.run_begins(context, self.clock.facts)
         try:
-            self.session.begin(self._run_context())
+            self.session.begin(context)
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -261,6 +272,8 @@ class Driver:
 
     def end_run(self) -> None:
         """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
+        if self._observer is not None:
+            self._observer.run_ends()
         self.forward = None
         self.branches.clear()
         self.clock.end()
@@ -368,6 +381,8 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
+        if self._observer is not None:
+            self._observer.entered(block, arguments, seen.collected)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)
@@ -392,6 +407,8 @@ class Driver:
         """The first block has run: its residual is the signal, where that is what was waited for."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.after_first(output)
         if forward.place.reads_signal and forward.seen.signal is None:
             forward.seen.signal = forwards.residuals(blocks, output, forward.seen.heads)
             self.decide_late()
@@ -412,6 +429,8 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.left(output)
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
         if forward.seen.heads and not forward.place.of_output:
             seen = forwards.features if forward.place.target == "feature" else forwards.residuals
@@ -440,6 +459,8 @@ class Driver:
         if forward is None:
             return output
         forward.seen.returned = output
+        if self._observer is not None:
+            self._observer.returned(output)
         if forward.place.of_output and not forward.seen.skipping:
             forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:
