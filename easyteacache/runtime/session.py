@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -11,6 +12,7 @@ from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.notices import Notices, logger, speedup_apart
+from easyteacache.runtime.per_thread import PerThread
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -26,11 +28,14 @@ class Session:
 
     A copy (``copy.deepcopy``, ``pickle``) has the same source and request, and remembers no run.
 
+    One session serves one run at a time. Between ``split`` and ``join`` each thread has a session of its own (``of_thread``), which
+    shares with this one its source, its request and what was warned of.
+
     Args:
         source: where policies come from; None: there is nothing to decide, every step is computed.
         request: what the caller wishes.
         run: what the caller said of all runs; what a driver says of one goes before it.
-        enabled: False: compute everything and remember nothing. May be set.
+        enabled: False: compute everything and remember nothing.
         solving: what is reported is recorded by somebody else, in the original project's solve mode; nothing is decided.
     """
 
@@ -44,13 +49,18 @@ class Session:
         solving: bool = False,
     ) -> None:
         self._source, self._request, self._stated = source, request, run or RunContext()
-        self.enabled, self.solving = enabled, solving
+        self._enabled, self.solving = enabled, solving
         #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
         self.reduce: Reduce | None = None
         self._branches: dict[str, BranchState] = {}
         self._finished: dict[str, RunStatistics] = {}
         self._notices = Notices()
         self._judged = False
+        #: The session that this one is a thread's part of.
+        self._whole: Session | None = None
+        self._threads: PerThread[Session] | None = None
+        #: The thread's session whose run began last.
+        self._latest: Session | None = None
         #: What the driver said of this run.
         self._declared = RunContext(can=self._stated.can)
         self._seen_steps: int | None = None
@@ -62,7 +72,64 @@ class Session:
         fresh = Session(self._source, self._request, self._stated, enabled=self.enabled, solving=self.solving)
         return vars(fresh)
 
+    # Threads ---------------------------------------------------------------------------------------------------------
+
+    def split(self) -> None:
+        """From now on each thread has a session of its own, until ``join``."""
+        self.clear()
+        self._threads, self._latest = PerThread(self._twin, Session._forsake), None
+
+    def join(self) -> None:
+        """No thread has a session of its own any more; this one tells of the run that ``here`` told of."""
+        shown, threads = self.here, self._threads
+        self._threads = self._latest = None
+        if threads is not None:
+            threads.close()
+        if shown is not self:
+            self._policy, self._finished = shown._policy, shown.statistics()
+            self._branches.clear()
+
+    def of_thread(self) -> Session:
+        """The session of the calling thread, made when it asks first; this one where threads have none of their own."""
+        return self if self._threads is None else self._threads.here()
+
+    @property
+    def here(self) -> Session:
+        """The session that tells of the calling thread's run; in a thread that has none, of the run that began last."""
+        if self._threads is None:
+            return self
+        return self._threads.mine or self._latest or self
+
+    @property
+    def whole(self) -> Session:
+        """The session that this one is a thread's part of; itself where it is none."""
+        return self if self._whole is None else self._whole
+
+    def by_thread(self) -> dict[str, Session]:
+        """The sessions of the threads that live, by the thread's name; empty where threads have none of their own."""
+        return {} if self._threads is None else self._threads.living()
+
+    def _twin(self) -> Session:
+        """A session for another thread."""
+        twin = copy.copy(self)
+        twin._whole, twin._notices, twin.reduce = self, self._notices, self.reduce
+        twin.drive(self._declared.can)
+        return twin
+
+    def _forsake(self) -> None:
+        """The thread has ended: nobody goes on with its run."""
+        self.release(judge=False)
+
     # What is decided by ----------------------------------------------------------------------------------------------
+
+    @property
+    def enabled(self) -> bool:
+        """False: compute everything and remember nothing. May be set; a thread's session has what the whole has."""
+        return self.whole._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self.whole._enabled = value
 
     @property
     def driven(self) -> bool:
@@ -148,6 +215,9 @@ class Session:
         """
         self.clear()
         self._finished = {}
+        if self._whole is not None:
+            self._whole._latest = self
+            self._source, self._request = self._whole._source, self._whole._request
         length = run.sequence_length or self._length
         self._adopt(dataclasses.replace(run, sequence_length=None), length)
 
@@ -192,9 +262,14 @@ class Session:
         if steps is not None and all(state.last_step == steps - 1 for state in self._branches.values()):
             self._judge()
 
-    def release(self) -> None:
-        """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        self._judge()
+    def release(self, *, judge: bool = True) -> None:
+        """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        if judge:
+            self._judge()
         for state in self._branches.values():
             state.release()
 
@@ -254,12 +329,15 @@ class Session:
 
     def summary(self) -> str:
         """The current run, or the last one, in a few readable lines."""
-        return describe(self._policy, self.statistics(), self.current_speedup_rate())
+        threads = self.whole._threads
+        served = 0 if threads is None else threads.served
+        return describe(self._policy, self.statistics(), self.current_speedup_rate(), threads=served)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors held at this moment, over all branches."""
-        return sum(state.nbytes for state in self._branches.values())
+        """Bytes of tensors held at this moment, over all branches, and all threads' where they have sessions of their own."""
+        held = sum(state.nbytes for state in tuple(self._branches.values()))
+        return held + sum(session.nbytes for session in self.by_thread().values())
 
     def __repr__(self) -> str:
         if self._policy is None:

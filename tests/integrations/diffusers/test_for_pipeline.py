@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import flow_matching, flux, sample, t5, tokenizer, wan, wan_transformer, wan_vae
+from tiny_pipelines import flux, sample, wan, wan_experts, wan_transformer
 
 from easyteacache import TeaCache
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
@@ -140,23 +140,7 @@ def test_the_bundled_registry_knows_the_checkpoint_that_everybody_uses():
 
 @pytest.fixture
 def experts():
-    """Wan2.2's two experts; the first has the earlier, noisier steps."""
-    import diffusers
-
-    second = wan_transformer()
-    with torch.no_grad():
-        second.proj_out.weight.mul_(1.1)
-    pipe = diffusers.WanPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=t5(),
-        vae=wan_vae(),
-        scheduler=flow_matching(),
-        transformer=wan_transformer(),
-        transformer_2=second,
-        boundary_ratio=0.8,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return wan_experts()
 
 
 def test_two_experts_have_a_calibration_and_a_state_each(experts, registry):
