@@ -195,12 +195,6 @@ def _attach(
 
 def _serve_each_thread(places: Sequence[_Place], residual_device: torch.device | str | None) -> Detach:
     """Each thread has drivers and sessions of its own, and its scheduler is that of the pipeline which calls in it."""
-    for place in places:
-        if place.target is not place.module or place.module._compiled_call_impl is not None:
-            raise AttachError(
-                f"this {type(place.module).__name__} was compiled as a whole, and one graph follows one thread's run: compile its "
-                "blocks instead (transformer.compile_repeated_blocks()), or attach without sessions="
-            )
     modules = [place.module for place in places]
 
     def make() -> Sequence[Driver]:
@@ -213,13 +207,16 @@ def _serve_each_thread(places: Sequence[_Place], residual_device: torch.device |
         )
 
     threads: PerThread[Sequence[Driver]] = PerThread(make, _forsake)
+    drivers = [OnePerThread(threads, position) for position in range(len(places))]
+    for place, one in zip(places, drivers, strict=True):
+        one.refuse_graph(place.target)
     with contextlib.ExitStack() as undo:
         for place in places:
             undo.callback(place.session.join)
             place.session.split()
         undo.callback(threads.close)
-        for position, place in enumerate(places):
-            undo.callback(place.install(OnePerThread(threads, position)))
+        for place, one in zip(places, drivers, strict=True):
+            undo.callback(place.install(one))
         return undo.pop_all().close
 
 

@@ -138,7 +138,7 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         compiled = module._compiled_call_impl
         # For all calls from now on, not for each call's time: several threads may run one block at once.
         self._around = compiled is not None
-        if self._around and not isinstance(compiled, _Outside):
+        if compiled is not None and not isinstance(compiled, _Outside):
             module._compiled_call_impl = _Outside(self, module, compiled)
 
 
@@ -221,6 +221,7 @@ class Installed:
         driver = self._drivers.here
         if driver.compiled_whole:
             return
+        self._drivers.refuse_graph(module)
         for block, hook in self._blocks:
             hook.step_out(block)
         driver.begin(Arguments(type(module), args, kwargs))

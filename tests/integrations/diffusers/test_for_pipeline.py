@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import flux, sample, wan, wan_experts, wan_transformer
+from tiny_pipelines import flux, sample, wan, wan_experts
 
 from easyteacache import TeaCache
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey

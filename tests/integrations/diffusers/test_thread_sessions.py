@@ -94,10 +94,10 @@ def test_threads_may_run_different_steps_and_sizes(make_cache):
     for pipe, steps in zip(pipes, (6, 9), strict=True):
         with make_cache(signal="modulated_input", threshold=0.2).attached(pipe):
             expected.append(sample(pipe, "wan", steps=steps))
-    with make_cache(signal="modulated_input", threshold=0.2).attached(pipes[0], sessions="thread"):
-        with ThreadPoolExecutor(2) as pool:
-            runs = [pool.submit(sample, pipe, "wan", steps=n) for pipe, n in zip(pipes, (6, 9), strict=True)]
-            assert all(torch.equal(run.result(), one) for run, one in zip(runs, expected, strict=True))
+    cache = make_cache(signal="modulated_input", threshold=0.2)
+    with cache.attached(pipes[0], sessions="thread"), ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(sample, pipe, "wan", steps=n) for pipe, n in zip(pipes, (6, 9), strict=True)]
+        assert all(torch.equal(run.result(), one) for run, one in zip(runs, expected, strict=True))
 
 
 def test_one_thread_runs_one_pipeline_after_the_other_by_the_scheduler_of_each(make_cache):
@@ -136,7 +136,9 @@ def test_memory_and_statistics_are_each_thread_s_and_go_with_it(make_cache):
     assert {name: pattern for name, (pattern, _) in seen.items()} == {2: "█·", 4: "█···"}
     assert cache.nbytes == sum(held for _, held in seen.values()) > 0
     assert {name: one.nbytes > 0 for name, one in cache.thread_sessions.items()} == {"worker-2": True, "worker-4": True}
-    drivers = [weakref.ref(one) for one in gc.get_objects() if type(one).__name__ == "Driver" and one.transformer is model]
+    drivers = [
+        weakref.ref(one) for one in gc.get_objects() if type(one).__name__ == "Driver" and one.transformer is model
+    ]
     assert len(drivers) == 2
     on.set()
     for thread in threads:
