@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from easyteacache.errors import InvalidCalibration
@@ -56,6 +57,7 @@ class Session:
         self._finished: dict[str, RunStatistics] = {}
         self._notices = Notices()
         self._judged = False
+        self._sharing: tuple[Session, ...] = ()
         #: The session that this one is a thread's part of.
         self._whole: Session | None = None
         self._threads: PerThread[Session] | None = None
@@ -258,9 +260,13 @@ class Session:
 
     def settle(self) -> None:
         """The run may be over: where it is, compare what was reached with what was asked for."""
-        steps = None if self._policy is None else self._policy.num_steps
+        steps = self._steps_of_run()
         if steps is not None and all(state.last_step == steps - 1 for state in self._branches.values()):
             self._judge()
+
+    def share_run(self, others: Sequence[Session]) -> None:
+        """Other sessions do some of each run's steps: those of a pipeline's other experts. None: it does all of them alone."""
+        self._sharing = tuple(others)
 
     def release(self, *, judge: bool = True) -> None:
         """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did.
@@ -297,23 +303,48 @@ class Session:
 
     def _judge(self) -> None:
         """Warn where a whole run reached another speed-up than was asked for; of every run once."""
-        asked, runs = self._request.speedup, self.statistics()
-        if self._judged or self._policy is None or asked is None or self._policy.refusal is not None or not runs:
+        if self._judged:
             return
-        seen = min(len(run.steps) for run in runs.values())
-        whole = self._policy.num_steps
-        if seen < 2 or (whole is not None and seen < whole):
-            # Broken off, or the other expert's: it says nothing about a whole run.
+        parts = self._whole_run()
+        if parts is None:
             return
         self._judged = True
-        reached = self.current_speedup_rate()
+        wishes = [(part, part._request.speedup) for part in parts if part._policy is not None]
+        if any(wish is None or part.policy.refusal is not None for part, wish in wishes):
+            return
+        runs = [(run, wish) for part, wish in wishes for run in part.statistics().values()]
+        reached = speedup([run for run, _ in runs])
+        # What was asked for may differ between two experts: so many steps were to be computed in all.
+        asked = sum(len(run.steps) for run, _ in runs) / sum(len(run.steps) / (wish or 1.0) for run, wish in runs)
         if speedup_apart(asked, reached):
-            why = "" if self._policy.decided_by == "schedule" else "; pass threshold= to choose the trade-off by hand"
+            why = "" if self.policy.decided_by == "schedule" else "; pass threshold= to choose the trade-off by hand"
+            over = " over both experts" if len(parts) > 1 else ""
             self._notices.give(
-                f"{self._policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f} "
-                f"({self._policy.evidence or 'no'} evidence{why}).",
+                f"{self.policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f}{over} "
+                f"({self.policy.evidence or 'no'} evidence{why}).",
                 reason="speedup",
             )
+
+    def _steps_of_run(self) -> int | None:
+        """How many steps this run has, where anybody knows."""
+        said = None if self._policy is None else self._policy.num_steps
+        return said or self._declared.num_steps
+
+    def _whole_run(self) -> tuple[Session, ...] | None:
+        """The sessions that did a whole run, of which this one did the last step; None where it was broken off."""
+        runs = self.statistics()
+        if self._policy is None or not runs:
+            return None
+        whole = self._steps_of_run()
+        if whole is None or min(len(run.steps) for run in runs.values()) >= whole:
+            return (self,) if min(len(run.steps) for run in runs.values()) >= 2 else None
+        parts = [one.statistics() for one in self._sharing]
+        for name, run in runs.items():
+            others = [step.step for part in parts if name in part for step in part[name].steps]
+            own = [step.step for step in run.steps]
+            if not own or own[-1] != whole - 1 or sorted([*others, *own]) != list(range(whole)):
+                return None
+        return (*self._sharing, self)
 
     # What happened ---------------------------------------------------------------------------------------------------
 

@@ -228,8 +228,9 @@ def _forsake(drivers: Sequence[Driver]) -> None:
 def _together(drivers: Sequence[Driver]) -> Sequence[Driver]:
     """A run goes from one expert to the other, in one thread; when it begins in one, the others let go of their tensors."""
     for one in drivers:
-        one.calling, one.over = drivers[0].calling, functools.partial(_over, drivers)
-        one.on_run = _ending([other for other in drivers if other is not one])
+        others = [other for other in drivers if other is not one]
+        one.calling, one.over, one.on_run = drivers[0].calling, functools.partial(_over, drivers), _ending(others)
+        one.session.share_run([other.session for other in others])
     return drivers
 
 
