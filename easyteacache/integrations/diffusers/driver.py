@@ -43,6 +43,7 @@ _OTHER_THREAD = (
     "another thread is in the middle of a run of this transformer, and a cache follows one run at a time: forwards of other threads "
     "are computed in full."
 )
+_ALTERED = "the scheduler's options were changed in the middle of a run: the rest of it is computed in full."
 _NO_CONTEXT = Context()
 
 
@@ -172,6 +173,9 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
+        if self.clock.altered():
+            self.session.tell(_ALTERED)
+            changed = True
         if changed or (branch in self._last and self._last[branch][1] != shape):
             self.session.forget(branch)
             self._tokens.pop(branch, None)
