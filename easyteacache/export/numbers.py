@@ -17,6 +17,7 @@ from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.fields import MAX_STEPS
 from easyteacache.records.preset import Preset
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.registry.registry import Found
 
 Ratios = dict[str, tuple[float, ...]]
@@ -167,7 +168,7 @@ def _plan(found: Found, request: Request, run: RunContext, engine: str) -> Numbe
         raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was made for.")
     try:
         offer = operating_point.Offer(bucket.operating_points, 1.0)
-        chosen = operating_point.choose([offer], request, run, notes)
+        chosen = operating_point.choose([offer], request, _own_run(bucket, run), notes)
     except UnreachableTarget as error:
         raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
     plan = chosen.plan
@@ -257,6 +258,17 @@ def _magcache_steps(found: Found, request: Request, run: RunContext, engine: str
         sequence_length=run.sequence_length,
         notes=resolved.notes,
     )
+
+
+def _own_run(bucket: Bucket, run: RunContext) -> RunContext:
+    """The run with the sampler that the bucket was made with, where the caller names none: a file is for such runs."""
+    if run.sampler is not None:
+        return run
+    plans = [point.plan for point in bucket.operating_points if point.plan is not None]
+    levels = next((plan.levels for plan in plans if plan.levels is not None), None)
+    if bucket.sampler is None or bucket.sampler.levels is None:
+        return run if levels is None else dataclasses.replace(run, sampler=SamplerRecord.euler(levels))
+    return dataclasses.replace(run, sampler=bucket.sampler)
 
 
 def _teacache(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> Numbers:

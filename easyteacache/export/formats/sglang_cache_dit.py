@@ -114,7 +114,7 @@ def _variables(text: str, where: str) -> dict[str, str]:
     if len(text) > files.MAX_BYTES:
         raise files.refuse(where, f"{len(text)} characters, at most {files.MAX_BYTES} are read")
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise files.refuse(where, f"not lines of NAME=value: {error}") from error
     found: dict[str, str] = {}

@@ -49,7 +49,7 @@ def read(text: str, where: str) -> Iterator[Parsed]:
     if len(text) > files.MAX_BYTES:
         raise files.refuse(where, f"{len(text)} characters, at most {files.MAX_BYTES} are read")
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise files.refuse(where, f"not a command line: {error}") from error
     options = dict(_options(words, where))
