@@ -47,7 +47,8 @@ def test_every_published_record_that_an_engine_takes_comes_back_with_its_numbers
         first = back(exported.text, engine)[0].record
         (bucket,) = first.buckets
         assert (first.model_key, first.status) == (key, "draft")
-        if numbers.preset is not None and "coefficients" in exported.text:
+        if engine == "lightx2v" and numbers.preset is not None and numbers.preset.method == "Custom":
+            # TeaCache's gate with the published coefficients, which go into the file.
             assert (first.method, bucket.operating_points[0].predictor) == ("teacache", "linear")
         elif numbers.preset is not None:
             assert_same_settings(bucket.operating_points[0].preset, numbers.preset, engine)
