@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from easyteacache.solver.replay.corrected import handed_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.corrector import CorrectedOutputs, Corrector, wanted
 from easyteacache.runtime.predictors import PlannedRows
-from easyteacache.solver.replay.corrected import handed_rows
 from easyteacache.solver.replay.fitted_weights import matrix
 
 STEPS = 9

@@ -1,11 +1,11 @@
 """Fit what the sampler is handed at every step of a schedule, computed steps included, by least squares on traces.
 
-A first-order (Euler) sampler is at x_0 + Σ_{i<j} Δσ_i v_i before step j. From the outputs v_k computed so far, the best that can be said
-about that state is C_j = argmin_c E‖Σ_{i<j} Δσ_i v_i − Σ_k c_k v_k‖², a few unknowns in the runs' Gram matrix. What the sampler is handed at
-step j is then (C_{j+1} − C_j)·v / Δσ_j. At a reused step that is a forecast; at a computed one it is the output *plus a correction* of
-what the forecasts since the last computed step got wrong, which costs no forward. Extrapolating and then correcting with the new
-value is what predictor-corrector solvers do (UniPC, arXiv 2302.04867); here the weights are not those of a polynomial but those that
-recorded runs ask for.
+The state before step k is Σ_i A[k, i + 1] v_i beside the noise, A the map of the sampler (``records.sampler``). From the outputs v_k
+computed so far, the best that can be said about it is C_k = argmin_c E‖Σ_i A[k, i + 1] v_i − Σ_k c_k v_k‖², a few unknowns in the runs' Gram
+matrix. What the sampler is handed at step k is then what brings its next state to C_{k+1}, for all that its memory makes of what it was handed
+before. At a reused step that is a prediction; at a computed one it is the output *plus a correction* of what the predictions since the last
+computed step got wrong, which costs no forward. Extrapolating and then correcting with the new value is what predictor-corrector solvers do
+(UniPC, arXiv 2302.04867); here the weights are not those of a polynomial but those that recorded runs ask for.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.records.sampler import EULER
 from easyteacache.records.trace import Array
+from easyteacache.runtime.sampler_steps import LEAST_MOVE, SamplerSteps
 from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.gate_replay import Schedule
+from easyteacache.solver.replay.propagation import View
 from easyteacache.solver.replay.runs import Runs
 
 Weights = tuple[tuple[float, ...], ...]
@@ -30,11 +31,12 @@ RIDGE = 1e-6
 
 
 def correctable(runs: Runs) -> bool:
-    """Whether these runs say what the fit needs: the model's output, a velocity, and a sampler that adds Δσ·v and nothing else."""
-    heads = [trace.header for trace in runs.traces]
-    samplers = [head.sampler for head in heads]
-    euler = all(one is not None and one.name == EULER and one.prediction == "velocity" for one in samplers)
-    return euler and runs.output is not None
+    """Whether these runs say what the fit needs: the model's output, and the map of a sampler whose every output moves its next state."""
+    if runs.output is None or not runs.mapped:
+        return False
+    steps = SamplerSteps.of(runs.map)
+    # What is handed over last need not count: some multistep samplers end on what they remember.
+    return steps is not None and all(steps.corrects[:-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class _Arrival:
 
     Attributes:
         total: (S,) C_j, the weights of all outputs computed before the step.
-        errors: (K, R) size of the state's error before every computed step but the first, and last before the step itself; relative to
+        errors: (K, R) or (K, V, R), size of the state's error before every computed step but the first, and last before the step itself; relative to
             how far the sampler moves the noise.
     """
 
@@ -55,32 +57,41 @@ class StateFit:
     """Fits schedules on one set of runs, and predicts what they do there.
 
     Args:
-        runs: R runs of S steps by an Euler sampler, with the Gram matrices of the guided output.
-        view: how errors travel, a name of ``propagation.VIEWS``.
+        runs: R runs of S steps, with the Gram matrices of the guided output; ``correctable`` holds for them.
+        view: how errors travel; where it is V views at once, predicted errors are (V, R) instead of (R,).
     """
 
-    def __init__(self, runs: Runs, *, view: str = "measured") -> None:
-        self.num_steps, self._sizes = runs.num_steps, runs.step_sizes
+    def __init__(self, runs: Runs, *, view: View = "measured") -> None:
+        self.num_steps = runs.num_steps
         self._travel = Travel(runs, "output", view=view)
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
-        self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
+        self._exact = runs.moves
         self._projections: dict[Schedule, Array] = {}
-        self._nothing = np.empty((0, len(runs)))
+        self._nothing = np.empty((0, *self._travel.shape))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
         """One row a step: weights of the last computed outputs, oldest first, the step's own last where it is computed."""
-        total, rows = np.zeros(self.num_steps), []
+        handed, rows = np.zeros((self.num_steps, self.num_steps)), list[tuple[float, ...]]()
         computed: list[int] = []
         chosen = set(schedule)
         for step in range(self.num_steps):
             computed += [step] if step in chosen else []
             recent = computed[-HISTORY:]
-            change = self._towards(total, recent, step + 1)
-            total[recent] += change
-            rows.append(tuple(_rounded(float(w / self._sizes[step])) for w in change))
+            row = self._row(step, recent, handed)
+            handed[step, recent] = row
+            rows.append(tuple(_rounded(float(w)) for w in row))
         return tuple(rows)
+
+    def _row(self, step: int, recent: list[int], handed: Array) -> Array:
+        """The weights of the ``recent`` outputs that bring the next state nearest, after ``handed`` (S, S) at the steps before."""
+        size = self._exact[step + 1, step]
+        if abs(size) <= LEAST_MOVE * np.max(np.abs(self._exact[-1])):
+            # It moves nothing: the last output is as good as any.
+            return np.eye(len(recent))[-1]
+        before = self._exact[step + 1, :step] @ handed[:step]
+        return self._towards(before, recent, self._exact[step + 1], size) / size
 
     def errors(self, schedule: Sequence[int]) -> Array:
         """Predicted error of every run's final sample with the weights that are fitted to the schedule, (R,).
@@ -91,9 +102,9 @@ class StateFit:
         return np.asarray(self._arrive(tuple(schedule), self.num_steps).errors[-1])
 
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:
-        """Predicted error of every run's final sample with given weights, relative to how far the sampler moved the noise, (R,)."""
-        totals = np.cumsum(matrix(schedule, weights, self.num_steps) * self._sizes[:, None], axis=0)
-        return self._travel.final(totals - self._exact[1:], totals, schedule)
+        """Predicted error of every run's final sample with given weights, relative to what the outputs make up of it, (R,)."""
+        totals = self._exact @ matrix(schedule, weights, self.num_steps)
+        return self._travel.final(totals - self._exact, totals, schedule)
 
     def _arrive(self, computed: Schedule, step: int) -> _Arrival:
         """The state before ``step`` when ``computed`` were the computed steps so far; shared by schedules that begin alike."""
@@ -105,16 +116,16 @@ class StateFit:
             before = self._arrive(computed[:-1], computed[-1])
             total, earlier = before.total.copy(), before.errors
         recent = list(computed[-HISTORY:])
-        total[recent] += self._towards(total, recent, step)
+        exact = self._exact[step]
+        total[recent] += self._towards(total, recent, exact, exact[step - 1])
         own = self._travel.arriving(total - self._exact[step], total, computed, earlier)
         errors = np.concatenate((earlier, own[None]))
         found = self._arrivals[computed, step] = _Arrival(total, errors)
         return found
 
-    def _towards(self, total: Array, recent: list[int], step: int) -> Array:
-        """What to add to the weights of the ``recent`` outputs so that the state before ``step`` is met best."""
-        missing = self._exact[step] - total
-        held = self._sizes[step - 1]
+    def _towards(self, total: Array, recent: list[int], exact: Array, held: float) -> Array:
+        """What to add to the weights of the ``recent`` outputs so that the ``exact`` state is met best; at least ``held`` of the last."""
+        missing = exact - total
         missing[recent[-1]] -= held
         change = self._projection(tuple(recent)) @ missing
         change[-1] += held

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from easyteacache.errors import InvalidTrace
 from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.runtime.predictors import predictors
-from easyteacache.solver.replay.fitted_weights import EULER, HISTORY, RIDGE, StateFit, correctable, matrix
+from easyteacache.records.sampler import EULER
+from easyteacache.solver.replay.fitted_weights import HISTORY, RIDGE, StateFit, correctable, matrix
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.propagation import VIEWS
 from easyteacache.solver.replay.runs import Runs
@@ -70,7 +71,7 @@ def test_weights_are_the_least_squares_solution_on_the_tensors(
     made: list[Any], runs: Runs, schedule: tuple[int, ...]
 ) -> None:
     found = StateFit(runs).weights(schedule)
-    expected = least_squares(scaled(made, runs), runs.step_sizes, schedule)
+    expected = least_squares(scaled(made, runs), runs.moves[-1], schedule)
     assert [len(row) for row in found] == [len(row) for row in expected]
     for row, other in zip(found, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-4, abs=1e-4 * np.abs(other).max())
@@ -139,7 +140,7 @@ def polynomial(make_run: Callable[..., Any], degree: int) -> tuple[Array, Runs]:
 def missed(outputs: Array, runs: Runs, schedule: tuple[int, ...]) -> float:
     """Greatest relative distance between the final samples, the plan's against the exact one."""
     handed = matrix(schedule, StateFit(runs).weights(schedule), 20)
-    difference = np.einsum("s,st,rtd->rd", runs.step_sizes, handed - np.eye(20), outputs)
+    difference = np.einsum("s,st,rtd->rd", runs.moves[-1], handed - np.eye(20), outputs)
     return float(np.max(np.linalg.norm(difference, axis=1) / runs.displacement))
 
 
@@ -162,7 +163,7 @@ def test_on_runs_that_the_fit_has_not_seen_it_ends_nearer_than_any_forecast(
     weights = StateFit(Runs.stack([make_run(seed, sampler=EULER).trace for seed in range(24)])).weights(schedule)
 
     def end(errors: Array) -> float:
-        difference = np.einsum("s,st,rtd->rd", unseen.step_sizes, errors, scaled(made, unseen))
+        difference = np.einsum("s,st,rtd->rd", unseen.moves[-1], errors, scaled(made, unseen))
         return float(np.linalg.norm(difference, axis=1).mean())
 
     fitted = end(matrix(schedule, weights, 20) - np.eye(20))

@@ -25,6 +25,8 @@ from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import FixedPolicy
 from easyteacache.records.bucket import FITTED
+from easyteacache.records.sampler import euler_map
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.session import Session
 
@@ -62,7 +64,7 @@ class SampledPlans:
     Runs that weights are fitted over are sampled together, one batch of the pipeline.
 
     Args:
-        pipe: the pipeline that the runs were recorded with, with an Euler sampler; nothing attached to it.
+        pipe: the pipeline that the runs were recorded with, with the same sampler; nothing attached to it.
         file: where results are kept, so that an interrupted search goes on; None keeps them in memory.
         model: what the model is called: results kept under another name are another model's.
         on_step: called after every sampler step.
@@ -100,21 +102,21 @@ class SampledPlans:
         size = len(traces) if batch is None else batch
         jobs = _jobs(traces)
         batches = [_Batch(_ids(traces[start:][:size]), jobs[start:][:size]) for start in range(0, len(traces), size)]
-        sigmas = traces[0].sigmas
-        moves = [float(move) for move in sigmas[1:] - sigmas[:-1]]
-        first = self._remembered((batches[0],), plan, moves)
+        known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
+        sampler_map = euler_map(traces[0].sigmas) if known is None else known
+        first = self._remembered((batches[0],), plan, sampler_map)
         following = replace(plan, weights=first.weights)
-        others = [self._remembered((batches[0], other), following, moves) for other in batches[1:]]
+        others = [self._remembered((batches[0], other), following, sampler_map) for other in batches[1:]]
         return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights)
 
-    def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+    def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         """The last of ``batches``; what follows the weights of another one has none of its own."""
         key = _digest(self._model, [batch.ids for batch in batches], plan)
         if key not in self._known:
-            self._known[key] = self._sample(batches, plan, moves)
+            self._known[key] = self._sample(batches, plan, sampler_map)
             if self._file is not None:
                 atomic_write.write_text(self._file, _spelled(self._known))
-        found, steps = self._known[key], len(moves) if len(batches) == 1 else 0
+        found, steps = self._known[key], len(sampler_map) - 1 if len(batches) == 1 else 0
         if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps:
             reason = (
                 f"expected errors of {len(batches[-1].ids)} runs and weights of {steps} steps at {key}, "
@@ -123,27 +125,27 @@ class SampledPlans:
             raise InvalidTrace(str(self._file), reason)
         return found
 
-    def _sample(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+    def _sample(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         fitted, batch = len(batches) == 1, batches[-1]
         if batches[0].ids != self._first:
             self._first = batches[0].ids
             self._exact.clear()
         if batch.ids not in self._exact:
-            states = self._uncached(batch.jobs, len(moves))
+            states = self._uncached(batch.jobs, len(sampler_map) - 1)
             self._exact[batch.ids] = states if fitted else states[-1:]
         exact = self._exact[batch.ids]
-        final, rows = self._under(plan, batch.jobs, moves, exact if fitted else None)
+        final, rows = self._under(plan, batch.jobs, sampler_map, exact if fitted else None)
         errors = tuple(error if math.isfinite(error) else LOST for error in _errors(final, exact[-1]))
         return Sampled(errors, rows if fitted else ())
 
     def _under(
-        self, plan: Policy, jobs: Sequence[Job], moves: Sequence[float], exact: list[Tensor] | None
+        self, plan: Policy, jobs: Sequence[Job], sampler_map: Array, exact: list[Tensor] | None
     ) -> tuple[Tensor, tuple[Row, ...]]:
         """Final states (R, ...) under ``plan``, and its weights; where uncached states are given, those that are fitted to them."""
         assert plan.schedule is not None
         assert plan.weights is not None
         fills = plan.forecaster == FITTED
-        refit = Refit(exact, moves, plan.schedule, plan.weights, fills=fills)
+        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
         plain = replace(plan, weights=None)
         if fills:
             # What the pipeline gives at reused steps is replaced anyway.
@@ -151,7 +153,7 @@ class SampledPlans:
         run = RunContext(num_steps=plain.num_steps, shift=plain.shift)
         with contextlib.ExitStack() as stack:
             stack.callback(attach(Session(FixedPolicy(plain), Request(), run), self._pipe, allow_borrowed=True))
-            final = self._states(jobs, len(moves), refit.handed)[-1]
+            final = self._states(jobs, len(sampler_map) - 1, refit.handed)[-1]
         return final, tuple(refit.rows)
 
     def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
