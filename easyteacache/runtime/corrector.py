@@ -2,8 +2,9 @@
 
 A plan with rows says what the sampler should have been handed at every step, as a combination of the outputs computed so far
 (``solver/replay/fitted_weights.py``), and so where the sample should be. Reused steps are filled by whatever predictor the plan has; the
-next computed output then shows what they missed, and the sampler is handed, with it, what puts its next state right. How far that is follows
-from the sampler's map (``sampler_steps.py``), which also knows what a handed output goes on to do through the sampler's memory.
+next computed output then shows what they missed, and the sampler is handed, with it, what puts the state right that the model sees next:
+that of the next computed step. How far that is follows from the sampler's map (``sampler_steps.py``), which also knows what a handed output
+goes on to do through the sampler's memory.
 
 One corrector, three drivers: tensors of a branch drive it in ``forward`` (guidance adds branches up, and corrections with them), the guided
 outputs of many runs while plans are measured, rows of weights in replay (``solver/replay/handed.py``). It adds up whatever it is given.
@@ -11,6 +12,7 @@ outputs of many runs while plans are measured, rows of weights in replay (``solv
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 Output = TypeVar("Output")
-#: step, weight of its output in the next state, weights of the outputs at hand in how far that state should move → weights to use instead.
+#: step, weight of its output in the state that is put right, weights of the outputs at hand in that state → weights to use instead.
 Refine = Callable[[int, float, list[float]], list[float]]
 
 
@@ -64,7 +66,7 @@ class Corrector(Generic[Output]):
         fills: bool = False,
         refine: Refine | None = None,
     ) -> None:
-        self._plan = PlannedRows(tuple(rows), tuple(schedule))
+        self._plan, self._schedule = PlannedRows(tuple(rows), tuple(schedule)), tuple(schedule)
         self._sums, self._fills, self._refine = sums, fills, refine
         self._places: deque[int] = deque()
         self._outputs: deque[Output] = deque()
@@ -82,10 +84,9 @@ class Corrector(Generic[Output]):
         """The computed outputs at hand, oldest first; while a step is corrected its own, too."""
         return list(self._outputs)
 
-    @property
-    def moved(self) -> Output | None:
-        """What is taken off the next state while a step is corrected: what was handed over since the state was right last."""
-        return self._moved.states[0] if self._moved.states else None
+    def moved(self, weights: Sequence[float]) -> Output | None:
+        """What was handed over less what the rows said, in a state that follows from the next ones by ``weights``."""
+        return self._moved.sum(weights)
 
     @property
     def held(self) -> list[Output]:
@@ -112,7 +113,7 @@ class Corrector(Generic[Output]):
             sampler: what the sampler's steps do; None where that is not known, and nothing can be corrected.
             computed: the step's output was computed.
         """
-        if sampler is None or step >= len(sampler.moves):
+        if sampler is None or step >= len(sampler):
             self.clear()
             return output
         first = not self._places
@@ -126,25 +127,36 @@ class Corrector(Generic[Output]):
             self._meant.clear()
             self._trim()
             return output
-        found, moves = output, sampler.moves[step]
-        if (computed or self._fills) and sampler.corrects[step]:
-            found = self._corrected(step, output, row, moves[0], computed=computed)
-            self._moved.cancel(moves)
-            self._meant.cancel(moves)
+        found, moves, corrects = output, sampler.moves[step], computed or self._fills
+        weights = sampler.reaching(step, self.next_seen(step, len(sampler))) if corrects else ()
+        size = sum(a * b for a, b in zip(weights, moves, strict=True)) if corrects else 0.0
+        if abs(size) > sampler.least:
+            found = self._corrected(step, output, row, size, weights, computed=computed)
+            self._moved.cancel(moves, weights)
+            self._meant.cancel(moves, weights)
         else:
             self._moved.add(moves, self._sums.kept(output))
             self._meant.add(moves, list(row))
-        if step + 1 < len(sampler.moves):
+        if step + 1 < len(sampler):
             self._moved.advance(sampler.follows[step + 1])
             self._meant.advance(sampler.follows[step + 1])
         self._trim()
         return found
 
-    def _corrected(self, step: int, output: Output, row: Sequence[float], size: float, *, computed: bool) -> Output:
-        total = _add_weights(self._meant.states[0] if self._meant.states else None, list(row), size)
+    def next_seen(self, step: int, steps: int) -> int:
+        """The step whose state the model sees next, of S ``steps``; S where that is the sample."""
+        if self._fills:
+            return step + 1
+        following = bisect.bisect_right(self._schedule, step)
+        return self._schedule[following] if following < len(self._schedule) else steps
+
+    def _corrected(
+        self, step: int, output: Output, row: Sequence[float], size: float, weights: Sequence[float], *, computed: bool
+    ) -> Output:
+        total = _add_weights(self._meant.sum(weights), list(row), size)
         if self._refine is not None:
             total = self._refine(step, size, total)
-        moved = self.moved
+        moved = self._moved.sum(weights)
         if moved is None and computed and total[-1] == size and not any(total[:-1]):
             return output
         # What was just computed may carry a gradient; what is remembered never does.
@@ -156,8 +168,8 @@ class Corrector(Generic[Output]):
         while len(self._outputs) > self.history:
             oldest = self._outputs.popleft()
             self._places.popleft()
-            meant = [0.0 if weights is None else weights[0] for weights in self._meant.states]
-            self._meant.states = [None if weights is None else weights[1:] for weights in self._meant.states]
+            meant = [weights[0] if weights else 0.0 for weights in self._meant.states]
+            self._meant.states = [weights[1:] if weights else None for weights in self._meant.states]
             if any(meant):
                 self._moved.add([-weight for weight in meant], oldest)
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 #: Of the largest weight: a state that the ones before it give to within this follows from them. Samplers that keep noise levels in single
 #: precision are linear to 1e-7.
 FOLLOWS = 1e-5
-#: Of the largest weight of any output in the sample: an output that moves the next state by less cannot correct it.
+#: Of the largest weight of any output in the sample: an output that moves a state by less cannot put it right.
 LEAST_MOVE = 1e-5
 #: States ahead that are tried; the longest memory of a multistep sampler of diffusers is 4.
 LONGEST = 8
@@ -33,12 +33,15 @@ class SamplerSteps:
         moves: (S, r) weights of output j in the states before steps j + 1 … j + r, 0 beyond the sample.
         follows: (S, r) how the state before step j + r follows from those before steps j … j + r − 1, when no output from j on is handed
             over.
-        corrects: (S,) whether an output handed over at the step moves the next state, so that it can be put right.
+        least: an output of less weight in a state cannot put it right.
     """
 
     moves: tuple[tuple[float, ...], ...]
     follows: tuple[tuple[float, ...], ...]
-    corrects: tuple[bool, ...]
+    least: float
+
+    def __len__(self) -> int:
+        return len(self.moves)
 
     @property
     def memory(self) -> int:
@@ -57,17 +60,32 @@ class SamplerSteps:
             if found is not None:
                 ahead = np.vstack((weights, np.zeros((memory, steps))))
                 moves = tuple(tuple(map(float, ahead[j + 1 : j + 1 + memory, j])) for j in range(steps))
-                least = LEAST_MOVE * float(np.max(np.abs(weights[-1])))
-                return cls(moves, found, tuple(abs(row[0]) > least for row in moves))
+                return cls(moves, found, LEAST_MOVE * float(np.max(np.abs(weights[-1]))))
         return None
 
     @classmethod
     def euler(cls, levels: Sequence[float]) -> SamplerSteps:
         """Those of Euler's flow-matching sampler over S + 1 noise levels."""
         sizes = [float(b - a) for a, b in itertools.pairwise(levels)]
-        largest = max(map(abs, sizes), default=0.0)
-        can = tuple(abs(size) > LEAST_MOVE * largest for size in sizes)
-        return cls(tuple((size,) for size in sizes), ((1.0,),) * len(sizes), can)
+        return cls(tuple((size,) for size in sizes), ((1.0,),) * len(sizes), LEAST_MOVE * max(map(abs, sizes)))
+
+    def reaching(self, step: int, state: int) -> tuple[float, ...]:
+        """How the state before step ``state`` follows from the (r,) states after ``step``, when no output after that one is handed over.
+
+        Args:
+            step: zero-based index.
+            state: above ``step``; S is the sample.
+        """
+        first = max(step, state - self.memory)
+        found = [float(position == state - first - 1) for position in range(self.memory)]
+        for later in range(first, step, -1):
+            last, row = found[-1], self.follows[later]
+            found = [last * row[0], *(a + last * b for a, b in zip(found[:-1], row[1:], strict=True))]
+        return tuple(found)
+
+    def weight(self, step: int, state: int) -> float:
+        """Weight of the output of ``step`` in the state before step ``state``."""
+        return sum(a * b for a, b in zip(self.reaching(step, state), self.moves[step], strict=True))
 
 
 def _recurrence(weights: object, memory: int) -> tuple[tuple[float, ...], ...] | None:
@@ -115,14 +133,29 @@ class Ahead(Generic[Sum]):
             for state, weight in zip(states, weights, strict=True)
         ]
 
-    def cancel(self, moves: Sequence[float]) -> None:
-        """Hand over what brings the next state to nothing."""
-        if not self.states or self.states[0] is None:
+    def sum(self, weights: Sequence[float]) -> Sum | None:
+        """Σ weight · state; one state with weight 1 is given as it is."""
+        terms = [
+            (weight, state) for weight, state in zip(weights, self.states, strict=False) if weight and state is not None
+        ]
+        if len(terms) == 1 and terms[0][0] == 1.0:
+            return terms[0][1]
+        total: Sum | None = None
+        for weight, state in terms:
+            total = self._add(total, state, weight)
+        return total
+
+    def cancel(self, moves: Sequence[float], weights: Sequence[float]) -> None:
+        """Hand over what brings Σ weight · state to nothing."""
+        if len(moves) == 1:
+            # Of one state nothing is left.
+            self.clear()
+        value = self.sum(weights)
+        if value is None:
             return
-        first, self.states[0] = self.states[0], None
-        for position, move in enumerate(moves[1:], 1):
-            if move:
-                self.states[position] = self._add(self.states[position], first, -move / moves[0])
+        size = sum(a * b for a, b in zip(weights, moves, strict=True))
+        taken = self._add(None, value, 1.0)
+        self.add([-move / size for move in moves], taken)
 
     def advance(self, follows: Sequence[float]) -> None:
         """Go on to the next step, whose ``follows`` these are."""

@@ -2,9 +2,9 @@
 
 The state before step k is Σ_i A[k, i + 1] v_i beside the noise, A the map of the sampler (``records.sampler``). From the outputs v_k
 computed so far, the best that can be said about it is C_k = argmin_c E‖Σ_i A[k, i + 1] v_i − Σ_k c_k v_k‖², a few unknowns in the runs' Gram
-matrix. What the sampler is handed at step k is then what brings its next state to C_{k+1}, for all that its memory makes of what it was handed
-before. At a reused step that is a prediction; at a computed one it is the output *plus a correction* of what the predictions since the last
-computed step got wrong, which costs no forward. Extrapolating and then correcting with the new value is what predictor-corrector solvers do
+matrix. The model sees the states of computed steps alone. So at a reused step the sampler is handed a prediction, and at a computed one the
+output *plus a correction*, which brings the state of the next computed step to its C, for all that the sampler's memory makes of what it was
+handed before. That makes good what predictions got wrong, and costs no forward. Extrapolating and then correcting with the new value is what predictor-corrector solvers do
 (UniPC, arXiv 2302.04867); here the weights are not those of a polynomial but those that recorded runs ask for.
 """
 
@@ -31,12 +31,8 @@ RIDGE = 1e-6
 
 
 def correctable(runs: Runs) -> bool:
-    """Whether these runs say what the fit needs: the model's output, and the map of a sampler whose every output moves its next state."""
-    if runs.output is None or not runs.mapped:
-        return False
-    steps = SamplerSteps.of(runs.map)
-    # What is handed over last need not count: some multistep samplers end on what they remember.
-    return steps is not None and all(steps.corrects[:-1])
+    """Whether these runs say what the fit needs: the model's output, and the map of a sampler with a short memory."""
+    return runs.output is not None and runs.mapped and SamplerSteps.of(runs.map) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +63,34 @@ class StateFit:
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
         self._exact = runs.moves
+        self._least = LEAST_MOVE * float(np.max(np.abs(runs.moves[-1])))
         self._projections: dict[Schedule, Array] = {}
         self._nothing = np.empty((0, *self._travel.shape))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
-        """One row a step: weights of the last computed outputs, oldest first, the step's own last where it is computed."""
+        """One row a step: weights of the last computed outputs, oldest first, the step's own last where it is computed.
+
+        At a reused step they predict its output. At a computed one they put the state right that the model sees next: the sampler is handed
+        what its memory makes of the steps before, those after it predicted.
+        """
         handed, rows = np.zeros((self.num_steps, self.num_steps)), list[tuple[float, ...]]()
         computed: list[int] = []
-        chosen = set(schedule)
-        for step in range(self.num_steps):
-            computed += [step] if step in chosen else []
+        for step, end in zip(schedule, (*schedule[1:], self.num_steps), strict=True):
+            computed.append(step)
             recent = computed[-HISTORY:]
-            row = self._row(step, recent, handed)
-            handed[step, recent] = row
-            rows.append(tuple(_rounded(float(w)) for w in row))
+            handed[step, step] = 1.0
+            for reused in range(step + 1, end):
+                exact = np.zeros(self.num_steps)
+                exact[reused] = 1.0
+                handed[reused, recent] = self._towards(np.zeros(self.num_steps), recent, exact, 1.0)
+            size = self._exact[end, step]
+            # Before the first there is nothing to put right.
+            if step and abs(size) > self._least:
+                missing = self._exact[end] - self._exact[end, :end] @ handed[:end]
+                handed[step, recent] += self._projection(tuple(recent)) @ missing / size
+            rows += [tuple(_rounded(float(w)) for w in handed[each, recent]) for each in range(step, end)]
         return tuple(rows)
-
-    def _row(self, step: int, recent: list[int], handed: Array) -> Array:
-        """The weights of the ``recent`` outputs that bring the next state nearest, after ``handed`` (S, S) at the steps before."""
-        size = self._exact[step + 1, step]
-        if abs(size) <= LEAST_MOVE * np.max(np.abs(self._exact[-1])):
-            # It moves nothing: the last output is as good as any.
-            return np.eye(len(recent))[-1]
-        before = self._exact[step + 1, :step] @ handed[:step]
-        return self._towards(before, recent, self._exact[step + 1], size) / size
 
     def errors(self, schedule: Sequence[int]) -> Array:
         """Predicted error of every run's final sample with the weights that are fitted to the schedule, (R,).

@@ -77,8 +77,9 @@ class Refit:
             # Nothing was fitted here.
             self.rows.append(self._start[step])
         if self._exact is not None:
+            # ``_refined`` looked at what was handed over before this step.
             self._ahead.add(self._sampler.moves[step], found.float())
-            if step + 1 < len(self._sampler.moves):
+            if step + 1 < len(self._sampler):
                 self._ahead.advance(self._sampler.follows[step + 1])
         return output if found is kept else found.to(output.device)
 
@@ -92,8 +93,33 @@ class Refit:
         self.rows.append(tuple(float(f"{weight:.8g}") for weight in own))
         return [*beyond, *(float(weight) for weight in total)]
 
+    def _base(self, step: int, beyond: Sequence[float]) -> tuple[int, Tensor]:
+        """The state that is put right, and what it is without the outputs that a row of ``step`` reaches.
+
+        Without a memory every state is right once the next one is. With one it is the state that the model sees next that counts, the steps
+        up to it predicted by their rows.
+
+        Args:
+            step: the step that is corrected.
+            beyond: weights of the older outputs at hand, which stay as they are.
+        """
+        assert self._noise is not None
+        steps, outputs = self._sampler, self._corrector.outputs
+        state = step + 1 if steps.memory == 1 else self._corrector.next_seen(step, len(steps))
+        reaching = steps.reaching(step, state)
+        base = self._noise * float(self._map[state, 0])
+        for part, sign in ((self._ahead.sum(reaching), 1.0), (self._corrector.moved(reaching), -1.0)):
+            base = base if part is None else base + sign * part
+        for weight, output in zip(beyond, outputs, strict=False):
+            base = base + weight * output
+        for reused in range(step + 1, state):
+            row = self._start[reused]
+            for weight, output in zip(row, outputs[-len(row) :], strict=True):
+                base = base + float(self._map[state, reused + 1]) * weight * output
+        return state, base
+
     def _nearest(self, step: int, wanted: Array, beyond: Sequence[float]) -> Array:
-        """Weights of the last outputs with which the next state comes nearest, for the typical run; ``wanted`` where it does not say.
+        """Weights of the last outputs with which a state comes nearest, for the typical run; ``wanted`` where it does not say.
 
         Args:
             step: the step that is corrected.
@@ -101,16 +127,8 @@ class Refit:
             beyond: weights of the older outputs at hand, which stay as they are.
         """
         assert self._exact is not None
-        assert self._noise is not None
-        outputs = self._corrector.outputs
-        older, outputs = outputs[: len(beyond)], outputs[len(beyond) :]
-        base = self._noise * float(self._map[step + 1, 0])
-        ahead, moved = self._ahead.states[0] if self._ahead.states else None, self._corrector.moved
-        base = base if ahead is None else base + ahead
-        base = base if moved is None else base - moved
-        for weight, output in zip(beyond, older, strict=True):
-            base = base + weight * output
-        target = self._exact[step + 1]
+        state, base = self._base(step, beyond)
+        outputs, target = self._corrector.outputs[len(beyond) :], self._exact[state]
         grams, inner, squares = [], [], []
         for run, scale in enumerate(self._scale):
             held = torch.stack([output[run].flatten() for output in outputs]).double().numpy() * scale
