@@ -30,7 +30,9 @@ def policy_at(record: Calibration, bucket: Bucket, point: OperatingPoint | None 
         bucket: one of its buckets.
         point: None leaves the gate shut (threshold 0).
     """
-    run = RunContext(sequence_length=bucket.sequence_length, num_steps=bucket.num_steps, shift=bucket.shift)
+    run = RunContext(
+        sequence_length=bucket.sequence_length, num_steps=bucket.num_steps, shift=bucket.shift, sampler=bucket.sampler
+    )
     policy = resolve(record, Request(threshold=0.0), run, allow_yanked=True)
     if point is None:
         return policy
