@@ -23,7 +23,7 @@ VIDEOS = ("--size", "16x16", "--size", "24x24", "--size", "32x32", "--frames", "
 IMAGES = ("--size", "16x16", "--frames", "1")
 STEP_COUNTS = (50, 25)
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
-MEASURE = ("--measure", "reference", "--measure-runs", "144", "--measure-batch", "48")
+MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
     *("--title", "Moving digits, the reference model", "--license", "Apache-2.0"),
     *("--author", "The EasyTeaCache authors", "--modality", "video"),

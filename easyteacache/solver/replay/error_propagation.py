@@ -16,7 +16,7 @@ import numpy as np
 
 from easyteacache.records.trace import Array
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
-from easyteacache.solver.replay.propagation import responses
+from easyteacache.solver.replay.propagation import View, responses
 from easyteacache.solver.replay.runs import Runs
 
 SMALLEST = 1e-12
@@ -28,35 +28,40 @@ class Travel:
     Args:
         runs: R runs of S steps.
         applied_to: whose Gram matrices the errors are given in, ``residual`` or ``output``.
-        view: how outputs answer to disturbances, a name of ``propagation.VIEWS``.
+        view: how outputs answer to disturbances; where it is V views at once, errors are (V, R) instead of (R,).
     """
 
-    def __init__(self, runs: Runs, applied_to: str, *, view: str = "measured") -> None:
+    def __init__(self, runs: Runs, applied_to: str, *, view: View = "measured") -> None:
         #: (R, S, S), so that how far the sampler moves the noise has length 1 in every run.
         self.grams = runs.gram(applied_to) / np.square(runs.displacement)[:, None, None]
         self._flat = self.grams.reshape(-1, self.grams.shape[-1])
         self._responses = responses(runs.sigmas, view=view)
+        #: Shape of one state's errors.
+        self.shape = (*self._responses.shape[:-1], len(runs))
 
     def arriving(self, missed: Array, total: Array, computed: Sequence[int], earlier: Array) -> Array:
-        """Size of the state's error before a step, (R,).
+        """Size of the state's error before a step, (R,) or (V, R).
 
         Args:
             missed: (S,) what forecasts missed so far, Σ Δσ_i e_i, as weights of the recorded quantities.
             total: (S,) weights of the computed outputs in the state.
             computed: the computed steps so far, ascending, the first of them 0.
-            earlier: (K, R), their own ``arriving``, from the second computed step on.
+            earlier: (K, R) or (K, V, R), their own ``arriving``, from the second computed step on.
         """
         # One matrix for all runs: a search asks for this tens of thousands of times.
         squared = (self._flat @ missed).reshape(len(self.grams), -1) @ missed
         size = np.sqrt(np.maximum(squared, 0.0)) + SMALLEST
         if not len(earlier):
-            return np.asarray(size)
+            return np.broadcast_to(size, self.shape)
         steps = list(computed[1 : 1 + len(earlier)])
-        return np.asarray(size + (np.abs(total[steps]) * self._responses[steps]) @ earlier)
+        shares = np.abs(total[steps]) * self._responses[..., steps]
+        if shares.ndim == 1:
+            return np.asarray(size + shares @ earlier)
+        return np.asarray(size + (shares.T[:, :, None] * earlier).sum(axis=0))
 
     def final(self, missed: Array, totals: Array, schedule: Sequence[int]) -> Array:
-        """Size of the final sample's error, (R,), from (S, S) rows ``missed`` and ``totals`` after every step."""
-        errors = np.empty((len(schedule), len(self.grams)))
+        """Size of the final sample's error, (R,) or (V, R), from (S, S) rows ``missed`` and ``totals`` after every step."""
+        errors = np.empty((len(schedule), *self.shape))
         for position, step in enumerate((*schedule[1:], len(missed))):
             errors[position] = self.arriving(missed[step - 1], totals[step - 1], schedule, errors[:position])
         return np.asarray(errors[-1])

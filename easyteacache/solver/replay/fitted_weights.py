@@ -20,6 +20,7 @@ from easyteacache.records.sampler import EULER
 from easyteacache.records.trace import Array
 from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.gate_replay import Schedule
+from easyteacache.solver.replay.propagation import View
 from easyteacache.solver.replay.runs import Runs
 
 Weights = tuple[tuple[float, ...], ...]
@@ -43,7 +44,7 @@ class _Arrival:
 
     Attributes:
         total: (S,) C_j, the weights of all outputs computed before the step.
-        errors: (K, R) size of the state's error before every computed step but the first, and last before the step itself; relative to
+        errors: (K, R) or (K, V, R), size of the state's error before every computed step but the first, and last before the step itself; relative to
             how far the sampler moves the noise.
     """
 
@@ -56,17 +57,17 @@ class StateFit:
 
     Args:
         runs: R runs of S steps by an Euler sampler, with the Gram matrices of the guided output.
-        view: how errors travel, a name of ``propagation.VIEWS``.
+        view: how errors travel; where it is V views at once, predicted errors are (V, R) instead of (R,).
     """
 
-    def __init__(self, runs: Runs, *, view: str = "measured") -> None:
+    def __init__(self, runs: Runs, *, view: View = "measured") -> None:
         self.num_steps, self._sizes = runs.num_steps, runs.step_sizes
         self._travel = Travel(runs, "output", view=view)
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
         self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
         self._projections: dict[Schedule, Array] = {}
-        self._nothing = np.empty((0, len(runs)))
+        self._nothing = np.empty((0, *self._travel.shape))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,10 +43,13 @@ class Sampled:
     Attributes:
         errors: (R,) relative L2 error of every run's final sample; ``LOST`` where that is no number.
         weights: a row a step, fitted to what the plan itself computed.
+        answers: for every computed step but the first ‖δv‖ / ‖δx‖, geometric mean over runs: what the guided output differed by from
+            the uncached run's, relative to what the state did; empty where it was not looked at.
     """
 
     errors: tuple[float, ...]
     weights: tuple[Row, ...]
+    answers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,14 @@ class SampledPlans:
         self._exact: dict[tuple[str, ...], list[Tensor]] = {}
         self._first: tuple[str, ...] = ()
         self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
+        #: How many plans were known from the beginning.
+        self.kept = len(self._known)
+
+    def seconds(self, traces: Sequence[Trace]) -> float:
+        """How long one run takes without a cache: the first of ``traces``, sampled once for its time alone."""
+        began = time.perf_counter()
+        self._uncached(_jobs(traces[:1]), len(traces[0].sigmas) - 1)
+        return time.perf_counter() - began
 
     def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
         """Errors and weights of ``plan``, a schedule with the weights that the fit starts from, on runs of one setting.
@@ -132,27 +144,34 @@ class SampledPlans:
             states = self._uncached(batch.jobs, len(moves))
             self._exact[batch.ids] = states if fitted else states[-1:]
         exact = self._exact[batch.ids]
-        final, rows = self._under(plan, batch.jobs, moves, exact if fitted else None)
+        final, rows, answers = self._under(plan, batch.jobs, moves, exact if fitted else None)
         errors = tuple(error if math.isfinite(error) else LOST for error in _errors(final, exact[-1]))
-        return Sampled(errors, rows if fitted else ())
+        return Sampled(errors, rows, answers) if fitted else Sampled(errors, ())
 
     def _under(
         self, plan: Policy, jobs: Sequence[Job], moves: Sequence[float], exact: list[Tensor] | None
-    ) -> tuple[Tensor, tuple[Row, ...]]:
-        """Final states (R, ...) under ``plan``, and its weights; where uncached states are given, those that are fitted to them."""
+    ) -> tuple[Tensor, tuple[Row, ...], tuple[float, ...]]:
+        """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
         fills = plan.forecaster == FITTED
         refit = Refit(exact, moves, plan.schedule, plan.weights, fills=fills)
-        plain = replace(plan, weights=None)
+        plain, answers = replace(plan, weights=None), list[float]()
+
+        def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
+            if exact is not None and step and step in plan.schedule:
+                answers.append(_answer(output, state, exact[step], (exact[step + 1] - exact[step]) / moves[step]))
+            return refit.handed(step, output, state)
+
         if fills:
             # What the pipeline gives at reused steps is replaced anyway.
             plain = replace(plain, forecaster="hold", applied_to="residual")
         run = RunContext(num_steps=plain.num_steps, shift=plain.shift)
         with contextlib.ExitStack() as stack:
             stack.callback(attach(Session(FixedPolicy(plain), Request(), run), self._pipe, allow_borrowed=True))
-            final = self._states(jobs, len(moves), refit.handed)[-1]
-        return final, tuple(refit.rows)
+            final = self._states(jobs, len(moves), handed)[-1]
+        known = all(answer > 0.0 and math.isfinite(answer) for answer in answers)
+        return final, tuple(refit.rows), tuple(answers) if known else ()
 
     def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
         states = self._states(jobs, steps, _as_it_is)
@@ -215,6 +234,15 @@ def _errors(final: Tensor, exact: Tensor) -> list[float]:
     return [float(error) for error in (final.flatten(1).double() - wanted).norm(dim=1) / wanted.norm(dim=1)]
 
 
+def _answer(output: Tensor, state: Tensor, exact_state: Tensor, exact_output: Tensor) -> float:
+    """‖δv‖ / ‖δx‖ of a step, geometric mean over runs."""
+    apart = [
+        (found.detach().cpu().float() - wanted).flatten(1).double().norm(dim=1)
+        for found, wanted in ((output, exact_output), (state, exact_state))
+    ]
+    return float(f"{float((apart[0] / apart[1]).log().mean().exp()):.6g}")
+
+
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
     return tuple(trace.run_id for trace in traces)
 
@@ -255,10 +283,12 @@ def _digest(model: str, batches: Sequence[tuple[str, ...]], plan: Policy) -> str
 
 def _spelled(known: Mapping[str, Sampled]) -> str:
     """One JSON object with a line a plan: a search samples hundreds."""
-    lines = [
-        f"{json.dumps(key)}: {json.dumps({'errors': one.errors, 'weights': one.weights}, allow_nan=False)}"
-        for key, one in known.items()
-    ]
+
+    def spelled(one: Sampled) -> str:
+        answers = {"answers": one.answers} if one.answers else {}
+        return json.dumps({"errors": one.errors, "weights": one.weights, **answers}, allow_nan=False)
+
+    lines = [f"{json.dumps(key)}: {spelled(one)}" for key, one in known.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -269,7 +299,11 @@ def _read(file: Path) -> dict[str, Sampled]:
         raise InvalidTrace(str(file), f"cannot be read ({error}); delete it to measure again") from error
     try:
         return {
-            key: Sampled(_numbers(one["errors"]), tuple(_numbers(row) for row in one["weights"]))
+            key: Sampled(
+                _numbers(one["errors"]),
+                tuple(_numbers(row) for row in one["weights"]),
+                _numbers(one["answers"]) if "answers" in one else (),
+            )
             for key, one in dict(content).items()
         }
     except (TypeError, KeyError, ValueError) as error:
