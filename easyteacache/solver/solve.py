@@ -115,7 +115,8 @@ def solve(
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
-        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress, fitted=fitted)
+        seen = Runs.stack(calibration.group(*setting).runs)
+        plans = make_plans(seen, bucket.profile, progress, fitted=fitted, unseen=judged_on)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     notes = _warnings(chosen, fits[chosen], buckets)

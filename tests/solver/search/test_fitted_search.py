@@ -422,6 +422,7 @@ def test_a_corrected_plan_that_replay_finds_worse_is_offered_only_where_it_was_s
     assert everything
     monkeypatch.setattr(StateFit, "weights", lambda self, schedule: held(schedule))
     monkeypatch.setattr(offer, "_worth_offering", lambda plan, replay: True)
+    monkeypatch.setattr(offer, "undominated", lambda plans, errors: plans)
     assert corrected(FittedPlans()) == []
     assert set(corrected(FittedPlans(Counted()))) >= set(everything)
 
