@@ -200,6 +200,11 @@ def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
     return known[:wanted]
 
 
+def first_prompt(model: str) -> str:
+    """What a command that samples once takes where nobody says what."""
+    return prompts_for(model, None, 1)[0]
+
+
 def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
     from easyteacache.integrations.diffusers.recording import RecordingSettings
     from easyteacache.recording.recorder import DIMENSION

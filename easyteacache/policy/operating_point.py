@@ -17,6 +17,7 @@ from easyteacache.policy.planned import carryable
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
+from easyteacache.records.evidence import COVERAGE
 from easyteacache.records.plan import Plan
 from easyteacache.records.sampler import SamplerRecord
 
@@ -88,13 +89,16 @@ def choose(
     notes.extend(left_out)
     try:
         steps = max(offers, key=lambda offer: offer.weight).num_steps
-        chosen = _blend(_picks(offers, request, notes, foreign=foreign, carry=carry), steps)
+        picks = _picks(offers, request, notes, foreign=foreign, carry=carry)
+        chosen = _blend(picks, steps)
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
     if request.speedup is None and request.max_error is None:
         notes.append(
             f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
         )
+    if request.max_error is not None and not foreign:
+        notes.append(_promise(max(picks, key=lambda pick: pick[1])[0]))
     reported = chosen.standing.evidence in ("published", "reported")
     if reported and chosen.speedup is not None and not foreign:
         notes.append(
@@ -254,8 +258,8 @@ def _without_figures(offer: Offer, lacking: str) -> str:
 
 
 def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
-    """Of the points within the budget, the fastest."""
-    judged = [(point.error.mean, point) for point in points if point.error is not None]
+    """Of the points whose errors stay within the budget for one more run, too, the fastest."""
+    judged = [(point.error.bound.value, point) for point in points if point.error is not None]
     good = [(error, point) for error, point in judged if error <= max_error]
     if not good:
         least = min((error for error, _ in judged), default=None)
@@ -264,6 +268,20 @@ def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> Operatin
             + (_without_figures(Offer(tuple(points), 1.0), "errors") if least is None else f"the least is {least:.3g}")
         )
     return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
+
+
+def _promise(point: OperatingPoint) -> str:
+    """What an error budget that was met says of one more run."""
+    error = point.error
+    if error is None or error.bound.coverage is None:
+        return "The error budget is met by what the record states, which does not say of how many runs."
+    value, coverage = error.bound
+    if coverage >= COVERAGE - 1e-9:
+        return f"One more run stays within an error of {value:.3g} with a chance of {coverage:.0%}, by {error.runs} held-out runs."
+    return (
+        f"Of {error.runs} held-out runs only the largest error, {value:.3g}, can be said: one more run stays within it with a "
+        f"chance of {coverage:.0%}."
+    )
 
 
 def _blend(picks: list[tuple[OperatingPoint, float]], num_steps: int | None) -> Choice:

@@ -26,7 +26,7 @@ STEP_COUNTS = (50, 25)
 UNIPC_STEP_COUNTS = (50, 30, 25)
 UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
-MEASURE = ("--measure", "reference", "--measure-runs", "144", "--measure-batch", "48")
+MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
     *("--title", "Moving digits, the reference model", "--license", "Apache-2.0"),
     *("--author", "The EasyTeaCache authors", "--modality", "video"),

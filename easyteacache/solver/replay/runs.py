@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
-from easyteacache.records.sampler import euler_map
+from easyteacache.records.sampler import EULER, euler_map
 from easyteacache.records.trace import CROSS, FEATURE_PREFIX, Array
 from easyteacache.records.trace_set import GUIDED, OUTPUT_PREFIX, Trace
 
@@ -91,8 +91,8 @@ class Runs:
 
     @property
     def mapped(self) -> bool:
-        """Whether every run says what its sampler does."""
-        return all(trace.sampler_map is not None for trace in self.traces)
+        """Whether every run says what its sampler does: by its map, or as Euler's of a velocity."""
+        return all(trace.sampler_map is not None or _by_euler(trace) for trace in self.traces)
 
     @functools.cached_property
     def displacement(self) -> Array:
@@ -173,6 +173,11 @@ def change_norms(grams: Array) -> Array:
     diagonal = np.diagonal(grams, axis1=1, axis2=2)
     off = np.diagonal(grams, offset=1, axis1=1, axis2=2)
     return np.asarray(np.sqrt(np.maximum(diagonal[:, 1:] + diagonal[:, :-1] - 2.0 * off, 0.0)))
+
+
+def _by_euler(trace: Trace) -> bool:
+    sampler = trace.header.sampler
+    return sampler is not None and sampler.name == EULER and sampler.prediction == "velocity"
 
 
 def _stacked(traces: Sequence[Trace], names: Sequence[str | None]) -> Array | None:

@@ -19,6 +19,7 @@ from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.gate_replay import drive, from_truth
 from easyteacache.solver.replay.replay import Replay, filling_of, mean_computed, policy_at, window_of
 from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.validation.error_statistics import ninetieth
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged
 
@@ -78,7 +79,7 @@ class _Trial:
             computed=round(self.computed, 2),
             speedup=round(self.num_steps / self.computed, 3),
             error=float(self.errors.mean()),
-            p90=float(np.percentile(self.errors, 90)),
+            p90=ninetieth(self.errors),
             baselines={name: float(values.mean()) for name, values in self.baselines.items()},
         )
 
@@ -161,7 +162,7 @@ def _judge_errors(trial: _Trial) -> list[Finding]:
     given = {
         "mean": mean,
         "median": float(np.percentile(trial.errors, 50)),
-        "90th percentile": float(np.percentile(trial.errors, 90)),
+        "90th percentile": ninetieth(trial.errors),
         "largest": float(trial.errors.max()),
     }
     # What others found on prompts of their own, these runs cannot repeat.
