@@ -21,8 +21,8 @@ from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import typical
 from easyteacache.solver.search.answers import Answers
 
-# More runs than these do not change what is found.
-SEARCH_RUNS = 16
+# More runs than these hardly change what is found.
+SEARCH_RUNS = 12
 REACH = 2
 MOST_SWEEPS = 60
 LEAST_GAIN = 1e-4
@@ -76,9 +76,11 @@ class FittedSearch:
         if cheaper is not None:
             # So that a budget is never worse than a cheaper one: its plan and some more steps.
             starts.append(extend(self._judge, self._best[cheaper], computed))
-        found = [improve(self._judge, start, tick=self._tick) for start in dict.fromkeys(starts)]
+        found = [improve(self._judge, start, thorough=False, tick=self._tick) for start in dict.fromkeys(starts)]
+        best = min(found, key=lambda schedule: float(self._judge.of(schedule).mean()))
+        found.append(improve(self._judge, best, tick=self._tick))
         self._judge.forget()
-        return least_regret(self._judge, list(dict.fromkeys([*found, *starts])))
+        return least_regret(self._judge, list(dict.fromkeys([*found[::-1], *starts])))
 
     def _universal(self, computed: int) -> Schedule:
         try:
@@ -140,7 +142,12 @@ def extend(judge: Judge, schedule: Schedule, computed: int) -> Schedule:
 
 
 def improve(
-    judge: Judge, schedule: Schedule, weights: Array | None = None, *, tick: Callable[[], None] = lambda: None
+    judge: Judge,
+    schedule: Schedule,
+    weights: Array | None = None,
+    *,
+    thorough: bool = True,
+    tick: Callable[[], None] = lambda: None,
 ) -> Schedule:
     """Move one computed step by up to ``REACH`` at a time, the best move first, as long as the typical error falls.
 
@@ -148,6 +155,7 @@ def improve(
         judge: of schedules.
         schedule: where to start.
         weights: (V,) of the views; None: their mean.
+        thorough: ends only when no move gains; otherwise when none of the promising ones does.
         tick: called now and then.
     """
     shares = np.full(judge.views, 1.0 / judge.views) if weights is None else weights
@@ -163,7 +171,7 @@ def improve(
         least, move = min(found, default=(np.inf, (0, 0)))
         if least < best - LEAST_GAIN:
             schedule, best, everything = _moved(schedule, move), least, False
-        elif everything:
+        elif everything or not thorough:
             break
         else:
             everything = True
