@@ -22,8 +22,11 @@ RECORD = ROOT / "registry" / "reference" / "moving-digits.json"
 VIDEOS = ("--size", "16x16", "--size", "24x24", "--size", "32x32", "--frames", "4")
 IMAGES = ("--size", "16x16", "--frames", "1")
 STEP_COUNTS = (50, 25)
+# Wan's own sampler, at its own shift for small videos.
+UNIPC_STEP_COUNTS = (50, 30, 25)
+UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
-MEASURE = ("--measure", "reference", "--measure-runs", "144", "--measure-batch", "48")
+MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
     *("--title", "Moving digits, the reference model", "--license", "Apache-2.0"),
     *("--author", "The EasyTeaCache authors", "--modality", "video"),
@@ -66,9 +69,32 @@ def _record(runs: int) -> None:
                 _easyteacache(
                     "record", "reference", "--out", folder, "--num-prompts", str(runs), "--steps", str(steps), *shapes
                 )
-            target = TRACES / f"steps-{steps}.safetensors"
-            target.unlink(missing_ok=True)
-            _easyteacache("traces", "merge", str(target), folder)
+            _kept(folder, TRACES / f"steps-{steps}.safetensors")
+    for steps in UNIPC_STEP_COUNTS:
+        with tempfile.TemporaryDirectory() as folder:
+            _record_unipc(folder, steps, runs)
+            _kept(folder, TRACES / f"unipc-{steps}.safetensors")
+
+
+def _kept(folder: str, target: Path) -> None:
+    """The runs of a folder as one file."""
+    target.unlink(missing_ok=True)
+    _easyteacache("traces", "merge", str(target), folder)
+
+
+def _record_unipc(folder: str, steps: int, runs: int) -> None:
+    """Videos of 4x16x16 under UniPC: with the library, because the command takes a pipeline's own sampler."""
+    from diffusers import UniPCMultistepScheduler
+
+    from easyteacache.cli.record import REFERENCE_KEY, checkpoint_name, prompts_for
+    from easyteacache.integrations.diffusers.recording import RecordingSettings, plan_jobs, record_pipeline
+    from easyteacache.reference.pipeline import load_pipeline
+
+    pipe = load_pipeline()
+    pipe.scheduler = UniPCMultistepScheduler(**UNIPC)
+    jobs = plan_jobs(prompts=prompts_for("reference", None, runs), sizes=((16, 16),), frames=(4,), steps=(steps,))
+    settings = RecordingSettings(REFERENCE_KEY, checkpoint=checkpoint_name("reference", None), features=False)
+    record_pipeline(pipe, jobs, folder, settings)
 
 
 def _compare(fresh: Path) -> None:

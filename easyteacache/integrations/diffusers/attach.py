@@ -22,7 +22,8 @@ from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
-from easyteacache.integrations.diffusers.scheduler_facts import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler, is_mapped
+from easyteacache.policy.request import Capabilities
 from easyteacache.runtime.attachment import Detach
 from easyteacache.runtime.notices import logger
 from easyteacache.runtime.per_thread import PerThread
@@ -181,12 +182,12 @@ def _attach(
     guidance_scale: Callable[[], Any] = lambda: None,
 ) -> Detach:
     """All of them or none."""
-    corrects = scheduler is not None and is_euler(scheduler())
+    can = _capabilities(None if scheduler is None else scheduler())
     places = [
         _fit(
             cache if isinstance(cache, Session) else cache.session,
             transformer,
-            corrects=corrects,
+            can=can,
             allow_borrowed=allow_borrowed,
         )
         for cache, transformer in pairs
@@ -268,7 +269,12 @@ def _ending(others: Sequence[Driver]) -> Callable[[], None]:
     return end
 
 
-def _fit(session: Session, transformer: Any, *, corrects: bool, allow_borrowed: bool) -> _Place:
+def _capabilities(scheduler: Any) -> Capabilities:
+    """What can be applied with a scheduler, as far as that is known before a run."""
+    return driver.capabilities(corrects=is_mapped(scheduler), euler=is_euler(scheduler))
+
+
+def _fit(session: Session, transformer: Any, *, can: Capabilities, allow_borrowed: bool) -> _Place:
     """Where this session goes; raises as ``attach`` does where it cannot."""
     # What `torch.compile` returned holds the model itself.
     module = getattr(transformer, "_orig_mod", transformer)
@@ -279,7 +285,7 @@ def _fit(session: Session, transformer: Any, *, corrects: bool, allow_borrowed: 
             "a cache in solve mode (speedup_mode=False) records what its caller reports with store_truth(); to record a "
             "pipeline use `easyteacache record`"
         )
-    session.drive(driver.capabilities(corrects=corrects))
+    session.drive(can)
     sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
         refuse_another_model(session.policy, model_identity.of_class(module))
