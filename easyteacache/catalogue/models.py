@@ -57,6 +57,11 @@ class RecordShown:
         """Its model key."""
         return self.calibration.model_key
 
+    @cached_property
+    def stored(self) -> str:
+        """Its text in canonical spelling."""
+        return self.calibration.to_json()
+
     @property
     def path(self) -> str:
         """Its file below ``records/``."""
@@ -72,7 +77,7 @@ class RecordShown:
         """Its largest speed-up."""
         return max((one.speed for one in self.settings if one.speed is not None), default=None)
 
-    @property
+    @cached_property
     def engines(self) -> tuple[str, ...]:
         """Who can run one of its settings, sorted."""
         return tuple(sorted({engine for one in self.settings for engine in one.engines}, key=str.lower))
@@ -109,7 +114,7 @@ class Model:
         """Every setting of every record."""
         return tuple(one for record in self.records for one in record.settings)
 
-    @property
+    @cached_property
     def tier(self) -> Tier:
         """Of its strongest evidence."""
         return max((record.tier for record in self.records), key=lambda tier: tier.rank)
@@ -156,7 +161,7 @@ class Model:
             found.append(tier_chart(dots, title="Speed-ups without a quality figure", x_label=_X_LABEL))
         return tuple(found)
 
-    @property
+    @cached_property
     def start(self) -> Setting | None:
         """The setting to begin with: of those with the strongest evidence that can be used here, the one nearest to twice as fast."""
         usable = [one for one in self.settings if one.usage.code is not None and one.speed is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from easyteacache.catalogue.exports import EngineFile, Exporting, Refusal
 from easyteacache.catalogue.usage import Asking, Usage
@@ -52,12 +53,12 @@ class Setting:
     files: tuple[EngineFile, ...]
     refused: tuple[Refusal, ...]
 
-    @property
+    @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """What is known of it, strongest first."""
         return () if self.point is None else self.point.by_strength
 
-    @property
+    @cached_property
     def figures(self) -> dict[str, Evidence]:
         """Metric → the strongest evidence that states its mean."""
         found: dict[str, Evidence] = {}

@@ -87,9 +87,13 @@ class _Site:
     counts: _Counts = field(default_factory=_Counts)
 
     def write(self, path: str, text: str) -> None:
-        # A site is made anew in seconds: one that loses power half-way is not worth a flush of every file.
-        atomic_write.write_bytes(self.folder / path, text.encode("utf-8"), durable=False)
+        target, data = self.folder / path, text.encode("utf-8")
         self.files += 1
+        # Most pages of a site that is built again are as they were; replacing a file costs far more than reading it.
+        if target.is_file() and not target.is_symlink() and target.stat().st_size == len(data) and target.read_bytes() == data:
+            return
+        # A site is made anew in seconds: one that loses power half-way is not worth a flush of every file.
+        atomic_write.write_bytes(target, data, durable=False)
 
     def page(self, path: str, template: str, **values: Any) -> None:
         depth = len(PurePosixPath(path).parts) - 1
@@ -126,7 +130,7 @@ def build(
     templates = environment(_TEMPLATES)
     templates.filters.update(quality_of=lambda value, metric: quality(metric, value), shortened=_shortened)
     pages = [("Models", "index.html"), ("Wanted", "wanted.html"), ("Engines", "engines.html"), ("Evidence", "about.html")]
-    templates.globals.update(version=__version__, pages=pages, most_raw=MOST_RAW, raw_of=raw_of)
+    templates.globals.update(version=__version__, pages=pages, most_raw=MOST_RAW)
     damaged: list[Damage] = []
     # Two passes would read every record twice; the counts of the footers are known from the index alone.
     keys = [key for key, _, _ in registry.entries()]
@@ -165,18 +169,13 @@ def folder_of(key: str) -> str:
     return "/".join(("models", *(f"~{part}" if part in _TAKEN else part for part in key.split("/"))))
 
 
-def raw_of(record: RecordShown) -> str:
-    """A record as it is stored."""
-    return record.calibration.to_json()
-
-
 def _model(
     site: _Site, model: Model, wish: WantedModel | None, reports: Callable[[RecordShown, Path], bool]
 ) -> None:
     folder = folder_of(model.key)
     written = {}
     for position, record in enumerate(model.records, start=1):
-        site.write(f"records/{record.path}", raw_of(record))
+        site.write(f"records/{record.path}", record.stored)
         if reports(record, site.folder / folder / f"report-{position}.html"):
             written[record.key] = f"report-{position}.html"
             site.files += 1
