@@ -50,13 +50,13 @@ class Asking:
             return Usage(reason="The source does not say which signal the numbers take: they can be read, not applied.")
         if point is None:
             return Usage(_code(record, bucket, "threshold=…  # the source names none"))
-        if point.threshold is not None:
+        if point.threshold is not None and _plain(point):
             return Usage(_code(record, bucket, f"threshold={point.threshold!r}"))
         run = RunContext(bucket.sequence_length, bucket.num_steps, bucket.shift, bucket.sampler)
         for name, value in _requests(bucket, point):
             if self._leads_to(point, Request(**{name: value}), run):
                 return Usage(_code(record, bucket, f"{name}={value!r}"))
-        return Usage(reason="No speed-up or error leads here: at this speed another plan of the model goes before it.")
+        return Usage(reason="No speed-up or error leads here: at this speed another setting of the model goes before it.")
 
     def _leads_to(self, point: OperatingPoint, request: Request, run: RunContext) -> bool:
         if self._resolver is None:
@@ -65,8 +65,20 @@ class Asking:
             policy: Policy = self._resolver.policy(request, run)
         except EasyTeaCacheError:
             return False
+        filled = (policy.forecaster, policy.applied_to, policy.coordinate)
         same = policy.schedule == point.schedule and policy.weights == point.weights
-        return same and policy.model_key == self._record.model_key and policy.forecaster == point.forecaster
+        if point.threshold is not None:
+            same = same and policy.threshold == point.threshold
+        return (
+            same
+            and policy.model_key == self._record.model_key
+            and filled == (point.forecaster, point.applied_to, point.coordinate)
+        )
+
+
+def _plain(point: OperatingPoint) -> bool:
+    """Whether asking for the threshold gives the point: what fills a reused step is then the last residual."""
+    return (point.forecaster, point.applied_to) == ("hold", "residual")
 
 
 def _requests(bucket: Bucket, point: OperatingPoint) -> Iterator[tuple[str, float]]:

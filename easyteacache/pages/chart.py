@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from easyteacache.pages.tiers import TIERS, Tier, tier_named
 
@@ -162,7 +163,7 @@ def _better(a: float, b: float, more: bool) -> bool:
 def _stairs(corners: Sequence[tuple[float, float]]) -> tuple[Line, ...]:
     """Up to each corner's speed its quality is there; then the next one's."""
     lines = []
-    for (x1, y1), (x2, y2) in zip(corners, corners[1:], strict=False):
+    for (x1, y1), (x2, y2) in pairwise(corners):
         lines += [Line(x1, y1, x1, y2), Line(x1, y2, x2, y2)]
     return tuple(lines)
 

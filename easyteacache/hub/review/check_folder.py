@@ -9,7 +9,9 @@ from pathlib import Path
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.files import strict_json
-from easyteacache.hub.review import check_record
+from easyteacache.hub import claims
+from easyteacache.hub.claims import Verifiers
+from easyteacache.hub.review import check_evidence, check_record
 from easyteacache.hub.review.check_record import Finding
 from easyteacache.records import model_key, parsing
 from easyteacache.records.calibration import Calibration
@@ -69,6 +71,7 @@ def _check_folder(root: Path, progress: Callable[[str], object]) -> Checked:
             entries[_key(root, path)] = entry
     findings += [*_shared_aliases(root, entries), *_check_index(root, entries, {_key(root, path) for path in files})]
     findings += _check_wanted(root)
+    findings += _check_evidence(root, entries)
     return Checked(len(files), tuple(findings))
 
 
@@ -142,6 +145,20 @@ def _check_wanted(root: Path) -> Iterator[Finding]:
         wanted.read(root)
     except InvalidCalibration as error:
         yield Finding(error.rule, os.fspath(root / wanted.FILE_NAME), "", error.reason)
+
+
+def _check_evidence(root: Path, entries: Mapping[str, IndexEntry]) -> Iterator[Finding]:
+    """Verified evidence alone can be judged from a folder: traces lie elsewhere."""
+    try:
+        verifiers = Verifiers.read(root)
+    except InvalidCalibration as error:
+        yield Finding("verifiers.form", os.fspath(root / claims.FILE_NAME), "", error.reason)
+        return
+    for entry in entries.values():
+        if entry.evidence == "verified":
+            where = os.fspath(root / entry.path)
+            record = Calibration.from_json(parsing.read_file(where, rules="record", max_bytes=strict_json.MAX_BYTES))
+            yield from check_evidence.check(record, where, verifiers=verifiers)
 
 
 def _compare(root: Path, key: str, entry: IndexEntry, listed: Index) -> Iterator[Finding]:
