@@ -66,11 +66,13 @@ class Results:
         uncached: case → what the uncached runs cost and show.
         plans: case → contender → calibration, pilot and chosen settings.
         cells: everything measured.
+        solved: of EasyTeaCache's record, where it was solved for this benchmark: by which commit, from how many runs.
     """
 
     setup: dict[str, Any]
     machine: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    solved: dict[str, Any] = field(default_factory=dict)
     uncached: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)

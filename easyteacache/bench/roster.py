@@ -8,6 +8,9 @@ from easyteacache.bench import cache_dit_caches, diffusers_caches, samplers, sch
 from easyteacache.bench.contender import Contender
 from easyteacache.errors import BenchError
 
+#: The record of LeMiCa's published plans of Wan2.1-14B.
+WAN_PLANS = "wan2.1/t2v-14b/lemica"
+
 
 def everybody() -> tuple[Contender, ...]:
     """Every contender, made new."""
@@ -16,6 +19,10 @@ def everybody() -> tuple[Contender, ...]:
         scheduled.OfficialTeaCache(),
         scheduled.Uniform("hold"),
         scheduled.Uniform("linear"),
+        scheduled.RecordFree("uncalibrated"),
+        scheduled.RecordFree("even"),
+        scheduled.PublishedPlan("LeMiCa's plan of Wan2.1", WAN_PLANS, "hold"),
+        scheduled.PublishedPlan("LeMiCa's plan of Wan2.1, linear", WAN_PLANS, "linear"),
         diffusers_caches.FirstBlockCache(),
         diffusers_caches.MagCache(),
         diffusers_caches.TaylorSeer(),

@@ -105,6 +105,8 @@ def setup_of(subject: Subject, plan: Plan) -> dict[str, Any]:
         "device": str(next(subject.transformers[0].parameters()).device),
         "dtype": str(subject.transformers[0].dtype),
         "guidance_scale": subject.guidance_scale,
+        # Absent from files that were measured with the pipeline's own.
+        **({} if subject.sampler is None else {"sampler": subject.sampler._asdict()}),
         "pairs": [list(pair) for pair in subject.pairs(plan.pairs, first_seed=FIRST_SEED)],
         "pilot_pairs": plan.pilot_pairs,
         "targets": list(plan.targets),

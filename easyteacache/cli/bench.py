@@ -90,6 +90,10 @@ def bench() -> None:
 @click.option("--guidance", type=click.FloatRange(min=0), help="Guidance scale of a pipeline other than the reference.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type of such a pipeline.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--sampler", type=click.Choice(["euler", "unipc"]), help="Sample by this flow-matching sampler.  [the pipeline's own]"
+)
+@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
@@ -198,6 +202,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
             model, prompts=_prompts(options["prompts"]), guidance_scale=options["guidance"], dtype=options["dtype"]
         )
     found.pipe.to(options["device"])
+    found.sampled_by(options["sampler"], options["shift"])
     return found
 
 
