@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from easyteacache.bench import cache_dit_caches, diffusers_caches, samplers, scheduled
+from easyteacache.bench import cache_dit_caches, dicache, diffusers_caches, easycache, planned, samplers, scheduled
 from easyteacache.bench.contender import Contender
 from easyteacache.errors import BenchError
 
@@ -30,6 +30,13 @@ def everybody() -> tuple[Contender, ...]:
         diffusers_caches.SeaCache(),
         diffusers_caches.PyramidAttentionBroadcast(),
         diffusers_caches.FasterCache(),
+        easycache.EasyCache(),
+        dicache.DiCache(),
+        planned.DPCache(),
+        planned.MeanCache(),
+        planned.L2P(),
+        planned.Spectrum(),
+        planned.LeMiCa(),
         cache_dit_caches.DBCache(),
         cache_dit_caches.DBCache("taylorseer"),
         cache_dit_caches.DBCache("foca"),

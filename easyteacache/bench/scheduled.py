@@ -88,7 +88,7 @@ class OfficialTeaCache(Contender):
         from easyteacache.solver.fit.points import gather
 
         signal = OFFICIAL_SIGNALS[type(bed.transformer).__name__]
-        traces = _recorded(bed)
+        traces = recorded_runs(bed)
         fitted = curves.teacache(gather(traces, signal))
         return {"signal": signal, "coefficients": list(fitted.coefficients or ()), "runs": len(traces)}
 
@@ -98,7 +98,7 @@ class OfficialTeaCache(Contender):
 
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
         """Attached inside the block."""
-        policy = _policy(
+        policy = plain_policy(
             bed,
             signal=calibrated["signal"],
             curve=Polynomial(tuple(calibrated["coefficients"])),
@@ -141,7 +141,7 @@ class Uniform(Contender):
         """Attached inside the block."""
         from easyteacache.solver.search.schedules import uniform
 
-        policy = _policy(
+        policy = plain_policy(
             bed, schedule=uniform(bed.case.steps, settings["computed"]), forecaster=self.forecaster, threshold=0.0
         )
         return TeaCache.from_policy(policy).attached(bed.subject.pipe)
@@ -224,11 +224,12 @@ class PublishedPlan(Contender):
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
         """Attached inside the block."""
         schedule = self._plans(bed.case.steps)[settings["computed"]]
-        policy = _policy(bed, schedule=schedule, forecaster=self._forecaster, threshold=0.0)
+        policy = plain_policy(bed, schedule=schedule, forecaster=self._forecaster, threshold=0.0)
         return TeaCache.from_policy(policy).attached(bed.subject.pipe)
 
 
-def _policy(bed: Bed, **changes: Any) -> Policy:
+def plain_policy(bed: Bed, **changes: Any) -> Policy:
+    """A policy for this model that no record made, with ``changes`` of its fields."""
     plain: dict[str, Any] = {
         "model_key": "bench/contender",
         "revision": 1,
@@ -268,7 +269,7 @@ def _may_be_of(run: Trace, sampler: SamplerRecord | None) -> bool:
     return sampler is None or recorded is None or recorded.agrees(sampler) is not False
 
 
-def _recorded(bed: Bed) -> Any:
+def recorded_runs(bed: Bed) -> Any:
     """The given traces of this step count and sampler, of images or videos as the case is, or a few runs recorded now."""
     from easyteacache.records.trace_set import TraceSet
 
