@@ -148,7 +148,9 @@ def minimax_path(edges: Edges, steps: int, count: int) -> tuple[int, ...] | None
     return None if found is None else (*found, steps - 1)
 
 
-def _paths(edges: Edges, end: int, count: int, start: T, added: Callable[[T, float], T]) -> dict[int, tuple[int, ...]]:
+def _paths(
+    edges: Edges, end: int, count: int, start: Any, added: Callable[[Any, float], Any]
+) -> dict[int, tuple[int, ...]]:
     """Where paths of ``count`` edges from step 0 end → the cheapest of them, its end left out.
 
     What a path costs may be a sum, or all costs with the largest first: whatever ``added`` makes and ``<`` compares.
