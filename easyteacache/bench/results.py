@@ -175,6 +175,7 @@ def merge(files: Iterable[Path]) -> Results:
         merged.uncached |= found.uncached
         for case, plans in found.plans.items():
             merged.plans.setdefault(case, {}).update(plans)
+        merged.solved = merged.solved or found.solved
         merged.command += f"\n{found.command}"
     if merged is None:
         raise BenchError("expected a file of results, none is given")

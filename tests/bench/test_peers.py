@@ -22,8 +22,9 @@ from easyteacache.bench.easycache import EasyCache
 from easyteacache.bench.planned import L2P, DPCache, Planned, Spectrum, counts
 from easyteacache.bench.samplers import FewerSteps
 from easyteacache.bench.scheduled import EasyTeaCache, OfficialTeaCache, PublishedPlan, RecordFree, Uniform
-from easyteacache.bench.subject import Case
+from easyteacache.bench.subject import Case, load_reference
 from easyteacache.bench.trial import Uncached, calibrated_on, sample
+from easyteacache.errors import EasyTeaCacheError
 from easyteacache.teacache import TeaCache
 
 Beds = dict[str, tuple[Bed, Uncached]]
@@ -255,3 +256,16 @@ def test_a_contender_that_breaks_in_the_middle_leaves_nothing_behind(beds: Beds)
     with pytest.raises(RuntimeError, match="half-way"):
         sample(bed, uncached.meter, Breaks(), {}, {}, pair)
     assert np.array_equal(uncached.again(pair).frames, uncached.sampled(pair).frames)
+
+
+def test_the_official_fit_leaves_out_runs_of_another_shift(beds: Beds) -> None:
+    shifted = load_reference(None)
+    shifted.sampled_by(None, 0.35)
+    bed = dataclasses.replace(
+        beds["wan"][0], subject=shifted, case=Case(1, 16, 16, 25), traces=REFERENCE_TRACES, calibration_pairs=()
+    )
+    # The given runs are all of shift 3, and there is no pair to record others from.
+    with pytest.raises(EasyTeaCacheError):
+        OfficialTeaCache().calibrate(bed)
+    recorded = dataclasses.replace(bed, calibration_pairs=shifted.pairs(2, first_seed=9))
+    assert OfficialTeaCache().calibrate(recorded)["runs"] == 2

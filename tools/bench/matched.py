@@ -92,11 +92,9 @@ def main(
         subject.sampled_by(setting.sampler, setting.shift)
         traces, record = folder / name, folder / f"{name}.json"
         solved = _solved(subject, setting, traces, record)
-        plan = Plan(setting.cases, pairs=pairs, targets=TARGETS, record=record, traces=traces, retimed=0)
+        plan = Plan(setting.cases, pairs, TARGETS, record=record, traces=traces, retimed=0, solved=solved)
         out = results / f"matched-{name}.json"
-        found = run(subject, plan, chosen, out, again=again, tell=lambda message: click.echo(message, err=True))
-        found.solved = solved
-        found.save(out)
+        run(subject, plan, chosen, out, again=again, tell=lambda message: click.echo(message, err=True))
         click.echo(f"wrote {out}")
 
 
