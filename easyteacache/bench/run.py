@@ -44,7 +44,7 @@ class Plan:
         pairs: prompt and seed pairs of the evaluation.
         targets: speed-ups, each above 1.
         record: model key or file of EasyTeaCache's calibration.
-        traces: recorded runs for the official TeaCache fit.
+        traces: recorded runs for contenders that are fitted to some.
         retimed: pairs of each cell whose uncached run is repeated for its time.
         pilot_pairs: pairs of the pilot.
         threads: CPU threads.
