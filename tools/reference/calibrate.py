@@ -1,7 +1,9 @@
 """Make the bundled calibration of the reference model: the four commands a user would type, and nothing else.
 
 The traces are kept in the repository and so is what sampling the candidate plans gave, so that the record can be made again in a
-minute; ``--record`` makes both anew, in some hours.
+minute; ``--record`` makes both anew, in some hours. ``--matched`` records runs at the shifts at which the model is like large ones
+(docs/benchmarks.md, "Matched regime"), beside those that are there, and solves buckets for them, too: what was sampled for the other
+buckets is used again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ RECORD = ROOT / "registry" / "reference" / "moving-digits.json"
 VIDEOS = ("--size", "16x16", "--size", "24x24", "--size", "32x32", "--frames", "4")
 IMAGES = ("--size", "16x16", "--frames", "1")
 STEP_COUNTS = (50, 25)
+MATCHED_SHIFTS = (0.25, 0.35, 0.5)
+MATCHED = TRACES / "matched-50.safetensors"
+MATCHED_VIDEOS = ("--size", "16x16", "--frames", "4")
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
 MEASURE = ("--measure", "reference", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
@@ -33,11 +38,17 @@ LABELS = (
 @click.command()
 @click.option("--record", "record_traces", is_flag=True, help="Record the traces again with the model, then solve.")
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(6), help="With --record: runs per setting.")
+@click.option("--matched", is_flag=True, help="Record runs at matched shifts, too, then solve.")
+@click.option(
+    "--matched-runs", default=12, show_default=True, type=click.IntRange(6), help="With --matched: runs per setting."
+)
 @click.option("--check", is_flag=True, help="Change nothing; fail when the record is not what the traces give.")
-def main(record_traces: bool, runs: int, check: bool) -> None:
+def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, check: bool) -> None:
     """Solve and validate registry/reference/moving-digits.json from the traces in tests/fixtures/traces/reference."""
     if record_traces:
         _record(runs)
+    if matched:
+        _record_matched(matched_runs)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / RECORD.name
         if RECORD.exists():
@@ -66,9 +77,20 @@ def _record(runs: int) -> None:
                 _easyteacache(
                     "record", "reference", "--out", folder, "--num-prompts", str(runs), "--steps", str(steps), *shapes
                 )
-            target = TRACES / f"steps-{steps}.safetensors"
-            target.unlink(missing_ok=True)
-            _easyteacache("traces", "merge", str(target), folder)
+            _merge(TRACES / f"steps-{steps}.safetensors", folder)
+
+
+def _record_matched(runs: int) -> None:
+    shifts = [argument for shift in MATCHED_SHIFTS for argument in ("--shift", f"{shift:g}")]
+    with tempfile.TemporaryDirectory() as folder:
+        for shapes in (MATCHED_VIDEOS, IMAGES):
+            _easyteacache("record", "reference", "--out", folder, "--num-prompts", str(runs), *shifts, *shapes)
+        _merge(MATCHED, folder)
+
+
+def _merge(target: Path, folder: str) -> None:
+    target.unlink(missing_ok=True)
+    _easyteacache("traces", "merge", str(target), folder)
 
 
 def _compare(fresh: Path) -> None:
