@@ -55,7 +55,7 @@ SETTINGS = {
     "digits-0.35": Setting(WAN, 0.35, (Case(*VIDEO, 50),)),
     "flux-0.35": Setting(FLUX, 0.35, (Case(*IMAGE, 50),)),
     "digits-0.5": Setting(WAN, 0.5, (Case(*VIDEO, 50),)),
-    "unipc-0.35": Setting(WAN, 0.35, (Case(*VIDEO, 50), Case(*VIDEO, 25)), "unipc"),
+    "unipc-0.35": Setting(WAN, 0.35, (Case(*IMAGE, 50), Case(*IMAGE, 25)), "unipc"),
 }
 
 

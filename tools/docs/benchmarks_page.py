@@ -26,8 +26,8 @@ MATCHED_LABELS = {
     ("matched-digits-0.35", "4x16x16@50"): "4×16×16, 50 steps, shift 0.35",
     ("matched-flux-0.35", "1x16x16@50"): "FLUX 1×16×16, 50 steps, shift 0.35",
     ("matched-digits-0.5", "4x16x16@50"): "4×16×16, 50 steps, shift 0.5",
-    ("matched-unipc-0.35", "4x16x16@50"): "UniPC 4×16×16, 50 steps, shift 0.35",
-    ("matched-unipc-0.35", "4x16x16@25"): "UniPC 4×16×16, 25 steps, shift 0.35",
+    ("matched-unipc-0.35", "1x16x16@50"): "UniPC 1×16×16, 50 steps, shift 0.35",
+    ("matched-unipc-0.35", "1x16x16@25"): "UniPC 1×16×16, 25 steps, shift 0.35",
 }
 SHIFT_3_LABELS = {
     ("digits-50", "4x16x16@50"): "4×16×16, 50 steps",
