@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from easyteacache.policy.policy import Policy
     from easyteacache.policy.request import RunContext
     from easyteacache.runtime.branch_state import BranchState
+    from easyteacache.runtime.sampler_steps import SamplerSteps
     from easyteacache.runtime.session import Session
 
 #: Gives a number that may not be known.
@@ -149,9 +150,9 @@ class StepDriver:
             return COMPUTED
         return Decision(True, place.known.residual(coordinate=place.coordinate))
 
-    def handed(self, place: Place, output: torch.Tensor, size: float | None, *, reused: bool) -> torch.Tensor:
+    def handed(self, place: Place, output: torch.Tensor, sampler: SamplerSteps | None, *, reused: bool) -> torch.Tensor:
         """What the sampler is handed for ``output``: the tensor itself, unless the policy corrects this step (``BranchState.handed``)."""
-        return place.known.handed(place.step, output, size, reused=reused)
+        return place.known.handed(place.step, output, sampler, reused=reused)
 
     def reused(self, place: Place, signal: torch.Tensor | None = None) -> None:
         """The prediction was used."""
@@ -165,9 +166,13 @@ class StepDriver:
         """That may have been the run's last call: where it was, compare what was reached with what was asked for."""
         self.session.settle()
 
-    def end(self) -> None:
-        """The run is over, or was broken off: let go of every tensor; what it did can still be asked for."""
-        self.session.release()
+    def end(self, *, judge: bool = True) -> None:
+        """The run is over, or was broken off: let go of every tensor; what it did can still be asked for.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        self.session.release(judge=judge)
 
 
 class CallDriver:
@@ -183,6 +188,7 @@ class CallDriver:
         self._steps = StepDriver(session)
         self._levels: tuple[float, ...] = ()
         self._times: tuple[float, ...] = ()
+        self._sampler: SamplerSteps | None = None
         self._open: dict[str, tuple[Place, Decision, torch.Tensor | None]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -191,12 +197,13 @@ class CallDriver:
         """Whose branches are driven."""
         return self._steps.session
 
-    def begin(self, run: RunContext, *, times: Sequence[float] = ()) -> None:
+    def begin(self, run: RunContext, *, times: Sequence[float] = (), sampler: SamplerSteps | None = None) -> None:
         """A new run begins; the one before is over.
 
         Args:
             run: what is known of it; its sampler's levels tell the noise at each call.
             times: the timestep of each call, where that is known.
+            sampler: what the sampler's steps do; None where that is not known, and nothing can be corrected.
 
         Raises:
             UnreachableTarget: in such a run the request cannot be met.
@@ -205,7 +212,7 @@ class CallDriver:
         levels = None if run.sampler is None else run.sampler.levels
         # A profile over [0, 1] says nothing about noise levels that other parametrisations count.
         self._levels = () if levels is None or max(levels) > 1.0 + 1e-6 else levels
-        self._times = tuple(times)
+        self._times, self._sampler = tuple(times), sampler
         self._steps.begin(run)
 
     def before(
@@ -258,7 +265,7 @@ class CallDriver:
         place, decision, signal = self._open.pop(branch, (None, COMPUTED, None))
         if place is None or decision.forecast is None:
             raise StepOrderError(f"give() on branch {branch!r}, where no before() said that the step may be reused")
-        found = self._steps.handed(place, decision.forecast.clone(), self._size(place.step), reused=True)
+        found = self._steps.handed(place, decision.forecast.clone(), self._sampler, reused=True)
         self._steps.reused(place, signal)
         self._steps.settle()
         return found
@@ -274,7 +281,7 @@ class CallDriver:
         if place is None:
             return output
         kept = output.detach().clone()
-        found = self._steps.handed(place, kept, self._size(place.step), reused=False)
+        found = self._steps.handed(place, kept, self._sampler, reused=False)
         self._steps.computed(place, kept, signal)
         self._steps.settle()
         return output if found is kept else found
@@ -289,11 +296,6 @@ class CallDriver:
         self._open.clear()
         self._shapes.clear()
         self._steps.end()
-
-    def _size(self, step: int) -> float | None:
-        """σ of the next step − σ of this one, where both are known."""
-        here, there = _at(self._levels, step), _at(self._levels, step + 1)
-        return None if here is None or there is None else there - here
 
 
 def _at(values: Sequence[float], position: int) -> float | None:

@@ -17,6 +17,7 @@ from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import FixedPolicy
 from easyteacache.records.sampler import SamplerRecord
 from easyteacache.runtime.driver import CallDriver
+from easyteacache.runtime.sampler_steps import SamplerSteps
 from easyteacache.runtime.session import Session
 from easyteacache.teacache import TeaCache
 
@@ -27,7 +28,7 @@ SHAPE = (2, 3)
 
 def driver_of(policy: Policy, *, corrects: bool = True) -> CallDriver:
     driver = CallDriver(Session(FixedPolicy(policy), Request(), RunContext(num_steps=STEPS)))
-    driver.begin(context(corrects=corrects))
+    driver.begin(context(corrects=corrects), sampler=SamplerSteps.euler(LEVELS) if corrects else None)
     return driver
 
 

@@ -90,7 +90,8 @@ class SampledRun:
             model=model_facts.identity_of(patcher),
             can=Capabilities(
                 sees=("output",),
-                corrects=facts.euler and linear_guidance and not masked,
+                corrects=facts.steps is not None and linear_guidance and not masked,
+                euler=facts.euler,
                 guided=facts.prediction == "velocity" and steady and not masked,
             ),
             begun=True,
@@ -108,7 +109,7 @@ class SampledRun:
             try:
                 self.session = make_session(self.context)
                 driver = CallDriver(self.session)
-                driver.begin(self.context)
+                driver.begin(self.context, sampler=facts.steps)
                 self._driver = driver
             except EasyTeaCacheError as error:
                 # A workflow goes on without the cache; the node says why.

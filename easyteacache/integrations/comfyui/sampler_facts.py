@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ import torch
 from easyteacache.integrations.sampler_probe import LINEAR, Probe, apart, measured
 from easyteacache.records.sampler import MOST_CALLS, Prediction, SamplerRecord, euler_map
 from easyteacache.records.trace import Array
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 #: Runs whose facts are kept: each is measured once.
 KEPT = 32
@@ -68,6 +70,11 @@ class SamplerFacts:
         if self.levels is None or self.probe.map is None or self.prediction != "velocity":
             return False
         return bool(np.max(np.abs(self.probe.map - euler_map(self.levels))) <= LINEAR)
+
+    @functools.cached_property
+    def steps(self) -> SamplerSteps | None:
+        """What its steps do to the states that follow; None where there is no map, or no short memory explains it."""
+        return None if self.probe.map is None else SamplerSteps.of(self.probe.map)
 
     def record(self) -> SamplerRecord | None:
         """The same as a record keeps it; None where the calls are not known before."""

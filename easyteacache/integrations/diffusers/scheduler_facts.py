@@ -25,6 +25,7 @@ from easyteacache.errors import AttachError
 from easyteacache.integrations.sampler_probe import LINEAR, Probe, apart, measured
 from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map
 from easyteacache.records.trace import Array
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 #: Steps of the run that shows which of a copy's attributes are memory of the outputs it was handed.
 TRIAL_STEPS = 6
@@ -70,6 +71,11 @@ class SchedulerFacts:
     def map(self) -> Array | None:
         """(N + 1, N + 1), read-only: row k gives the sample before call k from the noise and the outputs; None without one."""
         return self.probe.map
+
+    @property
+    def steps(self) -> SamplerSteps | None:
+        """What its steps do to the states that follow; None where there is no map, or no short memory explains it."""
+        return None if self.map is None else _steps_of(self._setup)
 
     @property
     def stochastic(self) -> bool | None:
@@ -155,9 +161,16 @@ def is_euler(scheduler: Any) -> bool:
     return facts is not None and facts.euler
 
 
+def is_mapped(scheduler: Any) -> bool:
+    """Are the steps of ``scheduler`` known, linear ones without noise, so that corrections can be handed to it?"""
+    facts = facts_for(scheduler, TRIAL_STEPS)
+    return facts is not None and facts.steps is not None
+
+
 def forget_probes() -> None:
     """Drop every map that was measured, and what was learnt of classes; the next run measures them again."""
     _probed.cache_clear()
+    _steps_of.cache_clear()
     _MEMORIES.clear()
 
 
@@ -416,6 +429,12 @@ def _probed(setup: _Setup) -> Probe:
         return Probe(None, None, str(error))
     except Exception as error:  # a class may raise whatever it likes on outputs that no model gives
         return Probe(None, None, f"a copy of it cannot be run: {type(error).__name__}: {error}")
+
+
+@functools.lru_cache(maxsize=PROBES_KEPT)
+def _steps_of(setup: _Setup) -> SamplerSteps | None:
+    found = _probed(setup).map
+    return None if found is None else SamplerSteps.of(found)
 
 
 def _states(setup: _Setup, given: Array, seed: int) -> Array:

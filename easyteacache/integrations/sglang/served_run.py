@@ -18,7 +18,9 @@ from easyteacache.runtime.driver import CallDriver
 from easyteacache.runtime.notices import logger
 from easyteacache.runtime.session import Session
 
-FEATURES = Capabilities(sees=("feature",), corrects=False)
+FEATURES = Capabilities(sees=("feature",), corrects=False, euler=False)
+#: Whose calls are not about what leaves the blocks of the generated stream: SGLang's own Spectrum serves them.
+UNSERVED = ("MiniMaxH3",)
 #: Where a transformer keeps the run that it is in.
 ATTRIBUTE = "_easyteacache_run"
 
@@ -43,6 +45,8 @@ class Hooks:
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def begin_spectrum_step(self, original: Any, transformer: Any) -> bool:
         """Do the blocks run?"""
+        if _unserved(transformer):
+            return bool(original(transformer))
         context = transformer._get_spectrum_context()
         transformer._spectrum_ctx = context
         if context is None:
@@ -56,6 +60,9 @@ class Hooks:
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def spectrum_record_features(self, original: Any, transformer: Any, features: torch.Tensor) -> None:
         """The blocks ran and gave ``features`` (B, L, D)."""
+        if _unserved(transformer):
+            original(transformer, features)
+            return
         context, run = _context(transformer), _run_of(transformer)
         if context is not None and run is not None:
             run.observe(context, features, _request(), ranks=getattr(transformer, "sp_size", 1))
@@ -63,6 +70,9 @@ class Hooks:
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def spectrum_predict_features(self, original: Any, transformer: Any, template: torch.Tensor) -> torch.Tensor:
         """What leaves the blocks at a step that is not computed, like ``template``."""
+        if _unserved(transformer):
+            found: torch.Tensor = original(transformer, template)
+            return found
         context, run = _context(transformer), _run_of(transformer)
         assert run is not None
         assert context is not None
@@ -213,6 +223,10 @@ def _context_of(context: Any, request: Any, tokens: int) -> tuple[RunContext, st
     if facts is not None and facts.calls != run.num_steps:
         return run, f"{facts.name} calls the model {facts.calls} times in {run.num_steps} steps"
     return run, None
+
+
+def _unserved(transformer: Any) -> bool:
+    return type(transformer).__name__.startswith(UNSERVED)
 
 
 def _branch(context: Any) -> str:

@@ -23,7 +23,7 @@ from easyteacache.runtime.session import Session
 
 METHOD = "predict_noise_maybe_with_cfg"
 BRANCH = "guided"
-GUIDED_OUTPUT = Capabilities(sees=("output",), corrects=False, guided=True)
+GUIDED_OUTPUT = Capabilities(sees=("output",), corrects=False, euler=False, guided=True)
 
 
 def backend_of(config: Any) -> Any:

@@ -340,3 +340,13 @@ def test_an_unknown_plan_ends_the_start(engine: Engine, monkeypatch: pytest.Monk
     monkeypatch.setenv(plugin.PLAN, "fast")
     with pytest.raises(InvalidPlan, match="expected one of registry"):
         plugin.register()
+
+
+def test_models_that_pack_other_streams_keep_sglangs_own(serving: Any) -> None:
+    engine = serving()
+    model = model_of(engine)
+    type(model).__name__ = "MiniMaxH3Transformer"
+    serve(engine, model, cfg=False)
+    # SGLang's window grows from 2 by 0.75 after five steps of warm-up.
+    assert computed(model) == [0, 1, 2, 3, 4, 6, 8]
+    assert status() is None
