@@ -11,6 +11,11 @@ import torch
 
 from easyteacache.reference import MovingDigitsPipeline, load_pipeline
 
+from ..smooth_traces import make_trace
+from ..toy_records import bucket, make_record
+
+__all__ = ["bucket", "make_record", "make_trace"]
+
 STEPS = 8
 Generate = Callable[..., torch.Tensor]
 
