@@ -14,6 +14,7 @@ from easyteacache._version import __version__
 
 if TYPE_CHECKING:
     from easyteacache.calibrating.one_call import calibrate as calibrate
+    from easyteacache.diagnosis.checkup import doctor as doctor
     from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
     from easyteacache.errors import EasyTeaCacheWarning as EasyTeaCacheWarning
     from easyteacache.original.cache_json import TeaCacheConfig as TeaCacheConfig
@@ -33,6 +34,7 @@ _HOME = {
     "TeaCache": "easyteacache.teacache",
     "TeaCacheConfig": "easyteacache.original.cache_json",
     "calibrate": "easyteacache.calibrating.one_call",
+    "doctor": "easyteacache.diagnosis.checkup",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "TeaCacheConfig",
     "__version__",
     "calibrate",
+    "doctor",
 ]
 
 

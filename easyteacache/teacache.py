@@ -74,8 +74,8 @@ class TeaCache:
     ``TeaCache.from_registry``; to put a cache on a diffusers pipeline use ``attach``.
 
     One decision is taken for the whole batch. A run begins with step 0: what was remembered of an earlier run is dropped then.
-    One cache serves one run at a time, from one thread. A copy (``copy.deepcopy``, ``pickle``) has the same settings, is not
-    attached, and remembers no run.
+    One cache serves one run at a time, from one thread, unless it was attached with ``sessions="thread"``. A copy
+    (``copy.deepcopy``, ``pickle``) has the same settings, is not attached, and remembers no run.
 
     Args:
         max_skip_step: last step that may be reused, inclusive, zero-based; negative counts from the end (−1: the last step).
@@ -625,7 +625,7 @@ class TeaCache:
         """
         if self._solver is not None:
             self._solver.end_run()
-        self._session.clear()
+        self.session.clear()
 
     def _load(self) -> None:
         """What the original's arguments name is opened when it is first needed: never while disabled or at threshold 0."""
@@ -644,6 +644,7 @@ class TeaCache:
         *,
         residual_device: torch.device | str | None = None,
         allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> Self:
         """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
 
@@ -651,16 +652,24 @@ class TeaCache:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
             allow_borrowed: attach a record that was fitted to a model of another class or configuration.
+            sessions: ``"thread"``: each thread has a run of its own, for pipelines that share the transformer, each with its own
+                scheduler and in its own thread; what this object tells of a run is then the calling thread's. None: one run is
+                followed at a time, and forwards of other threads are computed in full meanwhile.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
             SignalMismatch: the calibration's signal cannot be taken from this model.
+            ValueError: ``sessions`` is something else.
         """
         from easyteacache.integrations.diffusers import attach
 
         self._attachment.put_on(
             lambda: attach(
-                self._session, pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed
+                self._session,
+                pipe_or_transformer,
+                residual_device=residual_device,
+                allow_borrowed=allow_borrowed,
+                sessions=sessions,
             )
         )
         return self
@@ -676,9 +685,12 @@ class TeaCache:
         *,
         residual_device: torch.device | str | None = None,
         allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> Iterator[Self]:
         """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
+        self.attach(
+            pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed, sessions=sessions
+        )
         try:
             yield self
         finally:
@@ -688,8 +700,16 @@ class TeaCache:
 
     @property
     def session(self) -> Session:
-        """What decides, predicts and remembers."""
-        return self._session
+        """What decides, predicts and remembers; where threads have sessions of their own, the calling thread's.
+
+        In a thread that has none it is the one whose run began last.
+        """
+        return self._session.here
+
+    @property
+    def thread_sessions(self) -> dict[str, Session]:
+        """The sessions of the threads that live, by the thread's name; empty unless attached with ``sessions="thread"``."""
+        return self._session.by_thread()
 
     @property
     def solving(self) -> bool:
@@ -703,7 +723,7 @@ class TeaCache:
         Raises:
             InvalidCalibration: there is none, because the cache is disabled or in solve mode.
         """
-        return self._session.policy
+        return self.session.policy
 
     @property
     def reduce(self) -> Reduce | None:
@@ -728,39 +748,39 @@ class TeaCache:
 
     def release(self) -> None:
         """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        self._session.release()
+        self.session.release()
 
     @property
     def sequence_length(self) -> int | None:
         """The tokens that were said last; None when nobody has."""
-        return self._session.sequence_length
+        return self.session.sequence_length
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors held at this moment, over all branches."""
+        """Bytes of tensors held at this moment, over all branches and threads."""
         return self._session.nbytes
 
     def statistics(self) -> dict[str, RunStatistics]:
         """Per branch of the current run, or of the last one: computed and reused steps, hit list, distances."""
-        return self._session.statistics()
+        return self.session.statistics()
 
     def current_speedup_rate(self) -> float:
         """Steps divided by computed steps in the current run, over all branches; 1 before the first step."""
-        return self._session.current_speedup_rate()
+        return self.session.current_speedup_rate()
 
     def summary(self) -> str:
         """The current run, or the last one, in two to six lines; ``notes`` says the rest."""
-        return self._session.summary()
+        return self.session.summary()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Every choice that was made for the run, one sentence each, the warnings among them; empty where nothing is decided."""
-        return self._session.policy.notes if self._session.has_policy else ()
+        return self.policy.notes if self.session.has_policy else ()
 
     def __repr__(self) -> str:
-        if not self._session.has_policy:
+        if not self.session.has_policy:
             return f"TeaCache({'solve mode' if self.solving else 'off'})"
-        p = self._session.policy
+        p = self.session.policy
         buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
         return (
             f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r},\n"

@@ -183,3 +183,19 @@ def loading_options(when: str = "") -> Callable[[Decorated], Decorated]:
         return command
 
     return decorate
+
+
+def text_of(file: Path) -> str:
+    """The text of another program's file.
+
+    Raises:
+        InvalidCalibration: it cannot be read, is too large, or is no text.
+    """
+    from easyteacache.errors import InvalidCalibration
+    from easyteacache.files import strict_json
+    from easyteacache.records import parsing
+
+    try:
+        return parsing.read_file(file, rules="import", max_bytes=strict_json.MAX_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error

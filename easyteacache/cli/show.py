@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from easyteacache.registry.registry import Found
 
 SHOWN_COEFFICIENTS = 8
+# Streams that cannot show them print # and . (files/plain_marks.py).
+COMPUTED, REUSED = "█", "·"
+GROUP = 10
 
 
 @click.command("show")
@@ -28,7 +31,7 @@ SHOWN_COEFFICIENTS = 8
 def show(key: str, registry: Path | None, as_json: bool) -> None:
     """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id, or the one in a file.
 
-    Speed-ups marked "published" or "reported" are the source's own; "submitted" ones were judged on held-out runs, "verified" ones on
+    Plans are drawn as strips, one character a step, computed or reused. Speed-ups marked "published" or "reported" are the source's own; "submitted" ones were judged on held-out runs, "verified" ones on
     prompts that the submitter never saw.
 
     \b
@@ -205,6 +208,38 @@ def _operating_points(record: Calibration) -> Iterator[str]:
         for bucket, point in points
     ]
     yield text.table(columns, rows, indent="  ")
+    yield from _strips(record)
+
+
+def _strips(record: Calibration) -> Iterator[str]:
+    """Every plan as a row of steps; thresholds and presets have none."""
+    plans = [
+        (bucket, point.plan) for bucket in record.buckets for point in bucket.operating_points if point.plan is not None
+    ]
+    if not plans:
+        return
+    yield text.heading(f"Steps: {COMPUTED} computed, {REUSED} reused")
+    for bucket, plan in plans:
+        steps = bucket.num_steps or len(plan.rows or ()) or plan.computed[-1] + 1
+        yield from strip(plan.computed, steps)
+
+
+def strip(computed: Sequence[int], num_steps: int) -> Iterator[str]:
+    """One plan, a character a step in groups of ten; on several lines, each with its first step, where the screen is narrower.
+
+    Args:
+        computed: the computed steps, ascending.
+        num_steps: steps of the run.
+    """
+    share = f"{len(computed)}/{num_steps}"
+    indent = f"  {share:>9}  "
+    groups = max(1, (text.screen_width() - len(indent) + 1) // (GROUP + 1))
+    done = set(computed)
+    marks = "".join(COMPUTED if step in done else REUSED for step in range(num_steps))
+    for start in range(0, num_steps, groups * GROUP):
+        line = marks[start : start + groups * GROUP]
+        shown = " ".join(line[at : at + GROUP] for at in range(0, len(line), GROUP))
+        yield (indent if start == 0 else f"  {f'from {start}':>9}  ") + shown
 
 
 def _qualities(record: Calibration) -> Iterator[str]:

@@ -21,7 +21,7 @@ from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.replay import Replay
 from easyteacache.solver.replay.runs import Runs
-from easyteacache.solver.search.measured import FittedPlans, Measure, Progress
+from easyteacache.solver.search.measured import QUICK, Effort, FittedPlans, Measure, Progress
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
 from easyteacache.solver.validation.error_statistics import statistics
@@ -83,6 +83,7 @@ def solve(
     options: FitOptions | None = None,
     labels: Labels | None = None,
     measure: Measure | None = None,
+    effort: Effort = QUICK,
     progress: Progress = lambda _: None,
 ) -> Solution:
     """Solve the calibration of one model (one expert of it) from its runs.
@@ -93,6 +94,7 @@ def solve(
         options: see ``FitOptions``.
         labels: see ``Labels``.
         measure: samples plans with the model itself, to choose between those that traces cannot tell apart.
+        effort: how much of that.
         progress: told about every stage.
 
     Raises:
@@ -109,11 +111,12 @@ def solve(
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
     fits = fit_buckets(calibration, signal, options, progress=progress)
     chosen = bucket_fit.best_signal(fits)
-    fitted, buckets = FittedPlans(measure), []
+    fitted, buckets = FittedPlans(measure, effort), []
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
-        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress, fitted=fitted)
+        seen = Runs.stack(calibration.group(*setting).runs)
+        plans = make_plans(seen, bucket.profile, progress, fitted=fitted, unseen=judged_on)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     notes = _warnings(chosen, fits[chosen], buckets)

@@ -155,9 +155,12 @@ def _known(name: str, registry: Registry) -> bool:
 
 
 def _made_with(transformer: Any, registry: Registry) -> list[str]:
-    """Keys of the models that records say were made with this class and configuration, of the first layer that has any."""
+    """Keys of the models that records say were made with this class and configuration, of the first layer that has any.
+
+    Layers of others' records come last, as for names: what was pulled displaces none of this machine's own or of the package's.
+    """
     kind, _, digest = configuration_name(transformer).partition("@")
-    for layer in registry.layers:
+    for layer in sorted(registry.layers, key=lambda layer: layer.foreign):
         found = []
         for key, entry in layer.index.records.items():
             if entry.class_name != kind:
