@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,14 +34,11 @@ STEPS = (5, 6, 7)
 MOST_LINES, LONGEST = 3, 0.6
 
 
-def generate(write: int, first_seed: int) -> None:
+def generate(pipe: Any, write: int, first_seed: int) -> None:
     """Runs without end, each reported when it is done: steps, and whether it was recorded."""
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore", EasyTeaCacheWarning)
     # Every audit drifts, so that records are solved and filed again and again.
     promise.error_of = lambda policy, trace: 1.0
-    pipe = load_pipeline()
-    pipe.set_progress_bar_config(disable=True)
     cache = TeaCache.for_pipeline(pipe, speedup=1.5, calibrate=True, audit_every=2).attach(pipe)
     os.write(write, b"ready\n")
     seed = first_seed
@@ -52,14 +50,14 @@ def generate(write: int, first_seed: int) -> None:
         seed += 1
 
 
-def round_of(first_seed: int, lines: int, after: float) -> list[str]:
+def round_of(pipe: Any, first_seed: int, lines: int, after: float) -> list[str]:
     """One child, killed ``after`` seconds after it finished so many runs; the lines that it wrote."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
-            generate(write, first_seed)
+            generate(pipe, write, first_seed)
         finally:
             os._exit(1)
     os.close(write)
@@ -105,10 +103,13 @@ def look(finished: dict[int, int]) -> int:
 def main() -> None:
     os.environ["EASYTEACACHE_HOME"] = sys.argv[1]
     kills, chance = int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    torch.set_num_threads(1)
+    pipe = load_pipeline()
+    pipe.set_progress_bar_config(disable=True)
     finished: dict[int, int] = defaultdict(int)
     files = 0
     for number in range(kills):
-        for line in round_of(1000 * number, chance.randint(0, MOST_LINES), chance.uniform(0.0, LONGEST)):
+        for line in round_of(pipe, 1000 * number, chance.randint(0, MOST_LINES), chance.uniform(0.0, LONGEST)):
             steps, recorded = map(int, line.split())
             finished[steps] += recorded
         files = look(finished)

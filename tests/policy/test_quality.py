@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,12 @@ def test_levels_go_from_the_best_to_the_fastest():
     assert allowed[0] == 0
     assert [level_of(one.most).name for one in LEVELS[1:]] == list(NAMES[1:])
     assert level_of(1.0) is None
+
+
+def test_the_page_shows_every_level_with_its_limit_and_reason():
+    page = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
+    for one in LEVELS:
+        assert f"| `{one.name}` | {one.most:g} | {one.why} |" in page
 
 
 @pytest.mark.parametrize(("said", "meant"), [*ALSO_CALLED.items(), *zip(NAMES, NAMES, strict=True)])
