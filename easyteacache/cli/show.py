@@ -64,6 +64,7 @@ def _page(found: Found) -> Iterator[str]:
     yield _buckets(record)
     yield from _curves(record)
     yield from _operating_points(record)
+    yield from _qualities(record)
     notes = [*found.notes, *record.notes]
     if notes:
         yield text.heading("Notes")
@@ -239,6 +240,38 @@ def strip(computed: Sequence[int], num_steps: int) -> Iterator[str]:
         line = marks[start : start + groups * GROUP]
         shown = " ".join(line[at : at + GROUP] for at in range(0, len(line), GROUP))
         yield (indent if start == 0 else f"  {f'from {start}':>9}  ") + shown
+
+
+def _qualities(record: Calibration) -> Iterator[str]:
+    """What each level of quality means, and how fast this record is within it; nothing where no errors are stated."""
+    from easyteacache.policy.quality import LEVELS
+
+    bounds = [
+        (bucket, point.speedup, point.error.bound.value)
+        for bucket in record.buckets
+        for point in bucket.operating_points
+        if point.error is not None and point.speedup is not None and (point.error.worst or point.error.p90) is not None
+    ]
+    if not bounds:
+        return
+    yield text.heading("Levels of quality: error of nine of ten runs, and the speed-up within it")
+    columns = [
+        text.Column("QUALITY"),
+        text.Column("ERROR", align="right"),
+        text.Column("SPEED-UP", align="right"),
+        text.Column("WHY", cut=True),
+    ]
+    rows = []
+    for level in LEVELS:
+        fastest: dict[int, float] = {}
+        for bucket, speedup, error in bounds:
+            if error <= level.most:
+                fastest[id(bucket)] = max(speedup, fastest.get(id(bucket), 1.0))
+        reached = [fastest.get(id(bucket), 1.0) for bucket in record.buckets]
+        low, high = min(reached), max(reached)
+        shown = f"{high:.3g}x" if low == high else f"{low:.3g}–{high:.3g}x"
+        rows.append((level.name, text.number(level.most, 3), shown, level.why))
+    yield text.table(columns, rows, indent="  ")
 
 
 def _computed(bucket: Bucket, point: OperatingPoint) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -268,8 +269,10 @@ def _sign(engine: Engine, model: CachedModels | None, numbers: Numbers) -> Itera
     theirs, ours = Polynomial(numbers.coefficients, post=post), numbers.curve
     places = _places(numbers)
     low, high = places[0], places[-1]
-    scale = max(abs(ours(x)) for x in places)
-    differing = [x for x in places if abs(ours(x) - theirs(x)) > 1e-9 * scale]
+    values = _sampled(ours, low, high)
+    scale = max(map(abs, values))
+    pairs = zip(places, values, _sampled(theirs, low, high), strict=True)
+    differing = [x for x, own, other in pairs if abs(own - other) > 1e-9 * scale]
     if not differing:
         return
     worst = max(differing, key=lambda x: abs(ours(x) - theirs(x)))
@@ -351,7 +354,7 @@ def _limit(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     if numbers.threshold is None or not engine.takes_threshold:
         yield Deviation("window", False, f"{told}.")
         return
-    least = min(map(numbers.curve, _places(numbers)))
+    least = min(_sampled(numbers.curve, *_range(numbers)))
     if (numbers.limit + 1) * least < numbers.threshold:
         yield Deviation(
             "window",
@@ -364,7 +367,7 @@ def _caution(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     """What this runtime adds to published numbers, and no engine does."""
     if numbers.trusted_up_to is None or numbers.threshold is None:
         return
-    values = {x: numbers.curve(x) for x in _places(numbers)}
+    values = dict(zip(_places(numbers), _sampled(numbers.curve, *_range(numbers)), strict=True))
     doubted = [x for x, y in values.items() if y < 0 or x > numbers.trusted_up_to]
     least = min((y for y in values.values() if y >= 0), default=math.inf)
     if doubted:
@@ -379,8 +382,22 @@ def _caution(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
 
 def _places(numbers: Numbers) -> list[float]:
     """Distances that occur: the record's domain, or where published models' lie."""
-    low, high = numbers.domain or USUAL_RANGE
+    return _between(*_range(numbers))
+
+
+def _range(numbers: Numbers) -> tuple[float, float]:
+    return numbers.domain or USUAL_RANGE
+
+
+def _between(low: float, high: float) -> list[float]:
     return [low + (high - low) * i / (SAMPLES - 1) for i in range(SAMPLES)]
+
+
+# The same curve is asked for once an engine and operating point.
+@functools.lru_cache(maxsize=64)
+def _sampled(curve: Polynomial, low: float, high: float) -> tuple[float, ...]:
+    """A curve at the ``_places`` between two distances."""
+    return tuple(map(curve, _between(low, high)))
 
 
 def _told(numbers: Numbers, shares: tuple[float, float] | None) -> str:

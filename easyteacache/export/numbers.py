@@ -315,7 +315,7 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
 
 def _resolved(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> policy.Policy:
     """The policy; where no threshold is needed and none was asked for, a record without one, or with schedules, is good enough."""
-    asked = request.threshold is not None or request.speedup is not None or request.max_error is not None
+    asked = request.chooses
     try:
         resolved = policy.resolve(found, request, run)
     except UnreachableTarget as error:

@@ -16,8 +16,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from easyteacache import TeaCache
+from easyteacache.calibrating.measuring import measure_with, policy_of
 from easyteacache.cli.main import main
-from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.diffusers.recording.plan_sampling import LOST, Sampled, SampledPlans
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
@@ -111,8 +111,8 @@ def test_what_was_measured_is_kept_and_not_measured_again(traces: Path, tmp_path
     out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
     assert solved(traces, out).exit_code == 0
     first, errors = len(calls), json.loads(kept.read_text())
-    # The runs in full, together, and once for every plan.
-    assert first == 1 + len(errors)
+    # One run for its time, the runs in full, together, and once for every plan.
+    assert first == 2 + len(errors)
     assert all(len(one["errors"]) == 2 and len(one["weights"]) == STEPS for one in errors.values())
     before = (out.read_bytes(), kept.read_bytes())
     assert solved(traces, out).exit_code == 0
