@@ -93,11 +93,11 @@ def choose(
         chosen = _blend(picks, steps)
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
-    if request.speedup is None and request.max_error is None:
+    if not request.chooses:
         notes.append(
-            f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
+            f"No threshold, speedup, max_error or quality given: {_named(chosen)} is the record's most cautious operating point."
         )
-    if request.max_error is not None and not foreign:
+    if request.budget is not None and not foreign:
         notes.append(_promise(max(picks, key=lambda pick: pick[1])[0]))
     reported = chosen.standing.evidence in ("published", "reported")
     if reported and chosen.speedup is not None and not foreign:
@@ -218,8 +218,8 @@ def _picks(
 def _pick(offer: Offer, request: Request) -> OperatingPoint:
     if request.speedup is not None:
         return _fast_enough(offer, request.speedup)
-    if request.max_error is not None:
-        return _good_enough(offer.points, request.max_error)
+    if request.budget is not None:
+        return _good_enough(offer.points, request.budget, named=request.quality)
     return offer.points[0]
 
 
@@ -257,15 +257,23 @@ def _without_figures(offer: Offer, lacking: str) -> str:
     return f"the record states no {lacking}; pass threshold= one of its thresholds, the most cautious first: {listed}"
 
 
-def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
-    """Of the points whose errors stay within the budget for one more run, too, the fastest."""
-    judged = [(point.error.bound.value, point) for point in points if point.error is not None]
+def _good_enough(points: Sequence[OperatingPoint], max_error: float, *, named: str | None = None) -> OperatingPoint:
+    """Of the points whose errors stay within the budget for one more run, too, the fastest.
+
+    A level of quality (``named``) promises something, so that points of which the mean alone is known do not count for it.
+    """
+    known = [(point.error, point) for point in points if point.error is not None]
+    if named is not None:
+        known = [(error, point) for error, point in known if error.worst is not None or error.p90 is not None]
+    judged = [(error.bound.value, point) for error, point in known]
     good = [(error, point) for error, point in judged if error <= max_error]
     if not good:
         least = min((error for error, _ in judged), default=None)
+        wanted = f"an error of {max_error:g}" + ("" if named is None else f", which quality={named!r} means")
+        lacking = "errors" if named is None else "errors of runs held out"
         raise UnreachableTarget(
-            f"no operating point stays within an error of {max_error:g}: "
-            + (_without_figures(Offer(tuple(points), 1.0), "errors") if least is None else f"the least is {least:.3g}")
+            f"no operating point stays within {wanted}: "
+            + (_without_figures(Offer(tuple(points), 1.0), lacking) if least is None else f"the least is {least:.3g}")
         )
     return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
 

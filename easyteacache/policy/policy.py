@@ -39,6 +39,7 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
 
@@ -109,6 +110,7 @@ class Policy:
         model: the model the record was made with, as far as it says.
         refusal: why no step may be reused in this run; None when steps may be.
         foreign: it is used under another sampler, step count or shift than it was made for.
+        recording: that this run is recorded in full, and why, a sentence; None where it is not.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -149,6 +151,7 @@ class Policy:
     refusal: str | None = None
     foreign: bool = False
     needs_sigma: bool = False
+    recording: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -216,6 +219,9 @@ def resolve(
     request, run = request or Request(), run or RunContext()
     record = found.calibration
     notes = [*found.notes, *_status_notes(record, allow_yanked)]
+    if request.exact:
+        notes.append(EXACT)
+        request = dataclasses.replace(request, quality=None, threshold=0.0)
     if record.method == "preset":
         engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
         raise InvalidCalibration(

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from easyteacache.errors import HubError, InvalidCalibration
 from easyteacache.files import strict_json
+from easyteacache.hub import claims
+from easyteacache.hub.claims import Verifiers
 from easyteacache.hub.review import check_folder as folder
 from easyteacache.hub.review import check_submission
 from easyteacache.hub.review.check_record import Finding
@@ -107,7 +109,12 @@ def review(
         InvalidCalibration: the base's own index is damaged.
     """
     published = _published(base)
-    options = {"traces": TraceFiles(traces), "judge": judge, "force_reason": force_reason}
+    options = {
+        "traces": TraceFiles(traces),
+        "judge": judge,
+        "force_reason": force_reason,
+        "verifiers": _verifiers(base),
+    }
     judged = []
     for key, path in folder.record_files(registry):
         data = _content(path)
@@ -128,6 +135,12 @@ def review(
 def _published(base: Base) -> Index:
     data = base.read(index.FILE_NAME)
     return Index(index_version=2, records={}) if data is None else index.from_json(data, where="base index.json")
+
+
+def _verifiers(base: Base) -> Verifiers:
+    """Those of what is published: a change cannot appoint the ones who vouch for it."""
+    data = base.read(claims.FILE_NAME)
+    return Verifiers.parse((data or b"").decode("utf-8", "replace"), f"base {claims.FILE_NAME}")
 
 
 def _content(path: Path) -> bytes | None:

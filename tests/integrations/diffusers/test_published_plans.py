@@ -216,6 +216,39 @@ def test_a_plan_computes_its_steps_and_fills_the_others_with_rows_times_what_was
     assert_is_the_weighted_sum(rows, plan.computed, *watch.of(plan.applied_to), watch.tails)
 
 
+@pytest.mark.parametrize("scale", [1.0, 4.5])
+def test_a_plan_of_the_guided_output_applied_per_branch_gives_the_guided_output_of_its_rows(
+    scale: float, models: Any
+) -> None:
+    """Rows are weights, and guidance is a weighted sum of branches: filling each branch fills their sum."""
+    one = PLANS["z-image/base/meancache-0"]
+    model, (point,), session = models(one.class_name), one.bucket.operating_points, one.session()
+    assert point.plan.combined
+    watch = Watch(model)
+    detach = attach(session, model)
+    watch.outside()
+    try:
+        run(model, one.class_name, one.steps, ("cond", "uncond"))
+        found = session.statistics()
+    finally:
+        detach()
+        watch.close()
+    for statistics in found.values():
+        assert [record.step for record in statistics.steps if not record.reused] == list(point.plan.computed)
+    raw, handed = (
+        [scale * cond + (1 - scale) * uncond for cond, uncond in zip(seen[::2], seen[1::2], strict=True)]
+        for seen in (watch.raw, watch.handed)
+    )
+    rows = predictor(point.plan.predictor).over(one.levels).rows(point.plan.computed, one.steps)
+    # Both sums round in single precision, as large as the terms of either branch.
+    sizes = [
+        abs(scale) * cond.abs() + abs(1 - scale) * uncond.abs()
+        for cond, uncond in zip(watch.raw[::2], watch.raw[1::2], strict=True)
+    ]
+    assert_is_the_weighted_sum(rows, point.plan.computed, raw, handed, sizes)
+    assert any("comes to the same where guidance is a weighted sum" in note for note in session.policy.notes)
+
+
 @pytest.mark.parametrize("one", parameters(MAGCACHE))
 def test_magcache_computes_the_steps_of_its_ratios_in_every_branch(one: One, models: Any) -> None:
     model, session = models(one.class_name), one.session()

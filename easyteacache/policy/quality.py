@@ -1,0 +1,63 @@
+"""Levels of quality by name: each is an error of the final sample that a run stays within, by runs that were held out.
+
+A level says what ``max_error=`` says as a number: relative L2 error of the sample, ‖cached − full‖ ÷ ‖full − noise‖, of which the upper
+quantile that ``ErrorStatistics.bound`` names must stay within the level's limit: nine of ten further runs, or of few held-out runs their
+largest. Where nothing of the kind is known, a level is refused, not guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Quality = Literal["exact", "high", "balanced", "fast"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level.
+
+    Attributes:
+        name: what it is called.
+        most: error that it allows, relative L2, dimensionless; 0: nothing is reused.
+        why: why it is where it is, a clause.
+    """
+
+    name: Quality
+    most: float
+    why: str
+
+
+#: PSNR beside an error: measured on the reference model at 25 steps, 1.5 to 5 times the speed, 36 cached samples (0.020 → 38 dB, 0.048 → 30 dB, 0.122 → 22 dB) (docs/runtime.md).
+LEVELS: tuple[Level, ...] = (
+    Level("exact", 0.0, "nothing is reused: the same sample, bit for bit"),
+    Level("high", 0.02, "about 38 dB PSNR on the reference model: no difference is seen side by side"),
+    Level("balanced", 0.05, "about 30 dB there: details differ; SGLang asks 25 dB of what it calls high"),
+    Level("fast", 0.12, "about 22 dB there: the same scene with other details, for drafts"),
+)
+NAMES = tuple(level.name for level in LEVELS)
+#: What engines and people call them elsewhere → the level's name. SGLang and vLLM-Omni say ``exact``, ``lossless`` and ``high``.
+ALSO_CALLED: dict[str, Quality] = {
+    "lossless": "exact",
+    "medium": "balanced",
+    "low": "fast",
+}
+
+_BY_NAME = {level.name: level for level in LEVELS}
+
+
+def level(name: str) -> Level:
+    """The level of this name, or of what an engine calls it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = _BY_NAME.get(ALSO_CALLED.get(name, name)) if isinstance(name, str) else None  # type: ignore[call-overload]
+    if found is None:
+        raise ValueError(f"quality is {name!r}; expected one of {', '.join(NAMES)} (or {', '.join(ALSO_CALLED)})")
+    return found  # type: ignore[no-any-return]
+
+
+def level_of(error: float) -> Level | None:
+    """The best level that an error lies within; None beyond the last one."""
+    return next((one for one in LEVELS if one.most and error <= one.most), None)
