@@ -181,7 +181,8 @@ def _recorded(bed: Bed) -> Any:
     from easyteacache.records.trace_set import TraceSet
 
     if bed.traces is not None:
-        alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
+        sampler = type(bed.subject.pipe.scheduler).__name__
+        alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps, sampler=sampler)
         given = TraceSet(run for run in alike if run.header.moves == ((bed.case.frames or 1) > 1))
         if len(given):
             return given

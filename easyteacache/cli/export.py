@@ -21,6 +21,7 @@ from easyteacache.export.table import ENGINES
 
 if TYPE_CHECKING:
     from easyteacache.policy.request import Request, RunContext
+    from easyteacache.records.trace_set import Setting, TraceSet
     from easyteacache.registry.registry import Found
 
 RULES = ("model", "signal", "abs", "window", "forecast")
@@ -145,7 +146,7 @@ def _refitted(found: Found, run: RunContext, traces: Path) -> Found:
     return Found(Calibration.from_mapping(content, where=record.model_key), found.layer, found.asked, found.notes)
 
 
-def _nearest(runs: Any, run: RunContext) -> tuple[int, int, float | None]:
+def _nearest(runs: TraceSet, run: RunContext) -> Setting:
     """The traces' setting that is asked for; the one with the most runs where nothing is asked."""
     settings = list(runs.settings())
     wanted = [
@@ -154,7 +155,6 @@ def _nearest(runs: Any, run: RunContext) -> tuple[int, int, float | None]:
         if run.sequence_length in (None, one[0]) and run.num_steps in (None, one[1]) and run.shift in (None, one[2])
     ]
     if not wanted:
-        listed = "; ".join(f"{length} tokens, {steps} steps, shift {shift}" for length, steps, shift in settings)
+        listed = "; ".join(f"{one[0]} tokens, {one[1]} steps, shift {one[2]}" for one in settings)
         raise click.UsageError(f"--traces hold no runs of this setting. There are: {listed}.")
-    best: tuple[int, int, float | None] = max(wanted, key=lambda one: len(runs.group(*one)))
-    return best
+    return max(wanted, key=lambda one: len(runs.group(*one)))

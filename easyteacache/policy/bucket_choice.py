@@ -92,9 +92,13 @@ def samplers_of(buckets: Sequence[Bucket]) -> str:
 
 
 def _by_setting(buckets: list[Bucket], run: RunContext, notes: list[str], foreign: list[str]) -> list[Bucket]:
-    """The buckets of the run's step count and shift, or of the nearest; ``foreign`` gets how those differ."""
+    """The buckets of the run's step count and shift, or of the nearest; ``foreign`` gets how those differ.
+
+    Of several samplers' Euler's comes last, which is what a run most likely uses that does not say.
+    """
     candidates = _nearest(buckets, "num_steps", run.num_steps, "{:g} steps", notes, foreign)
-    return _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
+    found = _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
+    return sorted(found, key=lambda bucket: (bucket.setting, bucket.sampler is not None and bucket.sampler.is_euler))
 
 
 def _nearest(

@@ -19,6 +19,7 @@ from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
 from easyteacache.records.evidence import COVERAGE
 from easyteacache.records.plan import Plan
+from easyteacache.records.sampler import SamplerRecord
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
@@ -32,12 +33,14 @@ class Offer(NamedTuple):
         weight: the bucket's share, 0 to 1.
         levels: (S + 1,) the noise levels of the bucket's runs, over which its corrections were fitted; None where nobody says.
         num_steps: of the bucket; None where it does not say.
+        sampler: of the bucket's runs, which its corrections were fitted for; None where nobody says.
     """
 
     points: tuple[OperatingPoint, ...]
     weight: float
     levels: tuple[float, ...] | None = None
     num_steps: int | None = None
+    sampler: SamplerRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ def _why_not(point: OperatingPoint) -> str:
     """Why a point cannot be applied in a run, for a whole group of such points."""
     if corrects(point):
         return (
-            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
-            "handed a correction, over the noise levels that they were fitted at."
+            "Plans that correct computed steps are left out: this is not known to be a run of the sampler that they were fitted for, "
+            "Euler's where they name none, over the same noise levels and without noise."
         )
     if point.plan is not None and point.plan.levels is not None:
         return "Plans whose weights hold over certain noise levels alone are left out: those of this run are others, or not known."
@@ -146,7 +149,7 @@ def _of_the_block_stack(point: OperatingPoint) -> bool:
 def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
     levels = None if point.plan is None else point.plan.levels
     if corrects(point):
-        return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels)
+        return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels, offer.sampler)
     return point.applied_to in run.can.sees and (levels is None or run.over(levels) is True)
 
 

@@ -29,6 +29,7 @@ from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.plan import Plan
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.registry.registry import Found
 
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
@@ -93,6 +94,7 @@ class Policy:
         corrected: the weights of computed steps correct the sampler's state; False: they only fill reused steps.
         combined: what is predicted is the output after guidance, one for all branches.
         noise_levels: those of every step and of the sample, (S + 1,), that the weights were fitted at; None where nobody says.
+        fitted_for: the sampler that weights were fitted for; None where nobody says, and for weights that correct it was Euler's.
         run_levels: those of the run, for predictors whose weights follow from them; None where they are not known.
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
@@ -130,6 +132,7 @@ class Policy:
     corrected: bool = True
     combined: bool = False
     noise_levels: tuple[float, ...] | None = None
+    fitted_for: SamplerRecord | None = None
     run_levels: tuple[float, ...] | None = None
     forecaster: str = "hold"
     coordinate: str = "step"
@@ -269,6 +272,7 @@ def resolve(
         corrected=plan is None or plan.corrected or plan.rows is None,
         combined=choice.plan is not None and choice.plan.combined,
         noise_levels=None if weights is None or planned is None else _levels(planned, plan),
+        fitted_for=planned.sampler if planned is not None and plan is not None and plan.corrected else None,
         run_levels=None if run.sampler is None else run.sampler.levels,
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
@@ -435,7 +439,7 @@ def _choice(
     """The operating point, and why there is none where the record has none for this sampler setting."""
     if refused:
         return Choice(threshold=0.0), None
-    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
+    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps, b.sampler) for b, weight in selection.shares]
     # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
     ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
     carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)

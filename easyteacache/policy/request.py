@@ -61,12 +61,13 @@ class Capabilities:
 
     Attributes:
         sees: the quantities of the model it can replace: ``residual`` of the block stack, ``feature`` before the head, ``output``.
-        corrects: it can hand the sampler something else than the model's output, and the sampler's steps are known to add
-            Δσ · output and nothing else.
+        corrects: it can hand the sampler something else than the model's output, and knows what the sampler makes of it.
+        euler: the sampler is Euler's, from its first noise level on: rows that name no sampler were fitted for that one.
     """
 
     sees: tuple[str, ...] = ("residual", "feature", "output")
     corrects: bool = True
+    euler: bool = True
 
     @property
     def block_stack_only(self) -> bool:
@@ -75,7 +76,7 @@ class Capabilities:
 
 
 #: The three verbs: their caller stands around the blocks.
-VERBS = Capabilities(sees=("residual",), corrects=False)
+VERBS = Capabilities(sees=("residual",), corrects=False, euler=False)
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,21 @@ class RunContext:
         if self.shift == 0:
             raise ValueError("shift is 0, expected a number above 0")
 
-    def corrects_over(self, levels: Sequence[float] | None) -> bool:
-        """Can corrections be handed on that were fitted over these (S + 1,) noise levels? None: nobody says which they are."""
-        if not self.can.corrects or levels is None:
-            return self.can.corrects
-        return self.over(levels) is not False
+    def corrects_over(self, levels: Sequence[float] | None, sampler: SamplerRecord | None = None) -> bool:
+        """Can corrections be handed on that were fitted for a sampler, or over noise levels?
+
+        Args:
+            levels: (S + 1,) noise levels; None: nobody says which they are.
+            sampler: the sampler; None, or without a signature: Euler's over these levels.
+        """
+        if not self.can.corrects:
+            return False
+        if sampler is None or sampler.signature is None:
+            return self.can.euler and (levels is None or self.over(levels) is not False)
+        if self.sampler is None:
+            # It may be known when the run begins.
+            return self.can.euler or not sampler.is_euler
+        return sampler.agrees(self.sampler) is True
 
     def over(self, levels: Sequence[float]) -> bool | None:
         """Are these (S + 1,) the run's noise levels? None where those are not known."""

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
-from easyteacache.records.trace_set import TraceSet
+from easyteacache.records.bucket import Bucket
+from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.trace_set import TraceSet, one_model
 
 
 @pytest.fixture
@@ -60,6 +62,24 @@ def test_groups_are_chosen_by_length_steps_and_shift(runs, make_trace):
     assert len(traces.group(64, 8, 3.0)) == 6
     assert len(traces.group(shift=0.0)) == 1
     assert len(traces.group(4096)) == 0
+
+
+def test_runs_of_several_samplers_are_groups_of_their_own(runs, make_trace):
+    euler, unipc = (
+        SamplerRecord(name=name, calls=8, signature=(last,) * 9) for name, last in (("Euler", 1.0), ("UniPC", 2.0))
+    )
+    here = [make_trace(seed, sampler=euler) for seed in range(4)]
+    there = [make_trace(seed, sampler=unipc) for seed in range(20, 24)]
+    traces = TraceSet([*here, *there, *runs[6:]])
+    assert traces.settings() == ((64, 8, 3.0, "Euler"), (64, 8, 3.0, "UniPC"), (144, 8, 3.0))
+    assert [run.header.seed for run in traces.group(64, 8, 3.0, "UniPC")] == [20, 21, 22, 23]
+    assert len(traces.group(64, 8, 3.0)) == 8
+    calibration, heldout = traces.split_heldout()
+    assert calibration.settings() == heldout.settings() == traces.settings()
+    bucket = Bucket(sequence_length=64, num_steps=8, shift=3.0, coefficients=(1.0, 0.0), sampler=unipc)
+    assert traces.setting_of(bucket) == (64, 8, 3.0, "UniPC")
+    assert TraceSet(there).setting_of(bucket) == (64, 8, 3.0)
+    one_model(traces)
 
 
 def test_experts_are_kept_apart(make_trace):

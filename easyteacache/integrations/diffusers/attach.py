@@ -19,7 +19,8 @@ from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
-from easyteacache.integrations.diffusers.scheduler_facts import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler, is_mapped
+from easyteacache.policy.request import Capabilities
 from easyteacache.runtime.attachment import Detach
 from easyteacache.runtime.notices import logger
 from easyteacache.runtime.session import Session
@@ -125,6 +126,11 @@ def _ending(others: Sequence[Driver]) -> Callable[[], None]:
     return end
 
 
+def _capabilities(scheduler: Any) -> Capabilities:
+    """What can be applied with a scheduler, as far as that is known before a run."""
+    return driver.capabilities(corrects=is_mapped(scheduler), euler=is_euler(scheduler))
+
+
 def _attach_one(
     session: Session,
     transformer: Any,
@@ -142,7 +148,7 @@ def _attach_one(
             "a cache in solve mode (speedup_mode=False) records what its caller reports with store_truth(); to record a "
             "pipeline use `easyteacache record`"
         )
-    session.drive(driver.capabilities(corrects=scheduler is not None and is_euler(scheduler())))
+    session.drive(_capabilities(None if scheduler is None else scheduler()))
     sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
         refuse_another_model(session.policy, model_identity.of_class(module))

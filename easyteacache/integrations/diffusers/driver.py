@@ -52,9 +52,9 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     return torch.compiler.disable(**({"reason": reason} if takes_reasons else {}))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def capabilities(*, corrects: bool) -> Capabilities:
-    """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
-    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
+def capabilities(*, corrects: bool, euler: bool) -> Capabilities:
+    """What hooks can apply: they see the blocks and the output, and correct where it is known what the sampler makes of it."""
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects, euler=euler)
 
 
 class Driver:
@@ -241,7 +241,7 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
-        can = capabilities(corrects=self.clock.euler)
+        can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
             shift=self.clock.shift,
@@ -431,7 +431,7 @@ class Driver:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = state.handed(forward.place.step, held, self.clock.step_size(), reused=forward.seen.skipping)
+        handed = state.handed(forward.place.step, held, self.clock.sampler_steps, reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:

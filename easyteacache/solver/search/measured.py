@@ -126,7 +126,7 @@ class FittedPlans:
 
     def __init__(self, measure: Measure | None = None, effort: Effort = QUICK) -> None:
         self._measure, self._effort = measure, effort
-        self._won: dict[tuple[int, float | None, bool], dict[int, Plan]] = {}
+        self._won: dict[tuple[int, float | None, bool, str], dict[int, Plan]] = {}
 
     @property
     def measured(self) -> bool:
@@ -142,7 +142,7 @@ class FittedPlans:
             search = FittedSearch(runs, counts, tick=lambda: progress(""))
             return {count: _plan(fit, search.best(count), BY_WEIGHTS) for count in counts}
         head = runs.traces[0].header
-        setting = (runs.num_steps, head.shift, head.moves)
+        setting = (runs.num_steps, head.shift, head.moves, "" if head.sampler is None else head.sampler.name)
         if setting in self._won:
             progress(f"sampling {len(counts)} plans of {runs.num_steps} steps")
             won = {count: _plan(fit, plan.computed, plan.filling) for count, plan in self._won[setting].items()}

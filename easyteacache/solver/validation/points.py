@@ -136,9 +136,14 @@ def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array
     """The incumbent's errors (R,) with at most as many computed steps; None where it says nothing about these runs."""
     head = replay.runs.traces[0].header
     try:
-        run = RunContext(sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift)
+        run = RunContext(
+            sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift, sampler=head.sampler
+        )
         policy = resolve(incumbent, Request(threshold=0.0), run, allow_yanked=True)
         own = [b for b in incumbent.buckets if b.setting == (head.sequence_length, head.num_steps, head.shift or 0.0)]
+        own = [
+            b for b in own if b.sampler is None or head.sampler is None or b.sampler.agrees(head.sampler) is not False
+        ]
         policies = [policy_at(incumbent, bucket, point) for bucket in own for point in bucket.operating_points]
         candidates = [(replay.decide(p), filling_of(p)) for p in policies]
         candidates = [(d, f) for d, f in candidates if mean_computed(d) <= computed]

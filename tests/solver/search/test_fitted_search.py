@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from easyteacache.policy.policy import resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records import calibration as records
-from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.sampler import EULER, SamplerRecord
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.fit.sigma_profile import fit_profile
-from easyteacache.solver.replay.fitted_weights import EULER, StateFit, Weights, matrix
+from easyteacache.solver.replay.fitted_weights import StateFit, Weights, matrix
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.propagation import responses
 from easyteacache.solver.replay.replay import Replay, policy_at
@@ -181,7 +181,7 @@ def judged(runs: Runs, *views: str) -> Judge:
 def test_under_views_at_once_repeated_errors_are_added_up_as_if_at_right_angles(runs: Runs, views: int) -> None:
     schedule, answers = (0, 2, 5, 9, 13), np.random.default_rng(3).uniform(0.5, 5.0, (views, STEPS))
     weights, grams = StateFit(runs).weights(schedule), runs.gram("output") / np.square(runs.displacement)[:, None, None]
-    totals = np.cumsum(matrix(schedule, weights, STEPS) * runs.step_sizes[:, None], axis=0)
+    totals = np.cumsum(matrix(schedule, weights, STEPS) * np.diff(runs.sigmas)[:, None], axis=0)
     missed = totals - np.tril(np.tile(runs.step_sizes, (STEPS, 1)))
     found = StateFit(runs, view=answers).errors_of(schedule, weights)
     for position, view in enumerate(answers):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,13 @@ from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.pipeline_runs import arguments_of
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit, Row
-from easyteacache.integrations.diffusers.scheduler_facts import shifted
+from easyteacache.integrations.diffusers.scheduler_facts import facts_of, shifted
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import FixedPolicy
 from easyteacache.records.bucket import FITTED
+from easyteacache.records.sampler import TOLERANCE, euler_map
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.session import Session
 
@@ -66,7 +69,7 @@ class SampledPlans:
     Runs that weights are fitted over are sampled together, one batch of the pipeline.
 
     Args:
-        pipe: the pipeline that the runs were recorded with, with an Euler sampler; nothing attached to it.
+        pipe: the pipeline that the runs were recorded with, with the same sampler; nothing attached to it.
         file: where results are kept, so that an interrupted search goes on; None keeps them in memory.
         model: what the model is called: results kept under another name are another model's.
         on_step: called after every sampler step.
@@ -87,6 +90,8 @@ class SampledPlans:
         #: Uncached states of the batch that weights are fitted on, and final ones of those that follow it. Only of one first batch:
         #: states of long videos are large.
         self._exact: dict[tuple[str, ...], list[Tensor]] = {}
+        #: Uncached guided outputs of the first batch, a step each.
+        self._outputs: list[Tensor] = []
         self._first: tuple[str, ...] = ()
         self._known: dict[str, Sampled] = {} if file is None or not file.exists() else _read(file)
         #: How many plans were known from the beginning.
@@ -112,21 +117,21 @@ class SampledPlans:
         size = len(traces) if batch is None else batch
         jobs = _jobs(traces)
         batches = [_Batch(_ids(traces[start:][:size]), jobs[start:][:size]) for start in range(0, len(traces), size)]
-        sigmas = traces[0].sigmas
-        moves = [float(move) for move in sigmas[1:] - sigmas[:-1]]
-        first = self._remembered((batches[0],), plan, moves)
+        known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
+        sampler_map = euler_map(traces[0].sigmas) if known is None else known
+        first = self._remembered((batches[0],), plan, sampler_map)
         following = replace(plan, weights=first.weights)
-        others = [self._remembered((batches[0], other), following, moves) for other in batches[1:]]
+        others = [self._remembered((batches[0], other), following, sampler_map) for other in batches[1:]]
         return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights, first.answers)
 
-    def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+    def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         """The last of ``batches``; what follows the weights of another one has none of its own."""
         key = _digest(self._model, [batch.ids for batch in batches], plan)
         if key not in self._known:
-            self._known[key] = self._sample(batches, plan, moves)
+            self._known[key] = self._sample(batches, plan, sampler_map)
             if self._file is not None:
                 atomic_write.write_text(self._file, _spelled(self._known))
-        found, steps = self._known[key], len(moves) if len(batches) == 1 else 0
+        found, steps = self._known[key], len(sampler_map) - 1 if len(batches) == 1 else 0
         answers = len(plan.schedule or (0,)) - 1
         odd = len(found.answers) not in (0, answers)
         if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps or odd:
@@ -137,32 +142,33 @@ class SampledPlans:
             raise InvalidTrace(str(self._file), reason)
         return found
 
-    def _sample(self, batches: tuple[_Batch, ...], plan: Policy, moves: Sequence[float]) -> Sampled:
+    def _sample(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         fitted, batch = len(batches) == 1, batches[-1]
         if batches[0].ids != self._first:
             self._first = batches[0].ids
             self._exact.clear()
         if batch.ids not in self._exact:
-            states = self._uncached(batch.jobs, len(moves))
+            states, outputs = self._uncached(batch.jobs, sampler_map)
             self._exact[batch.ids] = states if fitted else states[-1:]
+            self._outputs = outputs if fitted else self._outputs
         exact = self._exact[batch.ids]
-        final, rows, answers = self._under(plan, batch.jobs, moves, exact if fitted else None)
+        final, rows, answers = self._under(plan, batch, sampler_map, exact if fitted else None)
         errors = tuple(error if math.isfinite(error) else LOST for error in _errors(final, exact[-1]))
         return Sampled(errors, rows, answers) if fitted else Sampled(errors, ())
 
     def _under(
-        self, plan: Policy, jobs: Sequence[Job], moves: Sequence[float], exact: list[Tensor] | None
+        self, plan: Policy, batch: _Batch, sampler_map: Array, exact: list[Tensor] | None
     ) -> tuple[Tensor, tuple[Row, ...], tuple[float, ...]]:
         """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
         fills = plan.forecaster == FITTED
-        refit = Refit(exact, moves, plan.schedule, plan.weights, fills=fills)
+        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
         plain, answers = replace(plan, weights=None), list[float]()
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
             if exact is not None and step and step in plan.schedule:
-                answers.append(_answer(output, state, exact[step], (exact[step + 1] - exact[step]) / moves[step]))
+                answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
         if fills:
@@ -171,21 +177,29 @@ class SampledPlans:
         run = RunContext(num_steps=plain.num_steps, shift=plain.shift)
         with contextlib.ExitStack() as stack:
             stack.callback(attach(Session(FixedPolicy(plain), Request(), run), self._pipe, allow_borrowed=True))
-            final = self._states(jobs, len(moves), handed)[-1]
+            final = self._states(batch.jobs, sampler_map, handed)[-1]
         known = all(answer > 0.0 and math.isfinite(answer) for answer in answers)
         return final, tuple(refit.rows), tuple(answers) if known else ()
 
-    def _uncached(self, jobs: Sequence[Job], steps: int) -> list[Tensor]:
-        states = self._states(jobs, steps, _as_it_is)
+    def _uncached(self, jobs: Sequence[Job], sampler_map: Array) -> tuple[list[Tensor], list[Tensor]]:
+        """States and outputs of uncached runs, in single precision on the CPU."""
+        outputs: list[Tensor] = []
+
+        def noted(step: int, output: Tensor, state: Tensor) -> Tensor:
+            outputs.append(output.detach().cpu().float())
+            return output
+
+        states = self._states(jobs, sampler_map, noted)
         if not torch.isfinite(states[-1]).all() or not states[-1].any():
             raise AttachError(
                 f"{type(self._pipe).__name__} samples no numbers for {jobs[0].prompt!r} even without a cache: "
                 "measure with the model that the runs were recorded with, in a number type that it works in"
             )
-        return states
+        return states, outputs
 
-    def _states(self, jobs: Sequence[Job], steps: int, change: StepChange) -> list[Tensor]:
+    def _states(self, jobs: Sequence[Job], sampler_map: Array, change: StepChange) -> list[Tensor]:
         """Run the pipeline; (S + 1) states, each (R, ...) in single precision on the CPU, the noise first."""
+        steps = len(sampler_map) - 1
         arguments = {
             **arguments_of(self._pipe, jobs[0]),
             "prompt": [job.prompt for job in jobs],
@@ -195,12 +209,18 @@ class SampledPlans:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(shifted(self._pipe, jobs[0].shift))
-            stack.enter_context(_changed(self._pipe.scheduler, change, states, self._on_step))
-            self._pipe(**arguments, return_dict=False)
+            with _changed(self._pipe.scheduler, change, states, self._on_step):
+                self._pipe(**arguments, return_dict=False)
+            facts = facts_of(self._pipe.scheduler)
         if len(states) != steps + 1 or len(states[0]) != len(jobs):
             raise AttachError(
                 f"{type(self._pipe).__name__} took {len(states) - 1} sampler steps over {len(states[0]) if states else 0} "
                 f"samples; expected {steps} steps over {len(jobs)} prompts at once"
+            )
+        if facts is None or facts.map is None or not _alike(facts.map, sampler_map):
+            raise AttachError(
+                f"{type(self._pipe.scheduler).__name__} does not step as the sampler that the runs were recorded with: give the "
+                "pipeline that one, or solve these runs without a model"
             )
         return states
 
@@ -226,10 +246,6 @@ def _changed(scheduler: Any, change: StepChange, states: list[Tensor], on_step: 
         del scheduler.step
 
 
-def _as_it_is(step: int, output: Tensor, state: Tensor) -> Tensor:
-    return output
-
-
 def _errors(final: Tensor, exact: Tensor) -> list[float]:
     """Relative L2 of every run, (R,)."""
     wanted = exact.flatten(1).double()
@@ -243,6 +259,11 @@ def _answer(output: Tensor, state: Tensor, exact_state: Tensor, exact_output: Te
         for found, wanted in ((output, exact_output), (state, exact_state))
     ]
     return float(f"{float((apart[0] / apart[1]).log().mean().exp()):.6g}")
+
+
+def _alike(a: Array, b: Array) -> bool:
+    """Are these maps of one sampler, as far as signatures are?"""
+    return a.shape == b.shape and float(np.max(np.abs(a - b))) <= TOLERANCE * float(np.max(np.abs(b)))
 
 
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
