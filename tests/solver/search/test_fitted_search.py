@@ -182,7 +182,7 @@ def test_under_views_at_once_repeated_errors_are_added_up_as_if_at_right_angles(
     schedule, answers = (0, 2, 5, 9, 13), np.random.default_rng(3).uniform(0.5, 5.0, (views, STEPS))
     weights, grams = StateFit(runs).weights(schedule), runs.gram("output") / np.square(runs.displacement)[:, None, None]
     totals = np.cumsum(matrix(schedule, weights, STEPS) * np.diff(runs.sigmas)[:, None], axis=0)
-    missed = totals - np.tril(np.tile(runs.step_sizes, (STEPS, 1)))
+    missed = totals - np.tril(np.tile(np.diff(runs.sigmas), (STEPS, 1)))
     found = StateFit(runs, view=answers).errors_of(schedule, weights)
     for position, view in enumerate(answers):
         before: dict[int, Array] = {}
