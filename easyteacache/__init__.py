@@ -13,6 +13,7 @@ from easyteacache import _former_paths
 from easyteacache._version import __version__
 
 if TYPE_CHECKING:
+    from easyteacache.diagnosis.checkup import doctor as doctor
     from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
     from easyteacache.errors import EasyTeaCacheWarning as EasyTeaCacheWarning
     from easyteacache.original.cache_json import TeaCacheConfig as TeaCacheConfig
@@ -31,6 +32,7 @@ _HOME = {
     "Registry": "easyteacache.registry.registry",
     "TeaCache": "easyteacache.teacache",
     "TeaCacheConfig": "easyteacache.original.cache_json",
+    "doctor": "easyteacache.diagnosis.checkup",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "TeaCache",
     "TeaCacheConfig",
     "__version__",
+    "doctor",
 ]
 
 

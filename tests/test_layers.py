@@ -28,6 +28,7 @@ ORDER = [
     "integrations",
     "export",
     "teacache",
+    "diagnosis",
     "demo",
     "bench",
     "cli",

@@ -199,6 +199,11 @@ def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
     return known[:wanted]
 
 
+def first_prompt(model: str) -> str:
+    """What a command that samples once takes where nobody says what."""
+    return _prompts(model, None, 1)[0]
+
+
 def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
     from easyteacache.integrations.diffusers.recording import RecordingSettings
     from easyteacache.recording.recorder import DIMENSION

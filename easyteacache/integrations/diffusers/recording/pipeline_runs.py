@@ -63,6 +63,7 @@ def record_run(
     settings: RecordingSettings,
     *,
     on_step: Callable[[], None] | None = None,
+    on_result: Callable[[Any], None] | None = None,
     reduce: Reduce | None = None,
     shard: Callable[[int], Shard] | None = None,
 ) -> tuple[Trace, ...]:
@@ -73,6 +74,7 @@ def record_run(
         job: as ``resolved`` returned it.
         settings: of the recording.
         on_step: called at every sampler step.
+        on_result: called with what the pipeline returned, its latents.
         reduce, shard: with sequence parallelism: adds a tensor up over the group, and which tokens this process holds, for
             example ``Shard.even(rank, world_size)``.
 
@@ -102,7 +104,9 @@ def record_run(
             stack.enter_context(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
-        pipe(**arguments_of(pipe, job))
+        result = pipe(**arguments_of(pipe, job))
+        if on_result is not None:
+            on_result(result)
         facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
         return _finish(recorders, _transformers(pipe), facts, job, settings)
 
