@@ -90,7 +90,12 @@ class _Site:
         target, data = self.folder / path, text.encode("utf-8")
         self.files += 1
         # Most pages of a site that is built again are as they were; replacing a file costs far more than reading it.
-        if target.is_file() and not target.is_symlink() and target.stat().st_size == len(data) and target.read_bytes() == data:
+        if (
+            target.is_file()
+            and not target.is_symlink()
+            and target.stat().st_size == len(data)
+            and target.read_bytes() == data
+        ):
             return
         # A site is made anew in seconds: one that loses power half-way is not worth a flush of every file.
         atomic_write.write_bytes(target, data, durable=False)
@@ -129,7 +134,12 @@ def build(
     wishes = {one.model_key: one for one in _wanted(registry)}
     templates = environment(_TEMPLATES)
     templates.filters.update(quality_of=lambda value, metric: quality(metric, value), shortened=_shortened)
-    pages = [("Models", "index.html"), ("Wanted", "wanted.html"), ("Engines", "engines.html"), ("Evidence", "about.html")]
+    pages = [
+        ("Models", "index.html"),
+        ("Wanted", "wanted.html"),
+        ("Engines", "engines.html"),
+        ("Evidence", "about.html"),
+    ]
     templates.globals.update(version=__version__, pages=pages, most_raw=MOST_RAW)
     damaged: list[Damage] = []
     # Two passes would read every record twice; the counts of the footers are known from the index alone.
@@ -169,9 +179,7 @@ def folder_of(key: str) -> str:
     return "/".join(("models", *(f"~{part}" if part in _TAKEN else part for part in key.split("/"))))
 
 
-def _model(
-    site: _Site, model: Model, wish: WantedModel | None, reports: Callable[[RecordShown, Path], bool]
-) -> None:
+def _model(site: _Site, model: Model, wish: WantedModel | None, reports: Callable[[RecordShown, Path], bool]) -> None:
     folder = folder_of(model.key)
     written = {}
     for position, record in enumerate(model.records, start=1):
@@ -179,9 +187,7 @@ def _model(
         if reports(record, site.folder / folder / f"report-{position}.html"):
             written[record.key] = f"report-{position}.html"
             site.files += 1
-    site.page(
-        page_of(model.key), "model.html", model=model, wanted=wish, badge=badge.message(model), reports=written
-    )
+    site.page(page_of(model.key), "model.html", model=model, wanted=wish, badge=badge.message(model), reports=written)
     site.write(f"{folder}/badge.svg", badge.svg(model))
     site.data(f"{folder}/badge.json", badge.endpoint(model))
     site.data(f"{folder}/model.json", endpoint(model))

@@ -56,7 +56,9 @@ class Asking:
         for name, value in _requests(bucket, point):
             if self._leads_to(point, Request(**{name: value}), run):
                 return Usage(_code(record, bucket, f"{name}={value!r}"))
-        return Usage(reason="No speed-up or error leads here: at this speed another setting of the model goes before it.")
+        return Usage(
+            reason="No speed-up or error leads here: at this speed another setting of the model goes before it."
+        )
 
     def _leads_to(self, point: OperatingPoint, request: Request, run: RunContext) -> bool:
         if self._resolver is None:

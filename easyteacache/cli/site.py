@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Folder to write."
 )
 @click.option(
-    "--registry", type=click.Path(path_type=Path), metavar="FOLDER", help="Show this registry folder and no other layer."
+    "--registry",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Show this registry folder and no other layer.",
 )
 @click.option(
     "--traces",

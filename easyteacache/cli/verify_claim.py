@@ -111,7 +111,9 @@ def verify_claim(
     record = found.calibration
     target = out or (Path(key) if Path(key).is_file() else None)
     if target is None:
-        raise click.UsageError("name the file to write with --out: records of a registry's layers are not changed in place")
+        raise click.UsageError(
+            "name the file to write with --out: records of a registry's layers are not changed in place"
+        )
     signer = None if key_file is None else claims.Signer(key_file)
     lines = list(dict.fromkeys(filter(None, map(str.strip, prompts.read_text(encoding="utf-8").splitlines()))))
     if not lines:
@@ -290,7 +292,9 @@ def _tell(
     rows = []
     for bucket, point, block in map(told, done):
         others = [one.error.mean for one in point.by_strength if one.kind == "submitted" and one.error is not None]
-        figures = [text.number(value, 3) for value in (others[0] if others else None, block.value, block.p90, block.worst)]
+        figures = [
+            text.number(value, 3) for value in (others[0] if others else None, block.value, block.p90, block.worst)
+        ]
         speedup = None if block.speedup is None else f"{block.speedup:.3g}x"
         rows.append((bucket.sequence_length, bucket.num_steps, _how(point), speedup, *figures))
     click.echo(text.table(columns, rows))

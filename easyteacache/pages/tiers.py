@@ -28,7 +28,9 @@ _CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
 TIERS: tuple[Tier, ...] = (
     Tier("verified", "Repeated by somebody else on prompts that the submitter never saw.", _CIRCLE, True, 4),
     Tier("submitted", "Found on the submitter's own traces, replayed by the review.", "M-5-5h10v10h-10z", True, 3),
-    Tier("reported", "A source's own quality figure, not repeated here.", "M0-6.5l6.5 6.5l-6.5 6.5l-6.5-6.5z", False, 2),
+    Tier(
+        "reported", "A source's own quality figure, not repeated here.", "M0-6.5l6.5 6.5l-6.5 6.5l-6.5-6.5z", False, 2
+    ),
     Tier("published", "A source's number without a quality figure.", _CIRCLE, False, 1),
     Tier("unstated", "Published as a setting; nobody says what it gave.", "M-4-4l8 8m0-8l-8 8", False, 0),
 )

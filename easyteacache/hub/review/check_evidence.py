@@ -57,5 +57,7 @@ def _verified(
         message = f"{evidence.by!r} is not among the registry's verifiers (verifiers.txt)"
         yield Finding("evidence.verifier", where, f"{pointer}/by", message)
     elif verifiers is not None and not verifiers.signed(record, bucket, point, evidence):
-        message = f"{evidence.by!r} did not sign this: the block or the numbers were changed since, or the key is another's"
+        message = (
+            f"{evidence.by!r} did not sign this: the block or the numbers were changed since, or the key is another's"
+        )
         yield Finding("evidence.signature", where, f"{pointer}/signature", message)
