@@ -26,6 +26,7 @@ from easyteacache.registry import index
 from easyteacache.registry.family import model_of
 from easyteacache.registry.index import Index, IndexEntry
 
+_HARMLESS = str.maketrans({"<": "&lt;", "@": "&#64;", "[": "\\[", "`": "\\`"})
 #: GitHub takes 65,536 characters as one comment.
 MOST_CHARACTERS = 60_000
 MOST_CHANGES = 40
@@ -313,4 +314,6 @@ def _row(one: Submission) -> str:
 
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
-    return " ".join(text.replace("|", "\\|").split())
+    text = " ".join(text.replace("|", "\\|").split())
+    # Nothing in it is a tag, a link, a code span, or a call for somebody's attention.
+    return text.translate(_HARMLESS)
