@@ -13,7 +13,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import context_parallel, driver, model_identity
-from easyteacache.integrations.diffusers.calling_pipeline import CallingScheduler
+from easyteacache.integrations.diffusers.calling_pipeline import CallingPipeline
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.drivers import Drivers, OneForAll, OnePerThread
 from easyteacache.integrations.diffusers.hooks import NAME, Installed, step_around
@@ -85,7 +85,7 @@ def attach(
             "gives each its own where the registry knows the checkpoint, or ExpertCaches({'transformer': …, 'transformer_2': …}) with "
             "caches of your choice, which may be of one record"
         )
-    return _attach([(cache, transformers[0])], functools.partial(getattr, target, "scheduler"), **options)
+    return _attach([(cache, transformers[0])], target, **options)
 
 
 def attach_parts(
@@ -105,7 +105,7 @@ def attach_parts(
     pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
     return _attach(
         pairs,
-        functools.partial(getattr, pipe, "scheduler"),
+        pipe,
         residual_device=residual_device,
         allow_borrowed=allow_borrowed,
         per_thread=_per_thread(sessions),
@@ -140,13 +140,13 @@ class _Place:
     blocks: list[tuple[Blocks, nn.Module]]
     sources: tuple[Source, ...]
 
-    def driver(self, session: Session, scheduler: Callable[[], Any] | None, **options: Any) -> Driver:
+    def driver(self, session: Session, pipe: Callable[[], Any], **options: Any) -> Driver:
         """A driver of this transformer for one session."""
         return Driver(
             session,
             self.adapter,
             self.module,
-            scheduler=scheduler,
+            pipe=pipe,
             reduction=lambda: context_parallel.reduction(self.module),
             **options,
         )
@@ -165,14 +165,14 @@ class _Place:
 
 def _attach(
     pairs: Sequence[tuple[Session | Cache, Any]],
-    scheduler: Callable[[], Any] | None,
+    pipe: Any,
     *,
     residual_device: torch.device | str | None,
     allow_borrowed: bool,
     per_thread: bool,
 ) -> Detach:
-    """All of them or none."""
-    corrects = scheduler is not None and is_euler(scheduler())
+    """All of them or none; ``pipe`` is None where only a transformer is known."""
+    corrects = pipe is not None and is_euler(pipe.scheduler)
     places = [
         _fit(
             cache if isinstance(cache, Session) else cache.session,
@@ -184,7 +184,9 @@ def _attach(
     ]
     if per_thread:
         return _serve_each_thread(places, residual_device)
-    drivers = _together([place.driver(place.session, scheduler, residual_device=residual_device) for place in places])
+    drivers = _together(
+        [place.driver(place.session, lambda: pipe, residual_device=residual_device) for place in places]
+    )
     with contextlib.ExitStack() as undo:
         for place, one in zip(places, drivers, strict=True):
             undo.callback(place.install(OneForAll(one)))
@@ -198,7 +200,7 @@ def _serve_each_thread(places: Sequence[_Place], residual_device: torch.device |
     modules = [place.module for place in places]
 
     def make() -> Sequence[Driver]:
-        calling = CallingScheduler(modules)
+        calling = CallingPipeline(modules)
         return _together(
             [
                 place.driver(place.session.of_thread(), calling, look=calling.look, residual_device=residual_device)
