@@ -22,6 +22,7 @@ from easyteacache.integrations.diffusers.calling_thread import Caller, CallingTh
 from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
 from easyteacache.runtime.tensor_math import Reduce
@@ -66,7 +67,7 @@ class Driver:
         session: whose branches are driven.
         adapter: of the transformer's class.
         transformer: the module.
-        scheduler: gives the pipeline's scheduler; None for a bare transformer.
+        pipe: gives the pipeline that calls; None where only the transformer is known.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
         observer: watches the runs; None: nobody does.
@@ -79,7 +80,7 @@ class Driver:
         adapter: Adapter,
         transformer: nn.Module,
         *,
-        scheduler: Callable[[], Any] | None = None,
+        pipe: Callable[[], Any] = lambda: None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
         observer: RunObserver | None = None,
@@ -88,7 +89,9 @@ class Driver:
         self.session, self.adapter, self.transformer = session, adapter, transformer
         self._observer = observer
         self._identity = model_identity.of_class(transformer)
-        self.clock = Clock(scheduler)
+        self._pipe = pipe
+        self.clock = Clock(lambda: getattr(pipe(), "scheduler", None))
+        self._guidance: float | None = None
         kind: Any = type(transformer)
         parameters = forwards.parameter_names(kind)
         self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
@@ -177,6 +180,7 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
+        self._note_guidance()
         if self.clock.altered():
             self.session.tell(_ALTERED)
             changed = True
@@ -208,6 +212,17 @@ class Driver:
         self._caller.alone = alone or Clock(None)
         self._caller.alone.begin(_NO_CONTEXT, timestep)
         return False
+
+    def _note_guidance(self) -> None:
+        """Another guidance half-way changes no branch's output, and what their errors are multiplied by."""
+        before, here = self._guidance, guidance_of(self._pipe())
+        if before is None or here is None or here == before:
+            return
+        self._guidance = here
+        if self.session.policy.expected_error is not None:
+            self.session.tell(
+                f"the guidance scale was changed from {before:g} to {here:g} in the middle of a run: its evidence is of no such run."
+            )
 
     def _leave_alone(self, whole: bool) -> None:
         """Another thread is in the middle of a run, of which this forward is no part."""
@@ -260,6 +275,8 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
+        # Of a pipeline whose scheduler does not drive this run it says nothing.
+        self._guidance = None if facts is None else guidance_of(self._pipe())
         can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
@@ -268,6 +285,7 @@ class Driver:
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
             values_per_token=token_layouts.values_per_token(self.transformer),
+            guidance_scale=self._guidance,
             begun=True,
         )
 
