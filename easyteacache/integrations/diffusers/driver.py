@@ -19,12 +19,13 @@ from easyteacache.integrations.diffusers import (
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches, describing
 from easyteacache.integrations.diffusers.calling_thread import Caller, CallingThread
-from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
+from easyteacache.integrations.diffusers.forward_state import Forward
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
 from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
+from easyteacache.runtime.driver import COMPUTED, Place, StepDriver
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Driver:
         look: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._steps = StepDriver(session)
         self._observer = observer
         self._identity = model_identity.of_class(transformer)
         self._pipe = pipe
@@ -262,7 +264,7 @@ class Driver:
         if self._observer is not None:
             self._observer.run_begins(context, self.clock.facts)
         try:
-            self.session.begin(context)
+            self._steps.begin(context)
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -310,31 +312,22 @@ class Driver:
         self._last.clear()
         self._tokens.clear()
         self._distances = None
-        self.session.release(judge=judge)
+        self._steps.end(judge=judge)
 
     def _place(self, branch: str, step: int, tokens: int, arguments: Mapping[str, Any]) -> Place:
         """The branch's state and policy, and what a decision needs besides the signal."""
-        state = self.session.branch(branch, step, sequence_length=tokens)
-        policy, sigma, coordinate = state.policy, None, None
-        if policy.profile is not None or policy.coordinate == "sigma":
-            sigma = self.clock.sigma(self.context)
-        if policy.coordinate == "sigma":
-            coordinate = sigma
-        elif policy.coordinate == "timestep":
-            timestep, coordinate = self._timestep(arguments), self.clock.time()
-            coordinate = float(timestep.flatten()[0]) if coordinate is None and timestep is not None else coordinate
-        reads_signal = policy.reads_signal(sigma)
-        distance = self._distance(policy, step, arguments) if reads_signal else None
-        return Place(
+        return self._steps.place(
             branch,
             step,
-            state,
-            sigma=sigma,
-            coordinate=coordinate,
-            distance=distance,
-            target=policy.applied_to,
-            reads_signal=reads_signal and distance is None,
+            sequence_length=tokens,
+            sigma=lambda: self.clock.sigma(self.context),
+            time=lambda: self._time(arguments),
+            distance=lambda policy: self._distance(policy, step, arguments),
         )
+
+    def _time(self, arguments: Mapping[str, Any]) -> float | None:
+        timestep, known = self._timestep(arguments), self.clock.time()
+        return float(timestep.flatten()[0]) if known is None and timestep is not None else known
 
     def _distance(self, policy: Policy, step: int, arguments: Mapping[str, Any]) -> float | None:
         """The signal distance to the step before, where it follows from the sampler's timesteps."""
@@ -351,11 +344,7 @@ class Driver:
         return not timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
 
     def _decide(self, forward: Forward) -> None:
-        place = forward.place
-        assert place.state is not None
-        reuse = place.state.check(place.step, forward.seen.signal, sigma=place.sigma, distance=place.distance)
-        forecast = place.state.residual(coordinate=place.coordinate) if reuse else None
-        forward.decision = Decision(reuse, forecast)
+        forward.decision = self._steps.decide(forward.place, forward.seen.signal)
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
     def finish(self) -> None:
@@ -379,16 +368,15 @@ class Driver:
                 seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
             self.hand_on(seen.returned, forward)
-            assert place.state is not None
-            place.state.check(place.step, seen.signal, sigma=place.sigma, distance=place.distance)
+            self._steps.admits(place, seen.signal)
         if seen.skipping:
-            place.state.reuse(seen.signal, coordinate=place.coordinate)
+            self._steps.reused(place, seen.signal)
         elif seen.truth is not None:
             truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
-            place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
+            self._steps.computed(place, truth, seen.signal)
         if self.clock.num_steps is not None and place.step == self.clock.num_steps - 1:
-            self.session.settle()
+            self._steps.settle()
 
     def _whole_length(self, forward: Forward) -> int:
         head = next(iter(forward.seen.heads.values()))
@@ -480,7 +468,7 @@ class Driver:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = state.handed(forward.place.step, held, self.clock.sampler_steps, reused=forward.seen.skipping)
+        handed = self._steps.handed(forward.place, held, self.clock.sampler_steps, reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:
