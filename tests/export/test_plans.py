@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -603,3 +604,39 @@ def test_reading_an_environment_expands_and_runs_nothing(tmp_path: Path) -> None
     with pytest.raises(InvalidCalibration):
         read(text, "sglang-cache-dit", file="f", model_key="a/b", title=None, modality="image")
     assert not trap.exists()
+
+
+# What engines make of a reused step, written out -----------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(plan=schedules(first=2))
+def test_dpcaches_extrapolation_is_the_linear_predictors_rows(plan: tuple[list[int], int]) -> None:
+    """``predict_feature`` of dpcache.py (line 52 at b9810f5f7847): last + (last − previous) / (b − a) · (step − b)."""
+    computed, steps = plan
+    rows = predictor("linear").rows(tuple(computed), steps)
+    values = [math.sin(1 + 2.4 * step) for step in range(steps)]
+    for step in set(range(steps)) - set(computed):
+        a, b = [k for k in computed if k < step][-2:]
+        theirs = values[b] + (values[b] - values[a]) / (b - a) * (step - b)
+        used = [k for k in computed if k < step][-len(rows[step]) :]
+        assert sum(w * values[k] for w, k in zip(rows[step], used, strict=True)) == pytest.approx(theirs, abs=1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(plan=schedules())
+def test_lightx2vs_continuation_is_the_linear_predictors_rows(plan: tuple[list[int], int]) -> None:
+    """``derivative_approximation`` and ``taylor_formula`` of common/transformer_infer/transformer_infer.py:58 at f8aee98b5462."""
+    computed, steps = plan
+    rows = predictor("linear").rows(tuple(computed), steps)
+    values = [math.cos(1 + 2.4 * step) for step in range(steps)]
+    terms: list[float] = []
+    last = 0
+    for step in range(steps):
+        if step in computed:
+            terms = [values[step], (values[step] - terms[0]) / (step - last)] if terms else [values[step]]
+            last = step
+            continue
+        theirs = sum(term * (step - last) ** order / math.factorial(order) for order, term in enumerate(terms))
+        used = [k for k in computed if k < step][-len(rows[step]) :]
+        assert sum(w * values[k] for w, k in zip(rows[step], used, strict=True)) == pytest.approx(theirs, abs=1e-10)
