@@ -249,6 +249,17 @@ def test_a_run_whose_adapters_are_switched_is_not_recorded(cache, pipe, generate
     assert trace_files() == []
 
 
+def test_a_run_whose_scheduler_is_changed_on_the_way_is_not_recorded(cache, pipe, generate):
+    def change(pipeline: Any, step: int, *_: Any) -> dict[str, Any]:
+        if step == 3:
+            pipeline.scheduler.register_to_config(stochastic_sampling=True)
+        return {}
+
+    with pytest.warns(EasyTeaCacheWarning, match="options were changed in the middle"):
+        generate(0, callback_on_step_end=change)
+    assert trace_files() == []
+
+
 def test_samples_of_recorded_runs_are_bit_for_bit_those_without_a_cache(pipe, generate):
     bare = generate(5)
     with TeaCache.for_pipeline(pipe, speedup=2.0, calibrate=True).attached(pipe):

@@ -185,8 +185,12 @@ class Driver:
         self._note_guidance()
         if self.clock.altered():
             self.session.tell(_ALTERED)
+            self._no_longer("the scheduler's options were changed")
             changed = True
-        if changed or (branch in self._last and self._last[branch][1] != shape):
+        reshaped = branch in self._last and self._last[branch][1] != shape
+        if reshaped:
+            self._no_longer("its latents changed their shape")
+        if changed or reshaped:
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
@@ -237,11 +241,16 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
-        if self._observer is not None and self._tokens:
-            self._observer.changed("its adapters were switched")
+        if self._tokens:
+            self._no_longer("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
+
+    def _no_longer(self, why: str) -> None:
+        """The run is no longer what it began as: tell who watches."""
+        if self._observer is not None:
+            self._observer.changed(why)
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
