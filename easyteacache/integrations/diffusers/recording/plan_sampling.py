@@ -100,7 +100,7 @@ class SampledPlans:
     def seconds(self, traces: Sequence[Trace]) -> float:
         """How long one run takes without a cache: the first of ``traces``, sampled once for its time alone."""
         began = time.perf_counter()
-        self._uncached(_jobs(traces[:1]), len(traces[0].sigmas) - 1)
+        self._uncached(_jobs(traces[:1]), _map_of(traces))
         return time.perf_counter() - began
 
     def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
@@ -117,8 +117,7 @@ class SampledPlans:
         size = len(traces) if batch is None else batch
         jobs = _jobs(traces)
         batches = [_Batch(_ids(traces[start:][:size]), jobs[start:][:size]) for start in range(0, len(traces), size)]
-        known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
-        sampler_map = euler_map(traces[0].sigmas) if known is None else known
+        sampler_map = _map_of(traces)
         first = self._remembered((batches[0],), plan, sampler_map)
         following = replace(plan, weights=first.weights)
         others = [self._remembered((batches[0], other), following, sampler_map) for other in batches[1:]]
@@ -162,12 +161,12 @@ class SampledPlans:
         """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
-        fills = plan.forecaster == FITTED
-        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
+        fills, schedule = plan.forecaster == FITTED, plan.schedule
+        refit = Refit(exact, sampler_map, schedule, plan.weights, fills=fills)
         plain, answers = replace(plan, weights=None), list[float]()
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
-            if exact is not None and step and step in plan.schedule:
+            if exact is not None and step and step in schedule:
                 answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
@@ -264,6 +263,12 @@ def _answer(output: Tensor, state: Tensor, exact_state: Tensor, exact_output: Te
 def _alike(a: Array, b: Array) -> bool:
     """Are these maps of one sampler, as far as signatures are?"""
     return a.shape == b.shape and float(np.max(np.abs(a - b))) <= TOLERANCE * float(np.max(np.abs(b)))
+
+
+def _map_of(traces: Sequence[Trace]) -> Array:
+    """The sampler's map; that of Euler over the noise levels where no run holds one."""
+    known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
+    return euler_map(traces[0].sigmas) if known is None else known
 
 
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
