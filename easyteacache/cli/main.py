@@ -19,7 +19,9 @@ TABLE = {
     "report": LazyCommand("easyteacache.cli.report:report", "Draw a calibration and what its traces say of it."),
     "solve": LazyCommand("easyteacache.cli.solve:solve", "Solve a calibration from traces."),
     "validate": LazyCommand("easyteacache.cli.validate:validate", "Judge a calibration on runs it was not fitted to."),
-    "doctor": LazyCommand("easyteacache.cli.doctor:doctor", "Check a cache on a model, here: what is right, what is not."),
+    "doctor": LazyCommand(
+        "easyteacache.cli.doctor:doctor", "Check a cache on a model, here: what is right, what is not."
+    ),
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
 }
 
