@@ -200,10 +200,10 @@ def _standings(case: Mapping[str, Any]) -> str:
     return _markdown(case, rows)
 
 
-def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, ...]:
-    """By the mean at 2×, best first; those that do not get there last."""
+def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, float, str]:
+    """By the mean at 2×, best first, equal ones by name; those that do not get there last."""
     twice = targets[1].get(name)
-    return (1.0, 0.0) if twice is None else (0.0, -twice.psnr.mean)
+    return (1.0, 0.0, name) if twice is None else (0.0, -twice.psnr.mean, name)
 
 
 def _markdown(case: Mapping[str, Any], rows: list[list[str]]) -> str:
