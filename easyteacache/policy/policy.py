@@ -29,6 +29,7 @@ from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.plan import Plan
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.registry.registry import Found
 
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
@@ -38,6 +39,7 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
 
@@ -93,6 +95,7 @@ class Policy:
         corrected: the weights of computed steps correct the sampler's state; False: they only fill reused steps.
         combined: what is predicted is the output after guidance, one for all branches.
         noise_levels: those of every step and of the sample, (S + 1,), that the weights were fitted at; None where nobody says.
+        fitted_for: the sampler that weights were fitted for; None where nobody says, and for weights that correct it was Euler's.
         run_levels: those of the run, for predictors whose weights follow from them; None where they are not known.
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
@@ -107,6 +110,7 @@ class Policy:
         model: the model the record was made with, as far as it says.
         refusal: why no step may be reused in this run; None when steps may be.
         foreign: it is used under another sampler, step count or shift than it was made for.
+        recording: that this run is recorded in full, and why, a sentence; None where it is not.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -130,6 +134,7 @@ class Policy:
     corrected: bool = True
     combined: bool = False
     noise_levels: tuple[float, ...] | None = None
+    fitted_for: SamplerRecord | None = None
     run_levels: tuple[float, ...] | None = None
     forecaster: str = "hold"
     coordinate: str = "step"
@@ -146,6 +151,7 @@ class Policy:
     refusal: str | None = None
     foreign: bool = False
     needs_sigma: bool = False
+    recording: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -213,6 +219,9 @@ def resolve(
     request, run = request or Request(), run or RunContext()
     record = found.calibration
     notes = [*found.notes, *_status_notes(record, allow_yanked)]
+    if request.exact:
+        notes.append(EXACT)
+        request = dataclasses.replace(request, quality=None, threshold=0.0)
     if record.method == "preset":
         engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
         raise InvalidCalibration(
@@ -269,6 +278,7 @@ def resolve(
         corrected=plan is None or plan.corrected or plan.rows is None,
         combined=choice.plan is not None and choice.plan.combined,
         noise_levels=None if weights is None or planned is None else _levels(planned, plan),
+        fitted_for=planned.sampler if planned is not None and plan is not None and plan.corrected else None,
         run_levels=None if run.sampler is None else run.sampler.levels,
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
@@ -435,7 +445,7 @@ def _choice(
     """The operating point, and why there is none where the record has none for this sampler setting."""
     if refused:
         return Choice(threshold=0.0), None
-    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
+    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps, b.sampler) for b, weight in selection.shares]
     # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
     ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
     carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.run_observer import RunObserver
     from easyteacache.runtime.session import Session
 
 
@@ -43,6 +44,7 @@ _OTHER_THREAD = (
     "another thread is in the middle of a run of this transformer, and a cache follows one run at a time: forwards of other threads "
     "are computed in full."
 )
+_ALTERED = "the scheduler's options were changed in the middle of a run: the rest of it is computed in full."
 _NO_CONTEXT = Context()
 
 
@@ -52,9 +54,9 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     return torch.compiler.disable(**({"reason": reason} if takes_reasons else {}))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def capabilities(*, corrects: bool) -> Capabilities:
-    """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
-    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
+def capabilities(*, corrects: bool, euler: bool) -> Capabilities:
+    """What hooks can apply: they see the blocks and the output, and correct where it is known what the sampler makes of it."""
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects, euler=euler)
 
 
 class Driver:
@@ -67,6 +69,8 @@ class Driver:
         scheduler: gives the pipeline's scheduler; None for a bare transformer.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
+        observer: watches the runs; None: nobody does.
+        look: called at the beginning of every forward, to see who calls.
     """
 
     def __init__(
@@ -78,8 +82,11 @@ class Driver:
         scheduler: Callable[[], Any] | None = None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
+        observer: RunObserver | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._observer = observer
         self._identity = model_identity.of_class(transformer)
         self.clock = Clock(scheduler)
         kind: Any = type(transformer)
@@ -98,6 +105,7 @@ class Driver:
         self.on_run: Callable[[], None] = lambda: None
         self._adapters = active_adapters.Watched(transformer)
         self._reduction, self._shared = reduction, False
+        self._look = look
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
@@ -140,18 +148,19 @@ class Driver:
     # Around a forward ------------------------------------------------------------------------------------------------
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
-    def begin(self, arguments: Mapping[str, Any], *, compiled: bool = False) -> None:
+    def begin(self, arguments: Mapping[str, Any], *, whole: bool = False) -> None:
         """A forward begins: which run, branch and step; and the decision, where it needs no tensor.
 
         Args:
             arguments: of the transformer's forward, by name.
-            compiled: a graph runs that holds the hooks, or is stepped around.
+            whole: one graph of the whole model runs, which holds the hooks.
 
         Raises:
-            AttachError: another thread is in the middle of a run, and ``compiled``; or branches cannot be told apart.
+            AttachError: another thread is in the middle of a run, and ``whole``; or branches cannot be told apart.
         """
+        self._look()
         if not self._served(arguments):
-            self._leave_alone(compiled)
+            self._leave_alone(whole)
             return
         if self.forward is not None:
             self.end_run()
@@ -168,6 +177,9 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
+        if self.clock.altered():
+            self.session.tell(_ALTERED)
+            changed = True
         if changed or (branch in self._last and self._last[branch][1] != shape):
             self.session.forget(branch)
             self._tokens.pop(branch, None)
@@ -178,10 +190,12 @@ class Driver:
             reads_signal = self._will_read_signal(policy, timestep)
             place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
             self.forward = Forward(arguments, place, COMPUTED)
-            return
-        self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
-        if not self.forward.place.reads_signal:
-            self._decide(self.forward)
+        else:
+            self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
+            if not self.forward.place.reads_signal:
+                self._decide(self.forward)
+        if self._observer is not None:
+            self._observer.forward_begins(branch, arguments)
 
     def _served(self, arguments: Mapping[str, Any]) -> bool:
         """Is this thread's run the one that is followed, or does one begin that can be?"""
@@ -195,9 +209,9 @@ class Driver:
         self._caller.alone.begin(_NO_CONTEXT, timestep)
         return False
 
-    def _leave_alone(self, compiled: bool) -> None:
+    def _leave_alone(self, whole: bool) -> None:
         """Another thread is in the middle of a run, of which this forward is no part."""
-        if compiled:
+        if whole:
             raise AttachError(
                 "another thread is in the middle of a run of this compiled transformer, whose cache follows one run at a time: let "
                 "one thread sample after the other, or give each a transformer and a cache of its own"
@@ -206,6 +220,8 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
+        if self._observer is not None and self._tokens:
+            self._observer.changed("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
@@ -227,8 +243,11 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
+        context = self._run_context()
+        if self._observer is not None:
+            self._observer.run_begins(context, self.clock.facts)
         try:
-            self.session.begin(self._run_context())
+            self.session.begin(context)
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -241,7 +260,7 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
-        can = capabilities(corrects=self.clock.euler)
+        can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
             shift=self.clock.shift,
@@ -259,15 +278,21 @@ class Driver:
         if reduce is not None or self._shared:
             self.session.reduce, self._shared = reduce, reduce is not None
 
-    def end_run(self) -> None:
-        """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
+    def end_run(self, *, judge: bool = True) -> None:
+        """The run is over or was broken off: let go of every tensor; what it did can still be asked for.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        if self._observer is not None:
+            self._observer.run_ends()
         self.forward = None
         self.branches.clear()
         self.clock.end()
         self._last.clear()
         self._tokens.clear()
         self._distances = None
-        self.session.release()
+        self.session.release(judge=judge)
 
     def _place(self, branch: str, step: int, tokens: int, arguments: Mapping[str, Any]) -> Place:
         """The branch's state and policy, and what a decision needs besides the signal."""
@@ -368,6 +393,8 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
+        if self._observer is not None:
+            self._observer.entered(block, arguments, seen.collected)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)
@@ -392,6 +419,8 @@ class Driver:
         """The first block has run: its residual is the signal, where that is what was waited for."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.after_first(output)
         if forward.place.reads_signal and forward.seen.signal is None:
             forward.seen.signal = forwards.residuals(blocks, output, forward.seen.heads)
             self.decide_late()
@@ -412,6 +441,8 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.left(output)
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
         if forward.seen.heads and not forward.place.of_output:
             seen = forwards.features if forward.place.target == "feature" else forwards.residuals
@@ -431,7 +462,7 @@ class Driver:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = state.handed(forward.place.step, held, self.clock.step_size(), reused=forward.seen.skipping)
+        handed = state.handed(forward.place.step, held, self.clock.sampler_steps, reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:
@@ -440,6 +471,8 @@ class Driver:
         if forward is None:
             return output
         forward.seen.returned = output
+        if self._observer is not None:
+            self._observer.returned(output)
         if forward.place.of_output and not forward.seen.skipping:
             forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:

@@ -24,6 +24,7 @@ import torch
 from easyteacache.errors import AttachError
 from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map, signature_of
 from easyteacache.records.trace import Array
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 #: A map reproduces a run on random outputs to this share of its largest state, or the sampler is no linear map. Measured on the
 #: schedulers of diffusers 0.42 at 50 steps: linear ones 1e-16 to 5e-7 (some keep sigmas in single precision), others 0.8 to 8.
@@ -91,6 +92,11 @@ class SchedulerFacts:
     def map(self) -> Array | None:
         """(N + 1, N + 1), read-only: row k gives the sample before call k from the noise and the outputs; None without one."""
         return self.probe.map
+
+    @property
+    def steps(self) -> SamplerSteps | None:
+        """What its steps do to the states that follow; None where there is no map, or no short memory explains it."""
+        return None if self.map is None else _steps_of(self._setup)
 
     @property
     def stochastic(self) -> bool | None:
@@ -176,9 +182,16 @@ def is_euler(scheduler: Any) -> bool:
     return facts is not None and facts.euler
 
 
+def is_mapped(scheduler: Any) -> bool:
+    """Are the steps of ``scheduler`` known, linear ones without noise, so that corrections can be handed to it?"""
+    facts = facts_for(scheduler, TRIAL_STEPS)
+    return facts is not None and facts.steps is not None
+
+
 def forget_probes() -> None:
     """Drop every map that was measured, and what was learnt of classes; the next run measures them again."""
     _probed.cache_clear()
+    _steps_of.cache_clear()
     _MEMORIES.clear()
 
 
@@ -437,6 +450,12 @@ def _probed(setup: _Setup) -> Probe:
         return Probe(None, None, str(error))
     except Exception as error:  # a class may raise whatever it likes on outputs that no model gives
         return Probe(None, None, f"a copy of it cannot be run: {type(error).__name__}: {error}")
+
+
+@functools.lru_cache(maxsize=PROBES_KEPT)
+def _steps_of(setup: _Setup) -> SamplerSteps | None:
+    found = _probed(setup).map
+    return None if found is None else SamplerSteps.of(found)
 
 
 def _measured(setup: _Setup, calls: int) -> Probe:

@@ -73,6 +73,7 @@ ASKED = {
     "integrations/diffusers/active_adapters.py",
     "integrations/diffusers/branch_names.py",
     "integrations/diffusers/calling_thread.py",
+    "integrations/diffusers/drivers.py",
     "integrations/diffusers/gradients.py",
 }
 
