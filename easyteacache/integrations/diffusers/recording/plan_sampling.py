@@ -271,12 +271,6 @@ def _alike(a: Array, b: Array) -> bool:
     return a.shape == b.shape and float(np.max(np.abs(a - b))) <= TOLERANCE * float(np.max(np.abs(b)))
 
 
-def _map_of(traces: Sequence[Trace]) -> Array:
-    """The sampler's map; that of Euler over the noise levels where no run holds one."""
-    known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
-    return euler_map(traces[0].sigmas) if known is None else known
-
-
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
     return tuple(trace.run_id for trace in traces)
 
