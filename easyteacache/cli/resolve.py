@@ -48,13 +48,14 @@ def resolve(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    quality: str | None,
     allow_yanked: bool,
     registry: Path | None,
     as_json: bool,
 ) -> None:
     """Show what the runtime applies for KEY, or the calibration in FILE, at one sequence length and sampler setting, with every choice it makes.
 
-    Without --threshold, --speedup or --max-error the record's most cautious operating point is taken. For a speed-up or an error, all
+    Without --threshold, --speedup, --max-error or --quality the record's most cautious operating point is taken. For a speed-up or an error, all
     records of KEY's model are asked, and the one with the strongest evidence of those that hold for the run is taken.
 
     \b
@@ -76,14 +77,15 @@ def resolve(
       expected_speedup, expected_error, evidence (its kind, or null),
       figures (each metric, value), carried (why it is used for another run
       than it was made for, or null), doubtful, warnings, foreign, refusal
-      (why every step is computed, or null), needs_sigma, curve (each x, y:
+      (why every step is computed, or null), needs_sigma, recording (that the
+      run is recorded, or null), curve (each x, y:
       null where the step is computed), profile (each sigma, distance, or
       null), notes
     """
     from easyteacache.policy.model_choice import ModelResolver
     from easyteacache.policy.request import request_and_run
 
-    one_target(threshold, speedup, max_error)
+    one_target(threshold, speedup, max_error, quality)
     request, run = request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
@@ -91,6 +93,7 @@ def resolve(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
     )
     resolved = ModelResolver(meant_by(key, registry), allow_yanked=allow_yanked).policy(request, run)
     if as_json:

@@ -167,7 +167,7 @@ def solve(
 
 
 def _measure(model: str, recorded: TraceSet, loading: dict[str, Any], **sampling: Any) -> Measure:
-    from easyteacache.cli.measuring import measure_with
+    from easyteacache.calibrating.measuring import measure_with
     from easyteacache.cli.record import open_pipeline
     from easyteacache.solver.replay.fitted_weights import correctable
     from easyteacache.solver.replay.runs import Runs

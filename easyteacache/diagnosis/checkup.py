@@ -118,9 +118,9 @@ class _Checkup:
         runs = cache.statistics()
         self._judge_branches(uncached, runs)
         self._judge_skipping(uncached, cached, runs)
-        error = _error(cached, uncached)
-        self._judge_error(error, policies)
-        self._judge_fewer_steps(error, uncached, traces, runs, thorough=thorough)
+        far = _error(cached, uncached)
+        self._judge_error(far, policies)
+        self._judge_fewer_steps(far, uncached, traces, runs, thorough=thorough)
         self._figures["cost"] = (time.perf_counter() - began) / once
         return self._said(_named(policies))
 

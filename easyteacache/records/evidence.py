@@ -33,6 +33,9 @@ _STRENGTH: dict[str, int] = {kind: rank for rank, kind in enumerate(get_args(Evi
 _OF_A_SOURCE = ("published", "reported")
 _FIGURES = ("value", "p50", "p90", "worst")
 _FOR_VERIFIED = ("prompts_sha256", "by", "date")
+_OF_VERIFIED = ("prompts_sha256", "by", "signature")
+# 64 bytes in base64.
+_SIGNATURE = r"^[A-Za-z0-9+/]{86}==$"
 
 #: How many of ten further runs a promise is to hold for, as a share.
 COVERAGE = 0.9
@@ -105,7 +108,7 @@ class Evidence(Record):
         {
             "if": {"properties": {"kind": {"const": "verified"}}},
             "then": {"allOf": [given(name) for name in _FOR_VERIFIED]},
-            "else": {"properties": {name: {"type": "null"} for name in ("prompts_sha256", "by")}},
+            "else": {"properties": {name: {"type": "null"} for name in _OF_VERIFIED}},
         },
         {
             "if": {"properties": {"metric": {"const": RELATIVE_L2}}, "required": ["metric"]},
@@ -168,6 +171,10 @@ class Evidence(Record):
     date: IsoDate | None = Field(
         default=None, description="Date of the measurement, YYYY-MM-DD; verified evidence has one."
     )
+    signature: Annotated[str, Field(pattern=_SIGNATURE, max_length=88)] | None = Field(
+        default=None,
+        description="Verified evidence: Ed25519 signature, in base64, of this block and of the numbers it was found with, by whom `by` names.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Evidence:
@@ -182,8 +189,8 @@ class Evidence(Record):
                 raise ValueError(
                     f"{', '.join(missing)} missing; verified evidence says on what it was repeated, by whom and when"
                 )
-        elif self.prompts_sha256 is not None or self.by is not None:
-            raise ValueError(f"prompts_sha256 and by belong to verified evidence; this is {self.kind}")
+        elif any(getattr(self, name) is not None for name in _OF_VERIFIED):
+            raise ValueError(f"{', '.join(_OF_VERIFIED)} belong to verified evidence; this is {self.kind}")
         return self
 
     def _check_figures(self) -> None:

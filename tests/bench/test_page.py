@@ -8,6 +8,9 @@ from types import ModuleType
 import click
 import pytest
 
+from easyteacache.bench.curves import Interval, Standing
+from easyteacache.bench.results import MEASURED, Cell
+
 
 @pytest.fixture(scope="module")
 def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
@@ -20,7 +23,40 @@ def test_every_table_is_what_the_raw_results_give(tool: ModuleType) -> None:
     assert tool.with_tables(page, cases) == page, "run python tools/docs/benchmarks_page.py"
     for file, case in cases:
         assert f"<!-- generated: {file} {case} -->" in page
-    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + len(cases)
+    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 4 + len(cases)
+
+
+def standing(kind: str, mean: float, worst: float, family: str = "test") -> Standing:
+    cell = Cell("a@8", "x", kind, family, "blocks", "", MEASURED)
+    return Standing(cell, Interval(mean, mean, mean), worst, 1.0, None, None)
+
+
+def test_who_is_ahead_in_the_mean_or_in_the_worst_tenth_is_named_first(tool: ModuleType) -> None:
+    (key, label), *_ = tool.MATCHED_LABELS.items()
+    own, ahead = standing("own", 50.0, 40.0), standing("forecast", 49.0, 41.5)
+    targets = [
+        {"target": 1.5, "standings": {"EasyTeaCache": own, "other": standing("hold", 49.9, 40.0)}, "differences": []},
+        {"target": 2.0, "standings": {"EasyTeaCache": own, "other": ahead}, "differences": []},
+    ]
+    page = "<!-- generated: matched, ahead of us -->\nold\n<!-- end of generated -->"
+    found = tool.with_tables(page, {key: {"targets": targets}})
+    assert f"* **other** at 2× ({label}): −1.0 dB in the mean, +1.5 dB in the worst tenth" in found
+    assert "at 1.5×" not in found
+    alone = tool.with_tables(page, {key: {"targets": targets[:1]}})
+    assert "Nowhere: no contender is ahead" in alone
+
+
+def test_the_plan_without_a_record_is_compared_with_others_code_alone(tool: ModuleType) -> None:
+    key = next(iter(tool.MATCHED_LABELS))
+    standings = {
+        "EasyTeaCache": standing("own", 60.0, 50.0),
+        "uncalibrated": standing("forecast", 50.0, 40.0, family=tool.RUNTIME),
+        "even": standing("forecast", 55.0, 45.0, family=tool.RUNTIME),
+        "other": standing("hold", 48.5, 41.0),
+    }
+    page = "<!-- generated: matched, plan without a record -->\n<!-- end of generated -->"
+    found = tool.with_tables(page, {key: {"targets": [{"target": 2.0, "standings": standings, "differences": []}]}})
+    assert "| +1.5 (−1.0) |" in found
 
 
 def test_a_changed_figure_is_put_right_and_an_unknown_table_is_named(tool: ModuleType) -> None:

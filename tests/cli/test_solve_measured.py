@@ -17,8 +17,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from easyteacache import TeaCache
+from easyteacache.calibrating.measuring import measure_with, policy_of
 from easyteacache.cli.main import main
-from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.diffusers.recording.plan_sampling import LOST, Sampled, SampledPlans
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit

@@ -25,8 +25,8 @@ from easyteacache import Registry, TeaCache
 from easyteacache.bench.curves import worst_tenth
 from easyteacache.bench.run import FIRST_SEED
 from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
+from easyteacache.calibrating.measuring import measure_with, policy_of
 from easyteacache.cli import text
-from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.compare import quality
 from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline
 from easyteacache.policy.policy import Policy, resolve

@@ -1,8 +1,10 @@
 """Make the bundled calibration of the reference model: the commands a user would type, and nothing else.
 
 The traces are kept in the repository and so is what sampling the candidate plans gave, so that the record can be made again in a
-minute; ``--record`` makes both anew, in some hours. Buckets under UniPC, Wan's own sampler, are solved from their traces alone and put
-beside those of Euler's; ``--unipc`` makes them anew and leaves Euler's as the record has them.
+minute; ``--record`` makes both anew, in some hours. ``--matched`` records runs at the shifts at which the model is like large ones
+(docs/benchmarks.md, "Matched regime"), beside those that are there, and solves buckets for them, too: what was sampled for the other
+buckets is used again. Buckets under UniPC, Wan's own sampler, are solved from their traces alone and put beside the others; ``--unipc``
+makes them anew and leaves the others as the record has them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ STEP_COUNTS = (50, 25)
 # Wan's own sampler, at its own shift for small videos.
 UNIPC_STEP_COUNTS = (50, 30, 25)
 UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+MATCHED_SHIFTS = (0.25, 0.35, 0.5)
+MATCHED = TRACES / "matched-50.safetensors"
+MATCHED_VIDEOS = ("--size", "16x16", "--frames", "4")
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
 MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
@@ -37,12 +42,18 @@ LABELS = (
 @click.command()
 @click.option("--record", "record_traces", is_flag=True, help="Record the traces again with the model, then solve.")
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(6), help="With --record: runs per setting.")
+@click.option("--matched", is_flag=True, help="Record runs at matched shifts, too, then solve.")
+@click.option(
+    "--matched-runs", default=12, show_default=True, type=click.IntRange(6), help="With --matched: runs per setting."
+)
 @click.option("--unipc", "only_unipc", is_flag=True, help="Make the buckets under UniPC anew, and no others.")
 @click.option("--check", is_flag=True, help="Change nothing; fail when the record is not what the traces give.")
-def main(record_traces: bool, runs: int, only_unipc: bool, check: bool) -> None:
+def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, only_unipc: bool, check: bool) -> None:
     """Solve and validate registry/reference/moving-digits.json from the traces in tests/fixtures/traces/reference."""
     if record_traces:
         _record(runs)
+    if matched:
+        _record_matched(matched_runs)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / RECORD.name
         if RECORD.exists():
@@ -52,7 +63,7 @@ def main(record_traces: bool, runs: int, only_unipc: bool, check: bool) -> None:
         if MEASURED.exists() and not record_traces:
             shutil.copyfile(MEASURED, kept)
         if not only_unipc:
-            _easyteacache("solve", *_traces("steps"), "--out", str(fresh), *MEASURE, *LABELS)
+            _easyteacache("solve", *_traces("steps", "matched"), "--out", str(fresh), *MEASURE, *LABELS)
         under_unipc = Path(folder) / "unipc.json"
         _easyteacache("solve", *_traces("unipc"), "--out", str(under_unipc), *LABELS)
         _join(fresh, under_unipc)
@@ -69,8 +80,8 @@ def main(record_traces: bool, runs: int, only_unipc: bool, check: bool) -> None:
     )
 
 
-def _traces(kind: str) -> list[str]:
-    return [str(path) for path in sorted(TRACES.glob(f"{kind}-*.safetensors"))]
+def _traces(*kinds: str) -> list[str]:
+    return [str(path) for kind in kinds for path in sorted(TRACES.glob(f"{kind}-*.safetensors"))]
 
 
 def _join(target: Path, other: Path) -> None:
@@ -127,6 +138,14 @@ def _record_unipc(folder: str, steps: int, runs: int) -> None:
     jobs = plan_jobs(prompts=prompts_for("reference", None, runs), sizes=((16, 16),), frames=(4,), steps=(steps,))
     settings = RecordingSettings(REFERENCE_KEY, checkpoint=checkpoint_name("reference", None), features=False)
     record_pipeline(pipe, jobs, folder, settings)
+
+
+def _record_matched(runs: int) -> None:
+    shifts = [argument for shift in MATCHED_SHIFTS for argument in ("--shift", f"{shift:g}")]
+    with tempfile.TemporaryDirectory() as folder:
+        for shapes in (MATCHED_VIDEOS, IMAGES):
+            _easyteacache("record", "reference", "--out", folder, "--num-prompts", str(runs), *shifts, *shapes)
+        _kept(folder, MATCHED)
 
 
 def _compare(fresh: Path) -> None:

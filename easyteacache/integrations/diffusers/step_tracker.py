@@ -55,6 +55,8 @@ class Clock:
         #: What the pipeline's scheduler does in this run; None where it does not drive the loop, or nobody knows it.
         self.facts: SchedulerFacts | None = None
         self._live = False
+        self._options: Any = None
+        self._altered = False
         self._base = 0
         self._guessed = False
         self._standing = False
@@ -79,6 +81,14 @@ class Clock:
         """True when the scheduler drives this loop from its first noise level on, each step adding Δσ · output and nothing else."""
         return self.facts is not None and self.facts.begin == 0 and self.facts.euler
 
+    def altered(self) -> bool:
+        """Have the scheduler's options been changed in the middle of the run? From there on it does something else."""
+        options = getattr(self.scheduler, "config", None)
+        if options is not self._options:
+            self._altered = self._altered or options != self._options
+            self._options = options
+        return self._altered
+
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
         if self.step < 0 or getattr(self.scheduler, "timesteps", None) is not self._timesteps:
@@ -98,6 +108,7 @@ class Clock:
         self._first = self._value
         self.step, self.num_steps = context.step or following or 0, context.num_steps
         self._timesteps = getattr(scheduler, "timesteps", None)
+        self._options = getattr(scheduler, "config", None)
         self._index = self._scheduler_index()
         if following is not None or self._timesteps is None or not getattr(scheduler, "num_inference_steps", None):
             return

@@ -161,12 +161,12 @@ class SampledPlans:
         """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
-        fills, schedule = plan.forecaster == FITTED, plan.schedule
-        refit = Refit(exact, sampler_map, schedule, plan.weights, fills=fills)
-        plain, answers = replace(plan, weights=None), list[float]()
+        fills = plan.forecaster == FITTED
+        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
+        plain, answers, computed = replace(plan, weights=None), list[float](), frozenset(plan.schedule)
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
-            if exact is not None and step and step in schedule:
+            if exact is not None and step and step in computed:
                 answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
@@ -260,15 +260,15 @@ def _answer(output: Tensor, state: Tensor, exact_state: Tensor, exact_output: Te
     return float(f"{float((apart[0] / apart[1]).log().mean().exp()):.6g}")
 
 
+def _map_of(traces: Sequence[Trace]) -> Array:
+    """What the sampler of runs of one setting does; that of Euler's where they do not say."""
+    known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
+    return euler_map(traces[0].sigmas) if known is None else known
+
+
 def _alike(a: Array, b: Array) -> bool:
     """Are these maps of one sampler, as far as signatures are?"""
     return a.shape == b.shape and float(np.max(np.abs(a - b))) <= TOLERANCE * float(np.max(np.abs(b)))
-
-
-def _map_of(traces: Sequence[Trace]) -> Array:
-    """The sampler's map; that of Euler over the noise levels where no run holds one."""
-    known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
-    return euler_map(traces[0].sigmas) if known is None else known
 
 
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:

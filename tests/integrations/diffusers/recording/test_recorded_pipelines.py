@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_pipelines
 
-from easyteacache.cli.measuring import policy_of
+from easyteacache.calibrating.measuring import policy_of
 from easyteacache.integrations.diffusers.recording import Job, RecordingSettings
 from easyteacache.integrations.diffusers.recording.pipeline_runs import record_run, resolved
 from easyteacache.integrations.diffusers.recording.plan_sampling import SampledPlans

@@ -1,4 +1,4 @@
-"""`easyteacache solve --measure`: what the solver asks of a model that is at hand."""
+"""What the solver asks of a model that is at hand (`easyteacache solve --measure`, ``easyteacache.calibrate``)."""
 
 from __future__ import annotations
 
