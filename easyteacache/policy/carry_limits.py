@@ -25,10 +25,10 @@ def why_not(buckets: Sequence[Bucket], request: Request, run: RunContext) -> str
     """Why it may not, as the end of a sentence; None where it may.
 
     It may under a deterministic sampler that takes the same kind of output and calls the model at falling noise levels of flow
-    matching, once each. No error can be promised there, so a request for one (``max_error=``) is never carried over.
+    matching, once each. No error can be promised there, so a request for one (``max_error=``, ``quality=``) is never carried over.
     """
-    if request.max_error is not None:
-        return f"an error of at most {request.max_error:g} can be promised under its own sampler alone"
+    if request.budget is not None:
+        return f"an error of at most {request.budget:g} can be promised under its own sampler alone"
     sampler = run.sampler
     if sampler is None:
         # Of callers of the three verbs nobody knows it; they pass each step's noise level, or the step is computed.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
@@ -32,6 +33,33 @@ _STRENGTH: dict[str, int] = {kind: rank for rank, kind in enumerate(get_args(Evi
 _OF_A_SOURCE = ("published", "reported")
 _FIGURES = ("value", "p50", "p90", "worst")
 _FOR_VERIFIED = ("prompts_sha256", "by", "date")
+_OF_VERIFIED = ("prompts_sha256", "by", "signature")
+# 64 bytes in base64.
+_SIGNATURE = r"^[A-Za-z0-9+/]{86}==$"
+
+#: How many of ten further runs a promise is to hold for, as a share.
+COVERAGE = 0.9
+
+
+def conformal_rank(runs: int, coverage: float = COVERAGE) -> int:
+    """Which of ``runs`` ascending values one more run stays within with a chance of at least ``coverage``: ⌈(runs + 1) · coverage⌉.
+
+    Split conformal prediction (Papadopoulos et al. 2002): where runs are exchangeable, one more is as likely to come at any place
+    among them. A rank above ``runs`` says that they are too few for such a promise.
+    """
+    return math.ceil((runs + 1) * coverage - 1e-9)
+
+
+class Bound(NamedTuple):
+    """What the error of one more run stays within.
+
+    Attributes:
+        value: relative L2.
+        coverage: chance that it does, 0 to 1; None where nobody says on how many runs it was found, or only their mean is known.
+    """
+
+    value: float
+    coverage: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +68,8 @@ class ErrorStatistics:
 
     Attributes:
         mean: over runs.
-        p50, p90, worst: median, 90th percentile and largest of the runs; None where nobody says.
+        p50, p90, worst: median, 90th percentile and largest of the runs; None where nobody says. Where there are runs enough for it,
+            the solver's 90th percentile is the value of ``conformal_rank``.
         runs: how many it was measured on.
     """
 
@@ -49,6 +78,18 @@ class ErrorStatistics:
     runs: int | None = None
     p50: float | None = None
     worst: float | None = None
+
+    @property
+    def bound(self) -> Bound:
+        """What one more run stays within in nine of ten cases; of few runs their largest error, and how far that carries.
+
+        Where only the mean is stated it is that, without any coverage.
+        """
+        if self.runs is not None and self.p90 is not None and conformal_rank(self.runs) < self.runs:
+            return Bound(self.p90, conformal_rank(self.runs) / (self.runs + 1))
+        if self.worst is not None:
+            return Bound(self.worst, None if self.runs is None else self.runs / (self.runs + 1))
+        return Bound(self.mean if self.p90 is None else self.p90, None)
 
 
 class Evidence(Record):
@@ -67,7 +108,7 @@ class Evidence(Record):
         {
             "if": {"properties": {"kind": {"const": "verified"}}},
             "then": {"allOf": [given(name) for name in _FOR_VERIFIED]},
-            "else": {"properties": {name: {"type": "null"} for name in ("prompts_sha256", "by")}},
+            "else": {"properties": {name: {"type": "null"} for name in _OF_VERIFIED}},
         },
         {
             "if": {"properties": {"metric": {"const": RELATIVE_L2}}, "required": ["metric"]},
@@ -130,6 +171,10 @@ class Evidence(Record):
     date: IsoDate | None = Field(
         default=None, description="Date of the measurement, YYYY-MM-DD; verified evidence has one."
     )
+    signature: Annotated[str, Field(pattern=_SIGNATURE, max_length=88)] | None = Field(
+        default=None,
+        description="Verified evidence: Ed25519 signature, in base64, of this block and of the numbers it was found with, by whom `by` names.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Evidence:
@@ -144,8 +189,8 @@ class Evidence(Record):
                 raise ValueError(
                     f"{', '.join(missing)} missing; verified evidence says on what it was repeated, by whom and when"
                 )
-        elif self.prompts_sha256 is not None or self.by is not None:
-            raise ValueError(f"prompts_sha256 and by belong to verified evidence; this is {self.kind}")
+        elif any(getattr(self, name) is not None for name in _OF_VERIFIED):
+            raise ValueError(f"{', '.join(_OF_VERIFIED)} belong to verified evidence; this is {self.kind}")
         return self
 
     def _check_figures(self) -> None:

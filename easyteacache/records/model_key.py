@@ -21,6 +21,9 @@ _KEY = re.compile(PATTERN, re.ASCII)
 # Names that Windows gives to devices, with or without an ending: a file of that name cannot be checked out there.
 _DEVICES = frozenset({"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)})
 
+# Files beside the index that are no records.
+_FILES = frozenset({"wanted"})
+
 
 def parse(key: object) -> tuple[str, ...]:
     """Split a model key into its segments.
@@ -41,6 +44,8 @@ def parse(key: object) -> tuple[str, ...]:
         raise InvalidModelKey(key, "it has characters outside ASCII")
     if not _KEY.fullmatch(key):
         raise InvalidModelKey(key, _broken_rule(key))
+    if key in _FILES:
+        raise InvalidModelKey(key, f"{key!r} would clash with the registry's own file of that name")
     segments = tuple(key.split("/"))
     for segment in segments:
         if ".." in segment:

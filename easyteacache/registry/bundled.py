@@ -17,6 +17,14 @@ def schemas() -> Path:
     return _find("schemas")
 
 
+def engines_audit() -> Path:
+    """What released engines ship: ``_data/engines-audit.json`` in a wheel, that of ``docs`` in a checkout."""
+    for path in (_PACKAGE / "_data" / "engines-audit.json", _PACKAGE.parent / "docs" / "engines-audit.json"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError("easyteacache was installed without engines-audit.json: reinstall the package")
+
+
 def _find(name: str) -> Path:
     for folder in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if folder.is_dir():

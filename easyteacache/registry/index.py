@@ -20,6 +20,7 @@ from easyteacache.records.calibration import Calibration, Method, Signal
 from easyteacache.records.evidence import EvidenceKind, strongest
 from easyteacache.records.fields import ClassName, Count, ModelKey, Positive, Record, Sha256, ShortText, Status
 from easyteacache.records.provenance import Alias
+from easyteacache.registry import wanted
 
 FILE_NAME = "index.json"
 # 10,000 records at about 1 KB each, with room.
@@ -116,11 +117,12 @@ def record_paths(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _json_files(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
+    own = {folder / FILE_NAME, folder / wanted.FILE_NAME}
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.endswith(".json") or name.startswith(".") or path == folder / FILE_NAME or path.is_symlink():
+            if not name.endswith(".json") or name.startswith(".") or path in own or path.is_symlink():
                 continue
             yield PurePosixPath(path.relative_to(folder).as_posix()), path
 

@@ -14,6 +14,7 @@ from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.notices import Notices, logger, speedup_apart
 from easyteacache.runtime.per_thread import PerThread
+from easyteacache.runtime.run_observer import RunObserver
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -38,6 +39,7 @@ class Session:
         run: what the caller said of all runs; what a driver says of one goes before it.
         enabled: False: compute everything and remember nothing.
         solving: what is reported is recorded by somebody else, in the original project's solve mode; nothing is decided.
+        observer: watches the runs of the transformer that this is attached to.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Session:
         *,
         enabled: bool = True,
         solving: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
+        self.observer = observer
         self._source, self._request, self._stated = source, request, run or RunContext()
         self._enabled, self.solving = enabled, solving
         #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
@@ -71,7 +75,14 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         # A run's tensors and its process group belong to the model and process they came from.
-        fresh = Session(self._source, self._request, self._stated, enabled=self.enabled, solving=self.solving)
+        fresh = Session(
+            self._source,
+            self._request,
+            self._stated,
+            enabled=self.enabled,
+            solving=self.solving,
+            observer=self.observer,
+        )
         return vars(fresh)
 
     # Threads ---------------------------------------------------------------------------------------------------------

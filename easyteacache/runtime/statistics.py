@@ -73,7 +73,7 @@ def evidence_of(policy: Policy) -> str:
 
 
 def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float, *, threads: int = 0) -> str:
-    """The text of ``TeaCache.summary()``: two to six lines of at most 80 columns.
+    """The text of ``TeaCache.summary()``: two to seven lines of at most 80 columns.
 
     What standard output cannot show stands in plain marks: nobody should lose a sample to its summary.
 
@@ -91,6 +91,8 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         _cut(f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})"),
         _cut(f"{gate_of(policy)}, predictor {policy.forecaster}; {evidence_of(policy)}"),
     ]
+    if policy.recording is not None:
+        lines.append(_cut(policy.recording))
     alike: dict[str, list[str]] = {}
     for name, run in branches.items():
         alike.setdefault(run.pattern, []).append(name)

@@ -14,14 +14,14 @@ import pytest
 
 from easyteacache.audit.recognition import Known, Match, find_literals, identify, identify_path, identify_text
 from easyteacache.records import calibration
+from easyteacache.registry import index
 
 ROOT = Path(__file__).resolve().parents[2]
 # Another record's list, which its source measured on this model.
 COPIED = "lumina-image-2.0/v1"
 RECORDS = [
     record
-    for path in sorted((ROOT / "registry").rglob("*.json"))
-    if path != ROOT / "registry" / "index.json"
+    for _, path in index.record_paths(ROOT / "registry")
     for record in [calibration.load(path)]
     if (record.status, record.method) == ("published", "teacache")
 ]

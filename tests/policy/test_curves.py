@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from easyteacache.policy.curves import Blend, Polynomial, SigmaProfile, log_weight
 from easyteacache.records.calibration import load
+from easyteacache.registry import index
 
 REGISTRY = Path(__file__).parent.parent.parent / "registry"
 VALID = Path(__file__).parent.parent / "fixtures" / "records" / "valid"
@@ -23,7 +24,7 @@ check = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 def _published():
-    files = [path for path in REGISTRY.rglob("*.json") if path.name != "index.json"] + list(VALID.iterdir())
+    files = [path for _, path in index.record_paths(REGISTRY)] + list(VALID.iterdir())
     for path in sorted(files):
         for bucket in load(path).buckets:
             if bucket.coefficients is not None and path.stem != "extreme-numbers":

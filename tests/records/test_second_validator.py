@@ -15,7 +15,7 @@ from easyteacache.registry import bundled, index
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "records"
 VALID = sorted(path for folder in ("valid", "valid-v1", "valid-v2") for path in (FIXTURES / folder).iterdir())
 INVALID = sorted(path for folder in ("invalid", "invalid-v2") for path in (FIXTURES / folder).iterdir())
-BUNDLED = sorted(path for path in bundled.registry().rglob("*.json") if path.name != index.FILE_NAME)
+BUNDLED = [path for _, path in index.record_paths(bundled.registry())]
 
 # Contradictions that only the records find, because they compare one field's numbers with another's, read a calendar or follow
 # a curve. A schema of version 1 or 2 says nothing about contradictions at all.

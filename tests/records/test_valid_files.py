@@ -65,7 +65,9 @@ def test_the_corpus_covers_every_published_order_and_every_status():
 
 def test_a_file_may_name_its_schema_for_editors(path, tmp_path):
     text = path.read_text(encoding="utf-8")
-    named = text.replace("{\n", '{\n  "$schema": "https://easyteacache.github.io/schemas/calibration-3.json",\n', 1)
+    named = text.replace(
+        "{\n", '{\n  "$schema": "https://easyteacache.github.io/easyteacache/schemas/calibration-3.json",\n', 1
+    )
     assert check_record(named) == []
     assert Calibration.from_json(named) == load(path)
     (tmp_path / "named.json").write_text(named, encoding="utf-8")

@@ -15,6 +15,7 @@ import pytest
 from easyteacache.policy import policy
 from easyteacache.policy.request import RunContext
 from easyteacache.records import calibration, model_key
+from easyteacache.registry import index
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "published" / "import_published.py"
@@ -48,8 +49,7 @@ def records(sets: Any) -> dict[str, calibration.Calibration]:
 
 
 def published_files() -> list[Path]:
-    paths = sorted((ROOT / "registry").rglob("*.json"))
-    records = [(path, calibration.load(path)) for path in paths if path != ROOT / "registry/index.json"]
+    records = [(path, calibration.load(path)) for _, path in index.record_paths(ROOT / "registry")]
     return [path for path, record in records if (record.status, record.method) == ("published", "teacache")]
 
 

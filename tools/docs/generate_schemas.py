@@ -30,7 +30,7 @@ from easyteacache.records.calibration import MAX_SCHEMA_FIELD, SCHEMA_FIELD
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = "schemas/released.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-ADDRESS = "https://easyteacache.github.io/schemas"
+ADDRESS = "https://easyteacache.github.io/easyteacache/schemas"
 LARGEST = sys.float_info.max
 
 
@@ -72,6 +72,7 @@ class Format:
 FORMATS = (
     Format("calibration", 3, "easyteacache.records.calibration:Calibration", "docs/registry-format.md", True),
     Format("index", 2, "easyteacache.registry.index:Index", "docs/registry-format.md"),
+    Format("wanted", 1, "easyteacache.registry.wanted:WantedList", "docs/catalogue.md", True),
     Format("trace", 2, "easyteacache.records.trace_header:TraceHeader"),
 )
 

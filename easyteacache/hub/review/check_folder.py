@@ -9,11 +9,13 @@ from pathlib import Path
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.files import strict_json
-from easyteacache.hub.review import check_record
+from easyteacache.hub import claims
+from easyteacache.hub.claims import Verifiers
+from easyteacache.hub.review import check_evidence, check_record
 from easyteacache.hub.review.check_record import Finding
 from easyteacache.records import model_key, parsing
 from easyteacache.records.calibration import Calibration
-from easyteacache.registry import index
+from easyteacache.registry import index, wanted
 from easyteacache.registry.index import Index, IndexEntry
 
 
@@ -68,6 +70,8 @@ def _check_folder(root: Path, progress: Callable[[str], object]) -> Checked:
         if entry is not None:
             entries[_key(root, path)] = entry
     findings += [*_shared_aliases(root, entries), *_check_index(root, entries, {_key(root, path) for path in files})]
+    findings += _check_wanted(root)
+    findings += _check_evidence(root, entries)
     return Checked(len(files), tuple(findings))
 
 
@@ -76,12 +80,13 @@ def _key(root: Path, path: Path) -> str:
 
 
 def _json_files(root: Path) -> Iterator[Path]:
-    """Every ``.json`` file but the index, whatever its name, hidden ones and folders left out."""
+    """Every ``.json`` file but the index and the list of wanted models, whatever its name, hidden ones and folders left out."""
+    own = {root / index.FILE_NAME, root / wanted.FILE_NAME}
     for parent, folders, names in os.walk(root, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if name.endswith(".json") and not name.startswith(".") and path != root / index.FILE_NAME:
+            if name.endswith(".json") and not name.startswith(".") and path not in own:
                 yield path
 
 
@@ -133,6 +138,27 @@ def _check_index(root: Path, entries: Mapping[str, IndexEntry], files: set[str])
         yield Finding("index.gone", where, parsing.pointer(["records", key]), "listed, but its file is gone")
     for key in sorted(entries):
         yield from _compare(root, key, entries[key], listed)
+
+
+def _check_wanted(root: Path) -> Iterator[Finding]:
+    try:
+        wanted.read(root)
+    except InvalidCalibration as error:
+        yield Finding(error.rule, os.fspath(root / wanted.FILE_NAME), "", error.reason)
+
+
+def _check_evidence(root: Path, entries: Mapping[str, IndexEntry]) -> Iterator[Finding]:
+    """Verified evidence alone can be judged from a folder: traces lie elsewhere."""
+    try:
+        verifiers = Verifiers.read(root)
+    except InvalidCalibration as error:
+        yield Finding("verifiers.form", os.fspath(root / claims.FILE_NAME), "", error.reason)
+        return
+    for entry in entries.values():
+        if entry.evidence == "verified":
+            where = os.fspath(root / entry.path)
+            record = Calibration.from_json(parsing.read_file(where, rules="record", max_bytes=strict_json.MAX_BYTES))
+            yield from check_evidence.check(record, where, verifiers=verifiers)
 
 
 def _compare(root: Path, key: str, entry: IndexEntry, listed: Index) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from easyteacache.errors import InvalidCalibration, InvalidTrace
 from easyteacache.files import strict_json
-from easyteacache.hub.review import check_folder, check_record
+from easyteacache.hub.claims import Verifiers
+from easyteacache.hub.review import check_evidence, check_folder, check_record
 from easyteacache.hub.review.check_record import Finding
 from easyteacache.records import trace_file
 from easyteacache.records.calibration import SCHEMA_VERSION, Calibration
@@ -83,6 +84,7 @@ class Submission:
         findings: what is wrong; errors refuse it.
         report: the solver's verdict, None where it was not asked.
         incumbent: the published record it would replace.
+        family: the model's other records that are published.
     """
 
     where: str
@@ -92,6 +94,7 @@ class Submission:
     findings: tuple[Finding, ...] = ()
     report: Report | None = None
     incumbent: Calibration | None = None
+    family: tuple[Calibration, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -128,6 +131,7 @@ def check(
     judge: Judge | None = None,
     force_reason: str | None = None,
     elsewhere: bool = False,
+    verifiers: Verifiers | None = None,
 ) -> Submission:
     """Judge one record against what is published. Raises nothing.
 
@@ -140,6 +144,7 @@ def check(
         judge: the solver's validator; None leaves accuracy unjudged.
         force_reason: why a record that is worse than the incumbent should replace it nevertheless.
         elsewhere: a record that is new here may have a history elsewhere, and keeps the revision it has there.
+        verifiers: whose signatures of verified evidence count; None leaves them unjudged.
     """
     findings = [_as_error(finding) for finding in check_record.check_record(data, where)]
     try:
@@ -154,6 +159,7 @@ def check(
     needs_traces = record.status == "validated"
     files, missing = _attached(record, traces, where) if needs_traces else ((), [])
     findings += missing
+    findings += check_evidence.check(record, where, verifiers=verifiers, prompts=_prompts(files))
     report = None
     if needs_traces and judge is not None and not findings:
         report = judge(record, files, incumbent)
@@ -259,6 +265,18 @@ def _check_trace(path: Path, reference: TraceReference, where: str, pointer: str
     if len(runs) != reference.runs:
         message = f"{reference.file} holds {len(runs)} runs, the record says {reference.runs}"
         yield Finding("submission.trace-runs", where, f"{pointer}/runs", message)
+
+
+def _prompts(files: Iterable[Path]) -> set[str]:
+    """SHA-256 of the prompts of trace files; of those that cannot be read, none."""
+    found: set[str] = set()
+    for path in files:
+        try:
+            runs, _ = trace_file.read(path)
+        except InvalidTrace:
+            continue
+        found |= {run.header.prompt_sha256 for run in runs if run.header.prompt_sha256 is not None}
+    return found
 
 
 def _judged(report: Report, where: str, force_reason: str | None) -> Iterator[Finding]:

@@ -31,6 +31,13 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "submission.trace-hash": "Every attached trace file has the content that the record names.",
         "submission.trace-runs": "Every trace file holds as many runs as the record says.",
         "submission.deleted": "No record is deleted; one that was renamed is an alias (former_key) of the new one.",
+        "evidence.untraced": "Submitted evidence comes with the traces that it was found on.",
+        "evidence.unsigned": "Verified evidence is signed by who repeated it.",
+        "evidence.verifier": "Who verified is listed in the published registry's verifiers.txt, and is not the record's author.",
+        "evidence.signature": "A verifier's signature is of this very block, and of the numbers that it was found with.",
+        "evidence.own-prompts": "Verified evidence was found on other prompts than the record was made with.",
+        "verifiers.form": "Every line of verifiers.txt is a name, a tab and an ed25519 key.",
+        "wanted.schema": "Where there is a wanted.json, it has the form of its schema.",
         "lock.unlisted": "Where a lock is in force, it lists every record that is looked up.",
         "lock.sha256": "Some layer holds the content that the lock pins.",
     }

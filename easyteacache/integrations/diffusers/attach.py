@@ -22,10 +22,12 @@ from easyteacache.integrations.diffusers.models import signals
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, Source
 from easyteacache.integrations.diffusers.models.registry import adapter_for, located
 from easyteacache.integrations.diffusers.pipeline import is_pipeline, parts_of
-from easyteacache.integrations.diffusers.scheduler_facts import is_euler
+from easyteacache.integrations.diffusers.scheduler_facts import is_euler, is_mapped
+from easyteacache.policy.request import Capabilities
 from easyteacache.runtime.attachment import Detach
 from easyteacache.runtime.notices import logger
 from easyteacache.runtime.per_thread import PerThread
+from easyteacache.runtime.run_observer import RunObserver
 from easyteacache.runtime.session import Session
 
 #: What ``sessions=`` may be besides None.
@@ -140,6 +142,12 @@ class _Place:
     blocks: list[tuple[Blocks, nn.Module]]
     sources: tuple[Source, ...]
 
+    @property
+    def observer(self) -> RunObserver | None:
+        """Who watches the session's runs; a graph of the whole transformer has no place where anybody could look on."""
+        whole = self.target is not self.module or self.module._compiled_call_impl is not None
+        return None if whole else self.session.observer
+
     def driver(self, session: Session, pipe: Callable[[], Any], **options: Any) -> Driver:
         """A driver of this transformer for one session."""
         return Driver(
@@ -172,12 +180,12 @@ def _attach(
     per_thread: bool,
 ) -> Detach:
     """All of them or none; ``pipe`` is None where only a transformer is known."""
-    corrects = pipe is not None and is_euler(pipe.scheduler)
+    can = _capabilities(None if pipe is None else pipe.scheduler)
     places = [
         _fit(
             cache if isinstance(cache, Session) else cache.session,
             transformer,
-            corrects=corrects,
+            can=can,
             allow_borrowed=allow_borrowed,
         )
         for cache, transformer in pairs
@@ -185,18 +193,33 @@ def _attach(
     if per_thread:
         return _serve_each_thread(places, residual_device)
     drivers = _together(
-        [place.driver(place.session, lambda: pipe, residual_device=residual_device) for place in places]
+        [
+            place.driver(place.session, lambda: pipe, residual_device=residual_device, observer=place.observer)
+            for place in places
+        ]
     )
     with contextlib.ExitStack() as undo:
         for place, one in zip(places, drivers, strict=True):
             undo.callback(place.install(OneForAll(one)))
             undo.callback(step_around(one, place.target))
+            if place.observer is not None:
+                place.observer.attached(
+                    place.module,
+                    adapter=place.adapter,
+                    guidance_scale=functools.partial(getattr, pipe, "guidance_scale", None),
+                )
+                undo.callback(place.observer.detached)
             undo.callback(one.end_run)
         return undo.pop_all().close
 
 
 def _serve_each_thread(places: Sequence[_Place], residual_device: torch.device | str | None) -> Detach:
     """Each thread has drivers and sessions of its own, and its scheduler is that of the pipeline which calls in it."""
+    if any(place.session.observer is not None for place in places):
+        raise AttachError(
+            f"sessions={PER_THREAD!r} beside calibrate=True: runs are recorded one at a time. Attach without sessions=, or use the records "
+            "that are there (without calibrate=True)"
+        )
     modules = [place.module for place in places]
 
     def make() -> Sequence[Driver]:
@@ -248,7 +271,12 @@ def _ending(others: Sequence[Driver]) -> Callable[[], None]:
     return end
 
 
-def _fit(session: Session, transformer: Any, *, corrects: bool, allow_borrowed: bool) -> _Place:
+def _capabilities(scheduler: Any) -> Capabilities:
+    """What can be applied with a scheduler, as far as that is known before a run."""
+    return driver.capabilities(corrects=is_mapped(scheduler), euler=is_euler(scheduler))
+
+
+def _fit(session: Session, transformer: Any, *, can: Capabilities, allow_borrowed: bool) -> _Place:
     """Where this session goes; raises as ``attach`` does where it cannot."""
     # What `torch.compile` returned holds the model itself.
     module = getattr(transformer, "_orig_mod", transformer)
@@ -259,7 +287,7 @@ def _fit(session: Session, transformer: Any, *, corrects: bool, allow_borrowed: 
             "a cache in solve mode (speedup_mode=False) records what its caller reports with store_truth(); to record a "
             "pipeline use `easyteacache record`"
         )
-    session.drive(driver.capabilities(corrects=corrects))
+    session.drive(can)
     sources = _sources(session, adapter)
     if session.driven and not allow_borrowed:
         refuse_another_model(session.policy, model_identity.of_class(module))

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.first_timestep import SPAN, place_of
 from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts, facts_of, numbers
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 
 @dataclass(frozen=True)
@@ -283,10 +284,10 @@ class Clock:
         # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.
         return () if levels is None or max(levels) > 1.0 + 1e-6 else levels
 
-    def step_size(self) -> float | None:
-        """σ of the next step − σ of this one, where the scheduler knows both."""
-        here, there = _at(self._levels(), self.step), _at(self._levels(), self.step + 1)
-        return None if here is None or there is None else there - here
+    @property
+    def sampler_steps(self) -> SamplerSteps | None:
+        """What the scheduler's steps do in this run; None where it does not drive the loop, draws noise, or is not known."""
+        return None if self.facts is None else self.facts.steps
 
     def time(self) -> float | None:
         """Timestep of this step from the scheduler's list, or None."""

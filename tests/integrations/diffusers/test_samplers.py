@@ -1,6 +1,6 @@
 """A record under every sampler: within 1.5 times what it promises under its own, or every step computed; never without a word.
 
-The record is the reference model's, made with Euler's sampler at shift 3 over 25 and 50 steps.
+The record is the reference model's, made at shift 3 with Euler's sampler over 25 and 50 steps and with UniPC over 25, 30 and 50.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ ROWS = {
     "beta": Row(euler(use_beta_sigmas=True)),
     "exponential": Row(euler(use_exponential_sigmas=True)),
     "given-sigmas": Row(lambda: Given(shift=1.0)),
-    "unipc-flow-shift-3": Row(solver(UniPCMultistepScheduler)),
+    "unipc-flow-shift-3": Row(solver(UniPCMultistepScheduler), comes="own"),
     "unipc-flow-shift-12": Row(solver(UniPCMultistepScheduler, 12.0)),
     "unipc-flow-shift-1": Row(solver(UniPCMultistepScheduler, 1.0)),
     "unipc-order-3": Row(solver(UniPCMultistepScheduler, solver_order=3)),
-    "unipc-50-steps": Row(solver(UniPCMultistepScheduler), steps=50),
+    "unipc-50-steps": Row(solver(UniPCMultistepScheduler), steps=50, comes="own"),
     "dpm-flow-shift-12": Row(solver(DPMSolverMultistepScheduler, 12.0)),
     "dpm-flow-shift-1": Row(solver(DPMSolverMultistepScheduler, 1.0)),
     "dpm-single-step": Row(solver(DPMSolverSinglestepScheduler, lower_order_final=True)),
@@ -117,7 +117,16 @@ ROWS = {
     "strength-half": Row(euler(), steps=50, first=25, tells=True),
     "strength-half-untold": Row(euler(), steps=50, first=25),
 }
-QUICK = ("own", "shift-12", "unipc-flow-shift-12", "heun", "noise-added", "strength-half-untold", "12-steps")
+QUICK = (
+    "own",
+    "shift-12",
+    "unipc-flow-shift-3",
+    "unipc-flow-shift-12",
+    "heun",
+    "noise-added",
+    "strength-half-untold",
+    "12-steps",
+)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +264,7 @@ def test_an_error_budget_holds_under_its_own_sampler_and_computes_under_another(
     cache, found, plain, told = run_of(given, ROWS["own"], max_error=0.04)
     assert (told, cache.current_speedup_rate() > 2.0) == ([], True)
     assert error_of(found, plain) <= SLACK * 0.04
-    cache, found, plain, told = run_of(given, ROWS["unipc-flow-shift-3"], max_error=0.04)
+    cache, found, plain, told = run_of(given, ROWS["unipc-flow-shift-12"], max_error=0.04)
     assert torch.equal(found, plain)
     assert any("promised under its own sampler alone" in text for text in told)
 
