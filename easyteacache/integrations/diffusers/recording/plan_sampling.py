@@ -121,7 +121,7 @@ class SampledPlans:
         first = self._remembered((batches[0],), plan, sampler_map)
         following = replace(plan, weights=first.weights)
         others = [self._remembered((batches[0], other), following, sampler_map) for other in batches[1:]]
-        return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights)
+        return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights, first.answers)
 
     def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         """The last of ``batches``; what follows the weights of another one has none of its own."""
@@ -131,10 +131,12 @@ class SampledPlans:
             if self._file is not None:
                 atomic_write.write_text(self._file, _spelled(self._known))
         found, steps = self._known[key], len(sampler_map) - 1 if len(batches) == 1 else 0
-        if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps:
+        answers = len(plan.schedule or (0,)) - 1
+        odd = len(found.answers) not in (0, answers)
+        if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps or odd:
             reason = (
-                f"expected errors of {len(batches[-1].ids)} runs and weights of {steps} steps at {key}, "
-                f"found {len(found.errors)} and {len(found.weights)}; delete it to measure again"
+                f"expected errors of {len(batches[-1].ids)} runs, weights of {steps} steps and {answers} answers or none at {key}, "
+                f"found {len(found.errors)}, {len(found.weights)} and {len(found.answers)}; delete it to measure again"
             )
             raise InvalidTrace(str(self._file), reason)
         return found
@@ -159,12 +161,12 @@ class SampledPlans:
         """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
-        fills = plan.forecaster == FITTED
-        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
-        plain, answers, computed = replace(plan, weights=None), list[float](), frozenset(plan.schedule)
+        fills, schedule = plan.forecaster == FITTED, plan.schedule
+        refit = Refit(exact, sampler_map, schedule, plan.weights, fills=fills)
+        plain, answers = replace(plan, weights=None), list[float]()
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
-            if exact is not None and step and step in computed:
+            if exact is not None and step and step in schedule:
                 answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
