@@ -383,7 +383,8 @@ class TeaCache:
         # Borrowed, ambiguous or unknown: what is made here is this pipeline's own.
         with contextlib.suppress(UnknownModelKey, InvalidCalibration, AttachError):
             found = layers.meant_by(keys_for(pipe, layers, allow_borrowed=allow_borrowed)["transformer"])
-        making = {name: options.pop(name) for name in ("until", "calibrate_runs", "audit_every") if name in options}
+        named: tuple[str, ...] = ("until", "calibrate_runs", "audit_every")
+        making: dict[str, Any] = {name: options.pop(name) for name in named if name in options}
         return cls._calibrating(key_for_new(pipe, layers), found, making=making, **options)
 
     @classmethod

@@ -189,4 +189,4 @@ def _legend(axes: Axes, kinds: set[str]) -> None:
 
 def _subtitle(results: Results) -> str:
     setup = results.setup
-    return f"{setup['model']}, mean over {len(setup['pairs'])} prompt and seed pairs; every contender by its own code, tuned"
+    return f"{setup['model']}, mean over {len(setup['pairs'])} prompt and seed pairs; every contender by its own code or rule, tuned"

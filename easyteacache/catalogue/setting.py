@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeGuard
 
 from easyteacache.catalogue.exports import EngineFile, Exporting, Refusal
 from easyteacache.catalogue.usage import Asking, Usage
@@ -19,6 +20,8 @@ from easyteacache.records.evidence import Evidence
 
 #: A strip of more steps than this is no picture any more.
 MOST_CELLS = 1000
+#: No speed-up or figure of any metric is larger.
+LARGEST_DRAWN = 1e6
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,14 @@ class Setting:
         """Its dot on the chart of ``metric``, or of tiers; None where it has no speed-up or no such figure."""
         run = self.setting or "runs that the source does not describe"
         if metric is None:
-            return None if self.speed is None else Dot(self.name, self.speed, None, self.tier.name, self.label, run=run)
+            return (
+                None
+                if not _drawable(self.speed)
+                else Dot(self.name, self.speed, None, self.tier.name, self.label, run=run)
+            )
         one = self.figures.get(metric)
         speed = self.speed if one is None or one.speedup is None else one.speedup
-        if one is None or speed is None:
+        if one is None or not _drawable(speed) or not _drawable(one.value):
             return None
         return Dot(self.name, speed, one.value, one.kind, self.label, _figure(one), run)
 
@@ -93,6 +100,11 @@ class Setting:
         """Who can run it: engines it exports to, and the one whose own setting it is."""
         own = [self.point.preset.engine] if self.point is not None and self.point.preset is not None else []
         return [*own, *(file.engine for file in self.files)]
+
+
+def _drawable(value: float | None) -> TypeGuard[float]:
+    """Whether a number fits on an axis beside real ones."""
+    return value is not None and abs(value) <= LARGEST_DRAWN
 
 
 def settings_of(record: Calibration, asking: Asking, exporting: Exporting, *, first: int) -> Iterator[Setting]:

@@ -84,7 +84,7 @@ def calibrate(
     from easyteacache.calibrating.one_call import calibrate as calibrate_pipeline
     from easyteacache.cli.record import open_pipeline
 
-    given = {name: value or None for name, value in options.items()}
+    given: dict[str, Any] = {name: value if name in _FLAGS else value or None for name, value in options.items()}
     labels = {name: given.pop(name) for name in ("license", "author", "title")}
     pipe = open_pipeline(model, dtype=dtype, device=device, offload=offload, revision=revision)
     try:
@@ -95,7 +95,7 @@ def calibrate(
             out=out,
             labels=labels,
             progress=not as_json,
-            **{name: value or False if name in _FLAGS else value for name, value in given.items()},
+            **given,
         )
     except KeyboardInterrupt:
         # What is there was said.

@@ -28,6 +28,7 @@ TABLE = {
     "serve": LazyCommand("easyteacache.cli.serve:serve", "Serve a folder of repositories to pull from and push to."),
     "show": LazyCommand("easyteacache.cli.show:show", "Show one calibration with everything that is known of it."),
     "site": LazyCommand("easyteacache.cli.site:site", "Write the registry as a static web site."),
+    "stale": LazyCommand("easyteacache.cli.stale:stale", "Show whose checkpoint or source has moved since."),
     "update": LazyCommand("easyteacache.cli.update:update", "Show what has changed at the hub since the last pull."),
     "verify": LazyCommand("easyteacache.cli.verify:verify", "Check every record and the index of a registry folder."),
     "verify-claim": LazyCommand(

@@ -70,8 +70,8 @@ def review(
     if github:
         for line in reviewing.github_annotations(found, root):
             click.echo(line)
-        page = page or (Path(os.environ["GITHUB_STEP_SUMMARY"]) if os.environ.get("GITHUB_STEP_SUMMARY") else None)
-    if page:
-        with page.open("a", encoding="utf-8") as file:
+    summary = os.environ.get("GITHUB_STEP_SUMMARY") if github else None
+    for place in filter(None, (page, summary and Path(summary))):
+        with place.open("a", encoding="utf-8") as file:
             file.write(verdict)
     raise SystemExit(1 if found.errors else 0)

@@ -174,8 +174,8 @@ def _measure(model: str, recorded: TraceSet, loading: dict[str, Any], **sampling
 
     if not any(correctable(Runs.stack(recorded.group(*setting).runs)) for setting in recorded.settings()):
         raise click.UsageError(
-            "--measure is for runs of FlowMatchEulerDiscreteScheduler whose output was recorded, and none of these is one: "
-            "solve them without it"
+            "--measure is for runs whose output was recorded, under a sampler whose steps are known and draw no noise, and none of "
+            "these is one: solve them without it"
         )
     # In another number type it is not quite the same model.
     name = f"{model} in {loading['dtype']}" if loading["dtype"] else model

@@ -164,7 +164,7 @@ def _continues(engine: Engine, numbers: Numbers) -> bool:
     if numbers.forecaster == "hold":
         return True
     alike = (numbers.forecaster, numbers.coordinate, numbers.applied_to) == ("linear", "step", "residual")
-    return engine.extrapolates and alike and numbers.record.model_key.startswith(engine.extrapolates)
+    return bool(engine.extrapolates) and alike and numbers.record.model_key.startswith(engine.extrapolates)
 
 
 def _filling(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:

@@ -187,7 +187,7 @@ def read_by(rule: PresetRule, given: Mapping[str, Any], refuse: Callable[[str], 
         given: the file's settings, under the engine's names; others are not looked at.
         refuse: makes the error for a wrong or missing value.
     """
-    ours = {theirs: name for name, theirs in reversed(rule.names.items())}
+    ours = {theirs: name for name, theirs in reversed([*rule.names.items()])}
     parameters: dict[str, Any] = {}
     for theirs, name in ours.items():
         value = given.get(theirs)

@@ -72,6 +72,19 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A line for comparison: its name, and its places in percent from the left and from the top."""
+
+    name: str
+    places: tuple[tuple[float, float], ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Its pieces."""
+        return tuple(Line(*a, *b) for a, b in pairwise(self.places))
+
+
+@dataclass(frozen=True)
 class Chart:
     """What the template draws.
 
@@ -81,6 +94,7 @@ class Chart:
         dots: slowest first.
         frontier: through the dots that no other one beats.
         more: whether a larger figure is better; None for a chart of tiers.
+        beside: lines for comparison.
     """
 
     name: str
@@ -92,6 +106,7 @@ class Chart:
     dots: tuple[Placed, ...]
     frontier: tuple[Line, ...] = ()
     more: bool | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -100,7 +115,15 @@ class Chart:
 
 
 def quality_chart(
-    dots: Sequence[Dot], *, metric: str, title: str, y_label: str, x_label: str, more: bool, shares: bool = False
+    dots: Sequence[Dot],
+    *,
+    metric: str,
+    title: str,
+    y_label: str,
+    x_label: str,
+    more: bool,
+    shares: bool = False,
+    beside: Sequence[tuple[str, Sequence[tuple[float, float]]]] = (),
 ) -> Chart:
     """Speed to the right, quality upwards: better is up for every metric.
 
@@ -108,9 +131,11 @@ def quality_chart(
         dots: each with a quality.
         more: whether a larger figure is better.
         shares: figures are shares, printed in percent.
+        beside: (name, (speed, quality) of every place) of lines for comparison.
     """
     values = [dot.quality for dot in dots if dot.quality is not None]
-    across = _axis([1.0, *(dot.speed for dot in dots)])
+    values += [value for _, places in beside for _, value in places]
+    across = _axis([1.0, *(dot.speed for dot in dots), *(speed for _, places in beside for speed, _ in places)])
     upwards = _axis(values, logarithmic=not more)
     best = {id(dot) for dot in frontier_of(dots, more=more)}
     placed = [
@@ -122,7 +147,22 @@ def quality_chart(
         Tick(_up(upwards.at(value), more), _percent(value) if shares else _plain(value)) for value in upwards.ticks()
     ]
     corners = [(one.x, one.y) for one in placed if one.best]
-    return Chart(metric, title, x_label, y_label, _factors(across), tuple(ticks), tuple(placed), _stairs(corners), more)
+    lines = tuple(
+        Beside(name, tuple((across.at(speed), _up(upwards.at(value), more)) for speed, value in places))
+        for name, places in beside
+    )
+    return Chart(
+        name=metric,
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+        x_ticks=_factors(across),
+        y_ticks=tuple(ticks),
+        dots=tuple(placed),
+        frontier=_stairs(corners),
+        more=more,
+        beside=lines,
+    )
 
 
 def tier_chart(dots: Sequence[Dot], *, title: str, x_label: str) -> Chart:
@@ -187,8 +227,9 @@ class _Axis:
             for steps in (_STEPS, (1.0, 3.0), (1.0,)):
                 found = [s * 10.0**d for d in range(first, last + 1) for s in steps]
                 inside = [value for value in found if self.low <= value <= self.high]
-                if len(inside) <= wanted + 2 or steps == (1.0,):
+                if len(inside) <= wanted + 2:
                     return inside
+            return inside[:: -(-len(inside) // wanted)]
         return _round_numbers(self.low, self.high, wanted)
 
 

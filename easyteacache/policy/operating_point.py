@@ -291,9 +291,9 @@ def _good_enough(points: Sequence[OperatingPoint], max_error: float, *, named: s
 def _promise(point: OperatingPoint) -> str:
     """What an error budget that was met says of one more run."""
     error = point.error
-    if error is None or error.bound.coverage is None:
+    value, coverage = (None, None) if error is None else error.bound
+    if error is None or coverage is None:
         return "The error budget is met by what the record states, which does not say of how many runs."
-    value, coverage = error.bound
     if coverage >= COVERAGE - 1e-9:
         return f"One more run stays within an error of {value:.3g} with a chance of {coverage:.0%}, by {error.runs} held-out runs."
     return (

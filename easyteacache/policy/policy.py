@@ -20,7 +20,7 @@ from easyteacache.policy.carry_limits import why_not
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
 from easyteacache.policy.methods import of_steps, rule_for
-from easyteacache.policy.model_match import differences
+from easyteacache.policy.model_match import differences, other_guidance
 from easyteacache.policy.operating_point import Choice, Offer, choose
 from easyteacache.policy.planned import PlannedSteps, carryable, levels_in, levels_of, other_length, plan_in
 from easyteacache.policy.request import Request, RunContext
@@ -256,6 +256,9 @@ def resolve(
         instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
         carried = instead if carried is None else f"{carried} {instead}"
     others = [] if run.model is None else differences(record.model, run.model)
+    others += (
+        [] if choice.error is None or carried is not None else other_guidance(record.conditions.guidance_scale, run)
+    )
     warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)

@@ -130,6 +130,7 @@ class RunContext:
         model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
         values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
+        guidance_scale: what the pipeline was called with, dimensionless; None where it has none, or nobody knows it.
         begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
 
     Raises:
@@ -143,6 +144,7 @@ class RunContext:
     model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
     values_per_token: int | None = None
+    guidance_scale: float | None = None
     begun: bool = False
 
     def __post_init__(self) -> None:

@@ -225,12 +225,23 @@ def one_model(traces: TraceSet) -> None:
             raise InvalidTrace("traces", reason, rule="traces.sampler")
 
 
+_HASHED = "@sha256:"
+
+
 def common_model(traces: TraceSet) -> ModelIdentity | None:
-    """The model that ran, as far as all runs say the same of it; None where they say nothing."""
+    """The model that ran, as far as all runs say the same of it; None where they say nothing.
+
+    A checkpoint named by the hash of its weights has one class and configuration: where all runs name the same, one run that says which is
+    enough. Older traces do not.
+    """
     models = [trace.header.model or ModelIdentity.model_construct() for trace in traces]
+    weights = {model.checkpoint for model in models}
+    one = len(weights) == 1 and _HASHED in str(next(iter(weights)))
     found = {}
     for name in ModelIdentity.model_fields:
         values = {getattr(model, name) for model in models}
+        if one and name in ("class_name", "configuration_sha256"):
+            values = values - {None} or values
         if len(values) == 1:
             found[name] = values.pop()
     parts = {trace.header.part for trace in traces}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -381,7 +382,6 @@ ODD = (
     2,
     3,
     7.0,
-    1e400,
     "",
     "bfloat16",
     "abc",
@@ -411,7 +411,6 @@ def test_the_importer_refuses_what_sglangs_validator_refuses(data: st.DataObject
             where.pop(name, None)
         else:
             where[name] = data.draw(st.sampled_from(ODD))
-    # A number beyond all bounds is no JSON, which both refuse; SGLang reads it as infinity.
     text = json.dumps(schedule)
     try:
         expected: tuple[int, ...] | None = rules.dpcache(schedule)
@@ -440,6 +439,8 @@ def test_the_importer_refuses_what_sglangs_validator_refuses(data: st.DataObject
         ({"request": {"dtype": "float16"}}, "missing"),
         ({"calibration": {"manifest_sha256": "zz", "num_samples": 0}}, "64 hexadecimal"),
         ({"calibrated_cost": "low"}, "calibrated_cost is 'low'"),
+        # Python's own reader takes it, and SGLang with it, wherever it does not ask for a finite number; JSON has no such value.
+        ({"force_last_full": math.inf}, "Infinity"),
     ],
 )
 def test_a_schedule_that_breaks_a_rule_says_which(change: dict[str, Any], said: str) -> None:
@@ -603,3 +604,39 @@ def test_reading_an_environment_expands_and_runs_nothing(tmp_path: Path) -> None
     with pytest.raises(InvalidCalibration):
         read(text, "sglang-cache-dit", file="f", model_key="a/b", title=None, modality="image")
     assert not trap.exists()
+
+
+# What engines make of a reused step, written out -----------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(plan=schedules(first=2))
+def test_dpcaches_extrapolation_is_the_linear_predictors_rows(plan: tuple[list[int], int]) -> None:
+    """``predict_feature`` of dpcache.py (line 52 at b9810f5f7847): last + (last − previous) / (b − a) · (step − b)."""
+    computed, steps = plan
+    rows = predictor("linear").rows(tuple(computed), steps)
+    values = [math.sin(1 + 2.4 * step) for step in range(steps)]
+    for step in set(range(steps)) - set(computed):
+        a, b = [k for k in computed if k < step][-2:]
+        theirs = values[b] + (values[b] - values[a]) / (b - a) * (step - b)
+        used = [k for k in computed if k < step][-len(rows[step]) :]
+        assert sum(w * values[k] for w, k in zip(rows[step], used, strict=True)) == pytest.approx(theirs, abs=1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(plan=schedules())
+def test_lightx2vs_continuation_is_the_linear_predictors_rows(plan: tuple[list[int], int]) -> None:
+    """``derivative_approximation`` and ``taylor_formula`` of common/transformer_infer/transformer_infer.py:58 at f8aee98b5462."""
+    computed, steps = plan
+    rows = predictor("linear").rows(tuple(computed), steps)
+    values = [math.cos(1 + 2.4 * step) for step in range(steps)]
+    terms: list[float] = []
+    last = 0
+    for step in range(steps):
+        if step in computed:
+            terms = [values[step], (values[step] - terms[0]) / (step - last)] if terms else [values[step]]
+            last = step
+            continue
+        theirs = sum(term * (step - last) ** order / math.factorial(order) for order, term in enumerate(terms))
+        used = [k for k in computed if k < step][-len(rows[step]) :]
+        assert sum(w * values[k] for w, k in zip(rows[step], used, strict=True)) == pytest.approx(theirs, abs=1e-10)

@@ -10,7 +10,7 @@ import pytest
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.sampler import SamplerRecord
-from easyteacache.records.trace_set import TraceSet, one_model
+from easyteacache.records.trace_set import TraceSet, common_model, one_model
 
 
 @pytest.fixture
@@ -122,3 +122,24 @@ def test_a_set_is_a_sequence(runs):
     assert len(traces[2:5]) == 3
     assert traces[0].run_id in {run.run_id for run in runs}
     assert "12 runs" in repr(traces)
+
+
+def _of(run, **model):
+    from easyteacache.records.model_identity import ModelIdentity
+
+    header = run.header.model_copy(update={"model": ModelIdentity(**model)})
+    return dataclasses.replace(run, header=header)
+
+
+def test_runs_of_one_file_of_weights_have_the_class_that_any_of_them_names(runs):
+    weights = "family/model@sha256:" + "0" * 64
+    older, newer = (
+        _of(runs[0], checkpoint=weights),
+        _of(runs[1], checkpoint=weights, class_name="WanTransformer3DModel"),
+    )
+    assert common_model(TraceSet([older, newer])).class_name == "WanTransformer3DModel"
+
+
+def test_a_checkpoint_that_may_have_changed_says_nothing_of_a_class(runs):
+    older, newer = _of(runs[0], checkpoint="a/b"), _of(runs[1], checkpoint="a/b", class_name="WanTransformer3DModel")
+    assert common_model(TraceSet([older, newer])).class_name is None

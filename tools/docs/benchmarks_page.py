@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from easyteacache.bench import report
+from easyteacache.bench import report, roster
 from easyteacache.bench.curves import OWN, Standing
 from easyteacache.bench.results import Results, load
 from easyteacache.files import atomic_write
@@ -120,11 +120,27 @@ def _table(what: str, cases: Cases) -> str:
             cases, labels, lambda one: one.cell.family != RUNTIME and one.cell.kind != OWN, ours="uncalibrated"
         )
     file, _, case = what.partition(" ")
+    if (file, case) in MATCHED_LABELS:
+        return _matched(file, case, cases)
     if (file, case) not in cases:
         raise click.ClickException(
             f"docs/{PAGE.name}: no results for the table {what!r}; expected one of {list(cases)}"
         )
     return _standings(cases[file, case])
+
+
+def _matched(file: str, case: str, cases: Cases) -> str:
+    """A table of the matched regime, and who has no line in it yet."""
+    command = f"`python tools/bench/matched.py {file.removeprefix('matched-')} --folder runs/matched`"
+    if (file, case) not in cases:
+        return f"Not measured yet: {command}."
+    found = cases[file, case]
+    known = {name for at in found["targets"] for name in at["standings"]}
+    known |= {name for name, *_ in found["short"]} | {cell.contender for cell in found["missing"]}
+    missing = [f"*{contender.name}*" for contender in roster.everybody() if contender.name not in known]
+    if not missing:
+        return _standings(found)
+    return f"{_standings(found)}\n\nNot measured yet ({command}): {', '.join(missing)}."
 
 
 def _ahead(cases: Cases, labels: Labels) -> str:
@@ -184,10 +200,10 @@ def _standings(case: Mapping[str, Any]) -> str:
     return _markdown(case, rows)
 
 
-def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, ...]:
-    """By the mean at 2×, best first; those that do not get there last."""
+def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, float, str]:
+    """By the mean at 2×, best first, equal ones by name; those that do not get there last."""
     twice = targets[1].get(name)
-    return (1.0, 0.0) if twice is None else (0.0, -twice.psnr.mean)
+    return (1.0, 0.0, name) if twice is None else (0.0, -twice.psnr.mean, name)
 
 
 def _markdown(case: Mapping[str, Any], rows: list[list[str]]) -> str:

@@ -1,9 +1,10 @@
-"""Make the bundled calibration of the reference model: the four commands a user would type, and nothing else.
+"""Make the bundled calibration of the reference model: the commands a user would type, and nothing else.
 
 The traces are kept in the repository and so is what sampling the candidate plans gave, so that the record can be made again in a
 minute; ``--record`` makes both anew, in some hours. ``--matched`` records runs at the shifts at which the model is like large ones
 (docs/benchmarks.md, "Matched regime"), beside those that are there, and solves buckets for them, too: what was sampled for the other
-buckets is used again.
+buckets is used again. Buckets under UniPC, Wan's own sampler, are solved from their traces alone and put beside the others; ``--unipc``
+makes them anew and leaves the others as the record has them.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ LABELS = (
 @click.option(
     "--matched-runs", default=12, show_default=True, type=click.IntRange(6), help="With --matched: runs per setting."
 )
+@click.option("--unipc", "only_unipc", is_flag=True, help="Make the buckets under UniPC anew, and no others.")
 @click.option("--check", is_flag=True, help="Change nothing; fail when the record is not what the traces give.")
-def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, check: bool) -> None:
+def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, only_unipc: bool, check: bool) -> None:
     """Solve and validate registry/reference/moving-digits.json from the traces in tests/fixtures/traces/reference."""
     if record_traces:
         _record(runs)
@@ -60,17 +62,47 @@ def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, check
         kept = fresh.with_name(f"{fresh.name}.measured.json")
         if MEASURED.exists() and not record_traces:
             shutil.copyfile(MEASURED, kept)
-        _easyteacache("solve", str(TRACES), "--out", str(fresh), *MEASURE, *LABELS)
+        if not only_unipc:
+            _easyteacache("solve", *_traces("steps", "matched"), "--out", str(fresh), *MEASURE, *LABELS)
+        under_unipc = Path(folder) / "unipc.json"
+        _easyteacache("solve", *_traces("unipc"), "--out", str(under_unipc), *LABELS)
+        _join(fresh, under_unipc)
         _easyteacache("validate", str(fresh), "--traces", str(TRACES), "--write")
         if check:
             _compare(fresh)
             return
         RECORD.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, MEASURED)
+        if not only_unipc:
+            shutil.copyfile(kept, MEASURED)
         shutil.copyfile(fresh, RECORD)
     subprocess.run(
         [sys.executable, "-m", "easyteacache.cli.hub", "index", "--registry", str(ROOT / "registry")], check=True
     )
+
+
+def _traces(*kinds: str) -> list[str]:
+    return [str(path) for kind in kinds for path in sorted(TRACES.glob(f"{kind}-*.safetensors"))]
+
+
+def _join(target: Path, other: Path) -> None:
+    """Put the buckets of another record of the model beside those of ``target`` that have other samplers, as its next revision."""
+    from easyteacache.records import calibration
+
+    record, more = calibration.load(target), calibration.load(other)
+    names = {bucket.sampler.name for bucket in more.buckets if bucket.sampler is not None}
+    kept = [bucket for bucket in record.buckets if bucket.sampler is None or bucket.sampler.name not in names]
+    buckets = sorted([*kept, *more.buckets], key=lambda bucket: bucket.setting)
+    files = {file.file: file for file in (*record.provenance.traces, *more.provenance.traces)}
+    before = calibration.load(RECORD) if RECORD.exists() else None
+    joined = record.model_copy(
+        update={
+            "buckets": tuple(buckets),
+            "provenance": record.provenance.model_copy(update={"traces": tuple(files[name] for name in sorted(files))}),
+            "conditions": record.conditions.model_copy(update={"sampler": None}),
+            "revision": record.revision if before is None else before.revision + (before.buckets != tuple(buckets)),
+        }
+    )
+    calibration.save(joined, target)
 
 
 def _record(runs: int) -> None:

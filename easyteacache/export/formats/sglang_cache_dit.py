@@ -92,16 +92,13 @@ def read(text: str, where: str) -> Iterator[Parsed]:
     settings = {
         name: _value(name, given[PREFIX + end], where) for name, end in VARIABLES.items() if PREFIX + end in given
     }
-    bins = [given.get(f"{PREFIX}SCM_{which}_BINS") or None for which in ("COMPUTE", "CACHE")]
-    if (bins[0] is None) != (bins[1] is None):
-        raise files.refuse(where, f"{PREFIX}SCM_COMPUTE_BINS and _CACHE_BINS belong together; one of them is missing")
-    if bins[0] is not None and bins[1] is not None:
-        compute, cache = (
-            step_masks.bin_list(_numbers(value, f"{PREFIX}SCM_{which}_BINS", where), f"{PREFIX}SCM_{which}_BINS", where)
-            for which, value in zip(("COMPUTE", "CACHE"), bins, strict=True)
-        )
+    texts = {f"{PREFIX}SCM_{which}_BINS": given.get(f"{PREFIX}SCM_{which}_BINS", "") for which in ("COMPUTE", "CACHE")}
+    if all(texts.values()):
+        compute, cache = (step_masks.bin_list(_numbers(told, name, where), name, where) for name, told in texts.items())
         settings["steps_computation_mask"] = step_masks.mask_of_bins(compute, cache, where)
         settings["steps_computation_policy"] = given.get(f"{PREFIX}SCM_POLICY", "dynamic")
+    elif any(texts.values()):
+        raise files.refuse(where, f"{PREFIX}SCM_COMPUTE_BINS and _CACHE_BINS belong together; one of them is missing")
     elif given.get(f"{PREFIX}SCM_PRESET", "none") != "none":
         raise files.refuse(
             where, f"{PREFIX}SCM_PRESET names a policy, which stands for lists inside cache-dit; give bins instead"

@@ -15,7 +15,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from easyteacache._version import __version__
 from easyteacache.export import parsed as files
@@ -295,7 +295,7 @@ def _wrong_steps(content: Mapping[str, Any], steps: int) -> Iterator[str]:
         yield f"a gap of full_steps, or that to the end, exceeds max_gap = {gap}"
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -80,7 +80,11 @@ def _table(points: Sequence[Any]) -> list[str]:
 
 def _text(text: str) -> str:
     """``text`` as it is: nothing in it becomes a link, a picture or a cell of its own."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#!~" else c for c in text.replace("\n", " ")) if text != "---" else text
+    if text == "---":
+        return text
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#!~" else c for c in text.replace("\n", " "))
+    # Nor a call for somebody's attention.
+    return escaped.replace("@", "&#64;")
 
 
 def plot(points: Sequence[Any]) -> str:

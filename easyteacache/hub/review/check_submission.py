@@ -84,6 +84,7 @@ class Submission:
         findings: what is wrong; errors refuse it.
         report: the solver's verdict, None where it was not asked.
         incumbent: the published record it would replace.
+        family: the model's other records that are published.
     """
 
     where: str
@@ -93,6 +94,7 @@ class Submission:
     findings: tuple[Finding, ...] = ()
     report: Report | None = None
     incumbent: Calibration | None = None
+    family: tuple[Calibration, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -14,15 +15,21 @@ from easyteacache.errors import HubError, InvalidCalibration
 from easyteacache.files import strict_json
 from easyteacache.hub import claims
 from easyteacache.hub.claims import Verifiers
+from easyteacache.hub.review import card, check_submission, pareto, record_diff
 from easyteacache.hub.review import check_folder as folder
-from easyteacache.hub.review import check_submission
 from easyteacache.hub.review.check_record import Finding
 from easyteacache.hub.review.check_submission import Judge, Submission, TraceFiles
 from easyteacache.hub.review.json_lines import line_of
 from easyteacache.records import model_key, parsing
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import index
+from easyteacache.registry.family import model_of
 from easyteacache.registry.index import Index, IndexEntry
+
+_HARMLESS = str.maketrans({"<": "&lt;", "@": "&#64;", "[": "\\[", "`": "\\`"})
+#: GitHub takes 65,536 characters as one comment.
+MOST_CHARACTERS = 60_000
+MOST_CHANGES = 40
 
 
 class Base(Protocol):
@@ -122,9 +129,8 @@ def review(
         if data is None or (entry is not None and entry.sha256 == hashlib.sha256(data).hexdigest()):
             continue
         incumbent = _incumbent(base, entry)
-        judged.append(
-            check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)  # type: ignore[arg-type]
-        )
+        one = check_submission.check(data, os.fspath(path), published=published, incumbent=incumbent, **options)  # type: ignore[arg-type]
+        judged.append(dataclasses.replace(one, family=tuple(_family(base, published, key))))
     checked = folder.check(registry)
     findings = [finding for finding in checked.findings if _concerns(finding, judged)]
     findings += [finding for one in judged for finding in one.findings]
@@ -154,6 +160,15 @@ def _content(path: Path) -> bytes | None:
 def _incumbent(base: Base, entry: IndexEntry | None) -> Calibration | None:
     data = base.read(entry.path) if entry is not None else None
     return None if data is None else Calibration.from_json(data, where="base record")
+
+
+def _family(base: Base, published: Index, key: str) -> Iterator[Calibration]:
+    """The other published records of the model that ``key`` is of."""
+    for name, entry in published.records.items():
+        if name != key and model_of(name) == model_of(key):
+            found = _incumbent(base, entry)
+            if found is not None:
+                yield found
 
 
 def _concerns(finding: Finding, judged: list[Submission]) -> bool:
@@ -241,9 +256,52 @@ def summary(found: Review) -> str:
             for f in found.findings
         ]
     for one in found.submissions:
+        if one.record is not None:
+            lines += ["", *_explained(one)]
         if one.report is not None:
-            lines += ["", "```", one.report.text(), "```"]
-    return "\n".join(lines) + "\n"
+            lines += [
+                "",
+                "<details><summary>Every rule and point</summary>",
+                "",
+                "```",
+                one.report.text(),
+                "```",
+                "",
+                "</details>",
+            ]
+    return _shortened("\n".join(lines) + "\n")
+
+
+def _explained(one: Submission) -> Iterator[str]:
+    """The record's card, the frontier before and after, and what changed of the record it replaces."""
+    record = one.record
+    assert record is not None
+    yield from card.card(one).replace("\n# ", "\n### ").replace("# ", "### ", 1).rstrip().split("\n")
+    before = [*([] if one.incumbent is None else [one.incumbent]), *one.family]
+    drawn = list(pareto.told(before, [record, *one.family]))
+    if drawn:
+        yield from ("", "#### What it moves", "", *drawn)
+    changes = [] if one.incumbent is None else record_diff.compare(one.incumbent, record)
+    if changes:
+        yield from (
+            "",
+            f"<details><summary>{len(changes)} changes since revision {one.incumbent.revision}</summary>",
+            "",
+        )  # type: ignore[union-attr]
+        yield from ("| | before | after |", "|---|---|---|")
+        for change in changes[:MOST_CHANGES]:
+            yield f"| {_cell(change.where)} | {_cell((change.before or '–')[:200])} | {_cell((change.after or '–')[:200])} |"
+        yield from ("", "</details>")
+
+
+def _shortened(text: str) -> str:
+    """At most what GitHub takes as one comment, cut at a line, an open block closed."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    kept = text[:MOST_CHARACTERS].rpartition("\n")[0]
+    fence = "\n```" if kept.count("\n```") % 2 else ""
+    folded = "\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
+    return f"{kept}{fence}\n{folded}\n\nThe rest is left out here; the workflow's log has all of it.\n"
 
 
 def _row(one: Submission) -> str:
@@ -256,4 +314,6 @@ def _row(one: Submission) -> str:
 
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
-    return " ".join(text.replace("|", "\\|").split())
+    text = " ".join(text.replace("|", "\\|").split())
+    # Nothing in it is a tag, a link, a code span, or a call for somebody's attention.
+    return text.translate(_HARMLESS)

@@ -22,6 +22,7 @@ from easyteacache.integrations.diffusers.calling_thread import Caller, CallingTh
 from easyteacache.integrations.diffusers.forward_state import Forward
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
 from easyteacache.runtime.driver import COMPUTED, Place, StepDriver
@@ -67,7 +68,7 @@ class Driver:
         session: whose branches are driven.
         adapter: of the transformer's class.
         transformer: the module.
-        scheduler: gives the pipeline's scheduler; None for a bare transformer.
+        pipe: gives the pipeline that calls; None where only the transformer is known.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
         observer: watches the runs; None: nobody does.
@@ -80,7 +81,7 @@ class Driver:
         adapter: Adapter,
         transformer: nn.Module,
         *,
-        scheduler: Callable[[], Any] | None = None,
+        pipe: Callable[[], Any] = lambda: None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
         observer: RunObserver | None = None,
@@ -90,7 +91,9 @@ class Driver:
         self._steps = StepDriver(session)
         self._observer = observer
         self._identity = model_identity.of_class(transformer)
-        self.clock = Clock(scheduler)
+        self._pipe = pipe
+        self.clock = Clock(lambda: getattr(pipe(), "scheduler", None))
+        self._guidance: float | None = None
         kind: Any = type(transformer)
         parameters = forwards.parameter_names(kind)
         self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
@@ -179,10 +182,15 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
+        self._note_guidance()
         if self.clock.altered():
             self.session.tell(_ALTERED)
+            self._no_longer("the scheduler's options were changed")
             changed = True
-        if changed or (branch in self._last and self._last[branch][1] != shape):
+        reshaped = branch in self._last and self._last[branch][1] != shape
+        if reshaped:
+            self._no_longer("its latents changed their shape")
+        if changed or reshaped:
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
@@ -211,6 +219,17 @@ class Driver:
         self._caller.alone.begin(_NO_CONTEXT, timestep)
         return False
 
+    def _note_guidance(self) -> None:
+        """Another guidance half-way changes no branch's output, and what their errors are multiplied by."""
+        before, here = self._guidance, guidance_of(self._pipe())
+        if before is None or here is None or here == before:
+            return
+        self._guidance = here
+        if self.session.policy.expected_error is not None:
+            self.session.tell(
+                f"the guidance scale was changed from {before:g} to {here:g} in the middle of a run: its evidence is of no such run."
+            )
+
     def _leave_alone(self, whole: bool) -> None:
         """Another thread is in the middle of a run, of which this forward is no part."""
         if whole:
@@ -222,11 +241,16 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
-        if self._observer is not None and self._tokens:
-            self._observer.changed("its adapters were switched")
+        if self._tokens:
+            self._no_longer("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
+
+    def _no_longer(self, why: str) -> None:
+        """The run is no longer what it began as: tell who watches."""
+        if self._observer is not None:
+            self._observer.changed(why)
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
@@ -262,6 +286,8 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
+        # Of a pipeline whose scheduler does not drive this run it says nothing.
+        self._guidance = None if facts is None else guidance_of(self._pipe())
         can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
@@ -270,6 +296,7 @@ class Driver:
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
             values_per_token=token_layouts.values_per_token(self.transformer),
+            guidance_scale=self._guidance,
             begun=True,
         )
 

@@ -28,7 +28,8 @@ class Travel:
     Args:
         runs: R runs of S steps.
         applied_to: whose Gram matrices the errors are given in, ``residual``, ``feature`` or ``output``; or (R, D, D) of any D quantities.
-        view: how outputs answer to disturbances; where it is V views at once, errors are (V, R) instead of (R,).
+        view: how outputs answer to disturbances; where it is V views at once, errors are (V, R) instead of (R,), and added up as if at
+            right angles: sizes added up count too much, for which named views are halved (``propagation.APART``).
     """
 
     def __init__(self, runs: Runs, applied_to: str | Array, *, view: View = "measured") -> None:
@@ -68,7 +69,8 @@ class Travel:
         shares = np.abs(total[steps]) * self._responses[..., steps]
         if shares.ndim == 1:
             return np.asarray(size + shares @ earlier)
-        return np.asarray(size + (shares.T[:, :, None] * earlier).sum(axis=0))
+        # What computed outputs repeat of earlier errors points elsewhere every time.
+        return np.asarray(np.sqrt(size**2 + np.square(shares.T[:, :, None] * earlier).sum(axis=0)))
 
     def final(self, missed: Array, totals: Array, schedule: Sequence[int]) -> Array:
         """Size of the final sample's error, (R,) or (V, R), from rows ``missed`` (S + 1, D) and ``totals`` (S + 1, S) of the state before every step."""

@@ -37,6 +37,10 @@ OTHER_NAMES = {
     "monotone": "monotone",
 }
 MOST_POINTS = 4000
+#: How far apart runs of two kinds are drawn, as a factor.
+BESIDE = 1.008
+#: Of the largest value, what the axis of stored curves still shows.
+SMALLEST_SHOWN = 1 / 300
 SIZE = (8.0, 4.6)
 
 
@@ -53,8 +57,13 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
     axes.set_yscale("log")
     plot_style.plain_decades(axes.xaxis, axes.yaxis)
     axes.axvspan(start, high, color="#EEF3F7", zorder=0)
-    axes.plot(*_thinned(evidence.points.x, evidence.points.y), ".", color="#9DB4C6", markersize=5, zorder=1)
-    axes.plot(*_thinned(evidence.unseen.x, evidence.unseen.y), "x", color=ORANGE, markersize=4, zorder=2)
+    for points, aside, mark in (
+        (evidence.points, 1 / BESIDE, {"marker": ".", "color": "#3F6E91", "markersize": 5}),
+        (evidence.unseen, BESIDE, {"marker": "x", "color": ORANGE, "markersize": 3.5, "markeredgewidth": 0.8}),
+    ):
+        # Runs of both kinds have the same signal distances: beside each other, neither hides the other.
+        x, y = _thinned(points.x, points.y)
+        axes.plot(x * aside, y, linestyle="none", zorder=2, **mark)
     stored = Polynomial(evidence.bucket.coefficients or (), domain=evidence.bucket.domain)
     curves = [("stored curve", np.array([stored(x) for x in grid.tolist()]), BLUE, "-")]
     for other, (colour, style) in zip(evidence.others, ((RED, "--"), (GREEN, "-."), (GREY, ":")), strict=False):
@@ -76,7 +85,7 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
     axes.text(
         0.98,
         0.03,
-        "● calibration run   × held-out run",
+        "● calibration run   × held-out run, drawn beside each other",
         transform=axes.transAxes,
         ha="right",
         color=GREY,
@@ -196,6 +205,8 @@ def draw_buckets(record: Calibration) -> bytes:
         if axes is left:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            # A curve that begins at 0 would stretch the axis over decades in which nothing is.
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], SMALLEST_SHOWN * axes.get_ylim()[1]))
             plot_style.plain_decades(axes.xaxis, axes.yaxis)
         # One column of names at the right edge, because the lines end at different places.
         edge = max(x for x, _, _, _ in ends) if axes is left else min((x for x, _, _, _ in ends), default=0.0)

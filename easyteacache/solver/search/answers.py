@@ -60,7 +60,7 @@ class Answers:
     @property
     def curve(self) -> Array:
         """‖δv‖ / ‖δx‖ at every step, (S,), in the typical run."""
-        return self.plausible()[0] / APART
+        return np.asarray(self.plausible()[0])
 
     def observed(self, steps: Sequence[int], answers: Sequence[float]) -> Answers:
         """With what a sampled plan's outputs answered at some steps, each ‖δv‖ / ‖δx‖ above 0; drawn out between them and beyond."""
@@ -71,9 +71,10 @@ class Answers:
         return replace(self, ratios=tuple((np.asarray(self.ratios) * np.exp(drawn)).tolist()))
 
     def plausible(self) -> Array:
-        """(V, S) views in the units of ``propagation.responses``, the typical answers first."""
+        """(V, S) views, the typical answers first, for errors that are added up as if at right angles."""
         levels = np.array([1.0, *self.levels, 0.0])
-        return np.stack([responses(levels, view=view)[1:] for view in PLAUSIBLE]) * np.asarray(self.ratios)
+        views = np.stack([responses(levels, view=view)[1:] for view in PLAUSIBLE]) / APART
+        return np.asarray(views * np.asarray(self.ratios))
 
 
 def _smooth(values: Array) -> Array:

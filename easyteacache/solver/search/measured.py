@@ -189,7 +189,9 @@ class _Contest:
         shown: dict[int, list[float]] = {}
         for schedule in expected.values():
             for step, answer in self._sample(self._plan(schedule), 1).answers.items():
-                shown.setdefault(step, []).append(answer)
+                # After a computed step the state is hardly off, and what is answered to that is rounding.
+                if step - 1 not in schedule:
+                    shown.setdefault(step, []).append(answer)
         if not shown:
             return None
         steps = sorted(shown)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import sample, wan
+from diffusers import FlowMatchEulerDiscreteScheduler
+from tiny_pipelines import PIPELINES, sample, wan
 from tiny_transformers import arguments, build, flat
 
 from easyteacache import EasyTeaCacheWarning, TeaCache
@@ -340,6 +341,46 @@ def test_without_noise_levels_a_plan_that_needs_them_computes_every_step(models:
 
 
 # On whole pipelines -------------------------------------------------------------------------------------------------
+
+#: Class of a plan's model → its pipeline here; the other classes' plans run above, forward by forward.
+OWN = {
+    "WanTransformer3DModel": "wan",
+    "FluxTransformer2DModel": "flux",
+    "HunyuanVideoTransformer3DModel": "hunyuan",
+    "QwenImageTransformer2DModel": "qwen",
+}
+ON_PIPELINES = {name: one for name, one in PLANS.items() if one.class_name in OWN}
+QUICK_PIPELINES = {"wan2.1/t2v-14b/lemica-0", "qwen-image/lemica-0"}
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pytest.param(one, id=name, marks=[] if name in QUICK_PIPELINES else [pytest.mark.slow])
+        for name, one in ON_PIPELINES.items()
+    ],
+)
+def test_a_pipeline_of_the_plan_s_own_class_computes_exactly_its_steps(one: One) -> None:
+    """At the plan's own step count and shift, both branches of a guided call."""
+    name = OWN[one.class_name]
+    pipe, (point,) = PIPELINES[name](), one.bucket.operating_points
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=one.bucket.shift or 3.0)
+    session = Session(Resolver(Found(one.record, "bundled", one.record.model_key)), Request(), RunContext())
+    detach = attach(session, pipe)
+    try:
+        sample(pipe, name, steps=one.steps)
+        found = session.statistics()
+    finally:
+        detach()
+    assert len(found) == 2
+    for statistics in found.values():
+        assert tuple(record.step for record in statistics.steps if not record.reused) == point.plan.computed
+
+
+def test_plans_on_pipelines_are_those_of_four_classes() -> None:
+    assert {one.class_name for one in ON_PIPELINES.values()} == set(OWN)
+    assert set(ON_PIPELINES) >= QUICK_PIPELINES
+    assert len(ON_PIPELINES) >= 45
 
 
 def test_magcache_on_a_pipeline_takes_the_ratios_at_its_own_step_count() -> None:

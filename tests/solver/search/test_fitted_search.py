@@ -177,15 +177,20 @@ def judged(runs: Runs, *views: str) -> Judge:
     return Judge(StateFit(runs, view=np.stack([responses(runs.sigmas, view=view) for view in views])))
 
 
-@pytest.mark.parametrize("views", [("measured",), ("measured", "earliest", "rising")])
-def test_views_at_once_give_what_each_gives_alone(runs: Runs, views: tuple[str, ...]) -> None:
-    schedule = (0, 2, 5, 9, 13)
-    weights = StateFit(runs).weights(schedule)
-    together = StateFit(runs, view=np.stack([responses(runs.sigmas, view=view) for view in views]))
-    for position, view in enumerate(views):
-        alone = StateFit(runs, view=view)
-        assert together.errors(schedule)[position] == pytest.approx(alone.errors(schedule), rel=1e-12)
-        assert together.errors_of(schedule, weights)[position] == pytest.approx(alone.errors_of(schedule, weights))
+@pytest.mark.parametrize("views", [1, 3])
+def test_under_views_at_once_repeated_errors_are_added_up_as_if_at_right_angles(runs: Runs, views: int) -> None:
+    schedule, answers = (0, 2, 5, 9, 13), np.random.default_rng(3).uniform(0.5, 5.0, (views, STEPS))
+    weights, grams = StateFit(runs).weights(schedule), runs.gram("output") / np.square(runs.displacement)[:, None, None]
+    totals = np.cumsum(matrix(schedule, weights, STEPS) * np.diff(runs.sigmas)[:, None], axis=0)
+    missed = totals - np.tril(np.tile(np.diff(runs.sigmas), (STEPS, 1)))
+    found = StateFit(runs, view=answers).errors_of(schedule, weights)
+    for position, view in enumerate(answers):
+        before: dict[int, Array] = {}
+        for step in (*schedule[1:], STEPS):
+            own = np.einsum("i,rij,j->r", missed[step - 1], grams, missed[step - 1])
+            repeated = sum((totals[step - 1, k] * view[k] * error) ** 2 for k, error in before.items())
+            before[step] = np.sqrt(own + repeated)
+        assert found[position] == pytest.approx(before[STEPS], rel=1e-6)
 
 
 @pytest.mark.parametrize("views", [("measured",), ("measured", "earliest")])

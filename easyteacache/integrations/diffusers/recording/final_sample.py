@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -33,3 +35,20 @@ def final_sample(pipe: Any, job: Job) -> Tensor:
 def relative_l2(sample: Tensor, exact: Tensor) -> float:
     """‖sample − exact‖ / ‖exact‖, 0 or more."""
     return float((sample - exact).norm() / exact.norm())
+
+
+def decoded(pipe: Any, job: Job) -> npt.NDArray[np.float32]:
+    """Run ``job`` as ``pipe`` stands and decode it: frames (F, H, W, C) with values of 0 to 1.
+
+    Raises:
+        AttachError: the pipeline takes other arguments, or gives no pictures.
+    """
+    arguments = {**arguments_of(pipe, job), "output_type": "np"}
+    with torch.no_grad(), shifted(pipe, job.shift):
+        found = pipe(**arguments, return_dict=False)
+    frames = np.asarray(found[0] if isinstance(found, tuple) else found, dtype=np.float32)
+    # A batch of one: of videos (1, F, H, W, C), or of pictures (1, H, W, C).
+    frames = frames[0] if frames.ndim == 5 else frames
+    if frames.ndim != 4 or not np.isfinite(frames).all():
+        raise AttachError(f"{type(pipe).__name__} gives no pictures with output_type='np', found shape {frames.shape}")
+    return frames

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,12 @@ from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.pipeline_runs import arguments_of
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit, Row
-from easyteacache.integrations.diffusers.scheduler_facts import shifted
+from easyteacache.integrations.diffusers.scheduler_facts import facts_of, shifted
 from easyteacache.policy.policy import Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import FixedPolicy
 from easyteacache.records.bucket import FITTED
-from easyteacache.records.sampler import euler_map
+from easyteacache.records.sampler import TOLERANCE, euler_map
 from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.session import Session
@@ -99,7 +100,7 @@ class SampledPlans:
     def seconds(self, traces: Sequence[Trace]) -> float:
         """How long one run takes without a cache: the first of ``traces``, sampled once for its time alone."""
         began = time.perf_counter()
-        self._uncached(_jobs(traces[:1]), len(traces[0].sigmas) - 1)
+        self._uncached(_jobs(traces[:1]), _map_of(traces))
         return time.perf_counter() - began
 
     def sampled(self, traces: Sequence[Trace], plan: Policy, *, batch: int | None = None) -> Sampled:
@@ -116,12 +117,11 @@ class SampledPlans:
         size = len(traces) if batch is None else batch
         jobs = _jobs(traces)
         batches = [_Batch(_ids(traces[start:][:size]), jobs[start:][:size]) for start in range(0, len(traces), size)]
-        known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
-        sampler_map = euler_map(traces[0].sigmas) if known is None else known
+        sampler_map = _map_of(traces)
         first = self._remembered((batches[0],), plan, sampler_map)
         following = replace(plan, weights=first.weights)
         others = [self._remembered((batches[0], other), following, sampler_map) for other in batches[1:]]
-        return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights)
+        return Sampled(tuple(error for each in (first, *others) for error in each.errors), first.weights, first.answers)
 
     def _remembered(self, batches: tuple[_Batch, ...], plan: Policy, sampler_map: Array) -> Sampled:
         """The last of ``batches``; what follows the weights of another one has none of its own."""
@@ -131,10 +131,12 @@ class SampledPlans:
             if self._file is not None:
                 atomic_write.write_text(self._file, _spelled(self._known))
         found, steps = self._known[key], len(sampler_map) - 1 if len(batches) == 1 else 0
-        if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps:
+        answers = len(plan.schedule or (0,)) - 1
+        odd = len(found.answers) not in (0, answers)
+        if len(found.errors) != len(batches[-1].ids) or len(found.weights) != steps or odd:
             reason = (
-                f"expected errors of {len(batches[-1].ids)} runs and weights of {steps} steps at {key}, "
-                f"found {len(found.errors)} and {len(found.weights)}; delete it to measure again"
+                f"expected errors of {len(batches[-1].ids)} runs, weights of {steps} steps and {answers} answers or none at {key}, "
+                f"found {len(found.errors)}, {len(found.weights)} and {len(found.answers)}; delete it to measure again"
             )
             raise InvalidTrace(str(self._file), reason)
         return found
@@ -145,7 +147,7 @@ class SampledPlans:
             self._first = batches[0].ids
             self._exact.clear()
         if batch.ids not in self._exact:
-            states, outputs = self._uncached(batch.jobs, len(sampler_map) - 1)
+            states, outputs = self._uncached(batch.jobs, sampler_map)
             self._exact[batch.ids] = states if fitted else states[-1:]
             self._outputs = outputs if fitted else self._outputs
         exact = self._exact[batch.ids]
@@ -161,10 +163,10 @@ class SampledPlans:
         assert plan.weights is not None
         fills = plan.forecaster == FITTED
         refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
-        plain, answers = replace(plan, weights=None), list[float]()
+        plain, answers, computed = replace(plan, weights=None), list[float](), frozenset(plan.schedule)
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
-            if exact is not None and step and step in plan.schedule:
+            if exact is not None and step and step in computed:
                 answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
@@ -174,11 +176,11 @@ class SampledPlans:
         run = RunContext(num_steps=plain.num_steps, shift=plain.shift)
         with contextlib.ExitStack() as stack:
             stack.callback(attach(Session(FixedPolicy(plain), Request(), run), self._pipe, allow_borrowed=True))
-            final = self._states(batch.jobs, len(sampler_map) - 1, handed)[-1]
+            final = self._states(batch.jobs, sampler_map, handed)[-1]
         known = all(answer > 0.0 and math.isfinite(answer) for answer in answers)
         return final, tuple(refit.rows), tuple(answers) if known else ()
 
-    def _uncached(self, jobs: Sequence[Job], steps: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _uncached(self, jobs: Sequence[Job], sampler_map: Array) -> tuple[list[Tensor], list[Tensor]]:
         """States and outputs of uncached runs, in single precision on the CPU."""
         outputs: list[Tensor] = []
 
@@ -186,7 +188,7 @@ class SampledPlans:
             outputs.append(output.detach().cpu().float())
             return output
 
-        states = self._states(jobs, steps, noted)
+        states = self._states(jobs, sampler_map, noted)
         if not torch.isfinite(states[-1]).all() or not states[-1].any():
             raise AttachError(
                 f"{type(self._pipe).__name__} samples no numbers for {jobs[0].prompt!r} even without a cache: "
@@ -194,8 +196,9 @@ class SampledPlans:
             )
         return states, outputs
 
-    def _states(self, jobs: Sequence[Job], steps: int, change: StepChange) -> list[Tensor]:
+    def _states(self, jobs: Sequence[Job], sampler_map: Array, change: StepChange) -> list[Tensor]:
         """Run the pipeline; (S + 1) states, each (R, ...) in single precision on the CPU, the noise first."""
+        steps = len(sampler_map) - 1
         arguments = {
             **arguments_of(self._pipe, jobs[0]),
             "prompt": [job.prompt for job in jobs],
@@ -205,12 +208,18 @@ class SampledPlans:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(shifted(self._pipe, jobs[0].shift))
-            stack.enter_context(_changed(self._pipe.scheduler, change, states, self._on_step))
-            self._pipe(**arguments, return_dict=False)
+            with _changed(self._pipe.scheduler, change, states, self._on_step):
+                self._pipe(**arguments, return_dict=False)
+            facts = facts_of(self._pipe.scheduler)
         if len(states) != steps + 1 or len(states[0]) != len(jobs):
             raise AttachError(
                 f"{type(self._pipe).__name__} took {len(states) - 1} sampler steps over {len(states[0]) if states else 0} "
                 f"samples; expected {steps} steps over {len(jobs)} prompts at once"
+            )
+        if facts is None or facts.map is None or not _alike(facts.map, sampler_map):
+            raise AttachError(
+                f"{type(self._pipe.scheduler).__name__} does not step as the sampler that the runs were recorded with: give the "
+                "pipeline that one, or solve these runs without a model"
             )
         return states
 
@@ -249,6 +258,17 @@ def _answer(output: Tensor, state: Tensor, exact_state: Tensor, exact_output: Te
         for found, wanted in ((output, exact_output), (state, exact_state))
     ]
     return float(f"{float((apart[0] / apart[1]).log().mean().exp()):.6g}")
+
+
+def _map_of(traces: Sequence[Trace]) -> Array:
+    """What the sampler of runs of one setting does; that of Euler's where they do not say."""
+    known = next((trace.sampler_map for trace in traces if trace.sampler_map is not None), None)
+    return euler_map(traces[0].sigmas) if known is None else known
+
+
+def _alike(a: Array, b: Array) -> bool:
+    """Are these maps of one sampler, as far as signatures are?"""
+    return a.shape == b.shape and float(np.max(np.abs(a - b))) <= TOLERANCE * float(np.max(np.abs(b)))
 
 
 def _ids(traces: Sequence[Trace]) -> tuple[str, ...]:
