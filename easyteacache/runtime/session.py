@@ -320,6 +320,7 @@ class Session:
         if parts is None:
             return
         self._judged = True
+        self._note_disuse()
         wishes = [(part, part._request.speedup) for part in parts if part._policy is not None]
         if any(wish is None or part.policy.refusal is not None for part, wish in wishes):
             return
@@ -334,6 +335,18 @@ class Session:
                 f"{self.policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f}{over} "
                 f"({self.policy.evidence or 'no'} evidence{why}).",
                 reason="speedup",
+            )
+
+    def _note_disuse(self) -> None:
+        """Warn where no step was reused because the signal went where the record says nothing, and nothing was said of the run."""
+        steps = [step for run in self.statistics().values() for step in run.steps]
+        told = self._request.speedup is not None or self.policy.refusal is not None or self.policy.warnings
+        beyond = sum(step.reason == "unpredictable" for step in steps)
+        if beyond and not told and not any(step.reused for step in steps):
+            self._notices.give(
+                f"{self.policy.model_key}: no step of the run was reused: at {beyond} of its {len(steps)} forwards the signal changed by "
+                "more, or otherwise, than the record's numbers hold for.",
+                reason="disuse",
             )
 
     def _steps_of_run(self) -> int | None:
