@@ -11,7 +11,7 @@ from conftest import policy
 from tiny_pipelines import flux, sample, wan, wan_experts
 
 from easyteacache import TeaCache
-from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
+from easyteacache.errors import AmbiguousModelKey, AttachError, EasyTeaCacheWarning, UnknownModelKey
 from easyteacache.integrations.diffusers import ExpertCaches, configuration_name
 from easyteacache.policy.request import Request
 from easyteacache.records.calibration import Calibration, save
@@ -133,7 +133,8 @@ def test_the_bundled_registry_knows_the_checkpoint_that_everybody_uses():
     pipe = named(wan(), "Wan-AI/Wan2.1-T2V-14B-Diffusers")
     cache = TeaCache.for_pipeline(pipe, threshold=0.2)
     assert cache.policy.model_key == "wan2.1/t2v-14b"
-    with cache.attached(pipe):
+    # A random model's signal goes where the published polynomial says nothing.
+    with cache.attached(pipe), pytest.warns(EasyTeaCacheWarning, match="no step of the run was reused"):
         sample(pipe, "wan", steps=STEPS)
     assert cache.policy.num_steps == STEPS
 

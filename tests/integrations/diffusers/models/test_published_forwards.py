@@ -210,6 +210,7 @@ def test_decisions_and_outputs_agree_with_the_published_script(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=IDS)
+@pytest.mark.filterwarnings("ignore:.*no step of the run was reused:easyteacache.errors.EasyTeaCacheWarning")
 def test_caution_only_computes_steps_that_the_published_script_reuses(script):
     extra = 0
     for threshold in script.thresholds:
