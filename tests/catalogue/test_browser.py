@@ -233,7 +233,7 @@ def test_the_switch_overrides_the_systems_colours(visit: Callable[..., Driver]) 
         "engines.html",
         "about.html",
         page_of("qwen-image"),
-        page_of("reference/moving-digits"),
+        page_of("qwen-image/2.1"),
     ],
 )
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(

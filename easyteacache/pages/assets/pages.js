@@ -66,9 +66,14 @@
   }
   function glossary() {
     document.body.append(tip);
+    let places = 0;
     for (const word of document.querySelectorAll(".term")) {
       word.removeAttribute("title");
-      word.setAttribute("aria-description", word.dataset.meaning);
+      const meaning = element("span", "", word.dataset.meaning);
+      meaning.id = `meaning-${places += 1}`;
+      meaning.hidden = true;
+      document.body.append(meaning);
+      word.setAttribute("aria-describedby", meaning.id);
       const tell = () => show(word, document.createTextNode(word.dataset.meaning));
       word.addEventListener("pointerenter", tell);
       word.addEventListener("focus", tell);
