@@ -13,6 +13,8 @@ from easyteacache import _former_paths
 from easyteacache._version import __version__
 
 if TYPE_CHECKING:
+    from easyteacache.calibrating.one_call import calibrate as calibrate
+    from easyteacache.diagnosis.checkup import doctor as doctor
     from easyteacache.errors import EasyTeaCacheError as EasyTeaCacheError
     from easyteacache.errors import EasyTeaCacheWarning as EasyTeaCacheWarning
     from easyteacache.original.cache_json import TeaCacheConfig as TeaCacheConfig
@@ -31,6 +33,8 @@ _HOME = {
     "Registry": "easyteacache.registry.registry",
     "TeaCache": "easyteacache.teacache",
     "TeaCacheConfig": "easyteacache.original.cache_json",
+    "calibrate": "easyteacache.calibrating.one_call",
+    "doctor": "easyteacache.diagnosis.checkup",
 }
 
 __all__ = [
@@ -42,6 +46,8 @@ __all__ = [
     "TeaCache",
     "TeaCacheConfig",
     "__version__",
+    "calibrate",
+    "doctor",
 ]
 
 

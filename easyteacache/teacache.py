@@ -12,24 +12,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import (
     AmbiguousModelKey,
+    AttachError,
     InvalidCalibration,
     SignalMismatch,
     StepOrderError,
     UnknownModelKey,
 )
 from easyteacache.original.online_fit import SeedSolver, SeedSource
-from easyteacache.policy.model_choice import ModelResolver
+from easyteacache.policy.model_choice import ModelResolver, applicable
 from easyteacache.policy.record_free import EVEN, UNIVERSAL, OrUniversal
 from easyteacache.policy.request import VERBS, Request, RunContext, request_and_run
 from easyteacache.policy.source import FixedPolicy, PolicySource, Resolver
+from easyteacache.registry.family import model_of
 from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
+from easyteacache.runtime.driver import StepDriver
 from easyteacache.runtime.session import Session
 from easyteacache.runtime.statistics import evidence_of, gate_of
 
@@ -37,11 +40,13 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
 
+    from easyteacache.calibrating.while_working import Until
     from easyteacache.integrations.diffusers.experts import ExpertCaches
     from easyteacache.original.cache_json import TeaCacheConfig
     from easyteacache.policy.policy import Policy
+    from easyteacache.records.calibration import Calibration
     from easyteacache.registry.registry import Found, Registry
-    from easyteacache.runtime.branch_state import BranchState
+    from easyteacache.runtime.driver import Place
     from easyteacache.runtime.statistics import RunStatistics
     from easyteacache.runtime.tensor_math import Reduce
 
@@ -70,8 +75,8 @@ class TeaCache:
     ``TeaCache.from_registry``; to put a cache on a diffusers pipeline use ``attach``.
 
     One decision is taken for the whole batch. A run begins with step 0: what was remembered of an earlier run is dropped then.
-    One cache serves one run at a time, from one thread. A copy (``copy.deepcopy``, ``pickle``) has the same settings, is not
-    attached, and remembers no run.
+    One cache serves one run at a time, from one thread, unless it was attached with ``sessions="thread"``. A copy
+    (``copy.deepcopy``, ``pickle``) has the same settings, is not attached, and remembers no run.
 
     Args:
         max_skip_step: last step that may be reused, inclusive, zero-based; negative counts from the end (−1: the last step).
@@ -123,6 +128,7 @@ class TeaCache:
             enabled=enable,
             solving=not speedup_mode,
         )
+        self._steps = StepDriver(self._session)
         self._solver: SeedSolver | None = None
         self._last_branch = DEFAULT_BRANCH
         self._attachment = Attachment("this cache is attached already: detach() it first, or make a second one")
@@ -138,6 +144,7 @@ class TeaCache:
         threshold: float | None = None,
         speedup: float | None = None,
         max_error: float | None = None,
+        quality: str | None = None,
         num_steps: int | None = None,
         sequence_length: int | None = None,
         shift: float | None = None,
@@ -149,6 +156,10 @@ class TeaCache:
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_yanked: bool = False,
         uncalibrated: bool = False,
+        calibrate: bool = False,
+        until: Until = "full",
+        calibrate_runs: int = 6,
+        audit_every: int = 50,
     ) -> Self:
         """A cache with the calibration of a model.
 
@@ -158,8 +169,8 @@ class TeaCache:
         Args:
             key: a model key (``"wan2.1/t2v-14b"``), the key of one method's record, which then decides alone, or an exact alias
                 such as a Hub repository id.
-            threshold, speedup, max_error: at most one of them; without any, the most cautious operating point of the model's own
-                record.
+            threshold, speedup, max_error, quality: at most one of them; without any, the most cautious operating point of the model's
+                own record. ``quality`` is an error by name, ``"exact"``, ``"high"``, ``"balanced"`` or ``"fast"`` (docs/runtime.md).
             num_steps, sequence_length, shift: what is known of the run; the length is also taken from ``check``.
             min_skip_step, max_skip_step, max_consecutive_skips: override the record's.
             predictor: fills reused steps instead of the record's choice; ``"auto"``, as None, leaves it to the record.
@@ -167,6 +178,12 @@ class TeaCache:
             registry: a folder or ``Registry`` to use instead of the default layers.
             allow_yanked: use a yanked record all the same.
             uncalibrated: in runs for which no record offers the speed-up, use the universal plan of ``TeaCache.uncalibrated``.
+            calibrate: runs for which no record holds are computed in full and recorded, and make one (docs/calibrating.md); ``attach``
+                the cache to a pipeline. ``key`` may then be one that no layer holds.
+            until: with ``calibrate``: what such runs do meanwhile: ``full``; or ``published`` or ``uncalibrated``, and every second
+                one is recorded.
+            calibrate_runs: with ``calibrate``: recorded runs that a record is made from, 6 to 16.
+            audit_every: with ``calibrate``: every so many runs one is computed in full to check the record; 0: never.
 
         Raises:
             UnknownModelKey: no layer holds the key; the error names the nearest ones.
@@ -178,21 +195,30 @@ class TeaCache:
         """
         from easyteacache.registry.registry import Registry
 
-        return cls._from_found(
-            Registry.opened(registry).meant_by(key),
-            allow_yanked=allow_yanked,
-            uncalibrated=uncalibrated,
-            threshold=threshold,
-            speedup=speedup,
-            max_error=max_error,
-            num_steps=num_steps,
-            sequence_length=sequence_length,
-            shift=shift,
-            min_skip_step=min_skip_step,
-            max_skip_step=max_skip_step,
-            max_consecutive_skips=max_consecutive_skips,
-            predictor=predictor,
-            forecaster=forecaster,
+        wishes: dict[str, Any] = {
+            "threshold": threshold,
+            "speedup": speedup,
+            "max_error": max_error,
+            "quality": quality,
+            "num_steps": num_steps,
+            "sequence_length": sequence_length,
+            "shift": shift,
+            "min_skip_step": min_skip_step,
+            "max_skip_step": max_skip_step,
+            "max_consecutive_skips": max_consecutive_skips,
+            "predictor": predictor,
+            "forecaster": forecaster,
+        }
+        layers = Registry.opened(registry)
+        if not calibrate:
+            return cls._from_found(layers.meant_by(key), allow_yanked=allow_yanked, uncalibrated=uncalibrated, **wishes)
+        found: tuple[Found, ...] = ()
+        with contextlib.suppress(UnknownModelKey):
+            found = layers.meant_by(key)
+        model = model_of(found[0].calibration.model_key if found else key)
+        making = {"until": until, "calibrate_runs": calibrate_runs, "audit_every": audit_every}
+        return cls._calibrating(
+            model, found, allow_yanked=allow_yanked, uncalibrated=uncalibrated, making=making, **wishes
         )
 
     @classmethod
@@ -210,6 +236,22 @@ class TeaCache:
         from easyteacache.registry.registry import Found
 
         return cls._from_found((Found.in_file(path),), **wishes)
+
+    @classmethod
+    def from_calibration(cls, calibration: Calibration, **wishes: Any) -> Self:
+        """A cache with a calibration at hand, such as ``easyteacache.calibrate`` returns; no layer need hold it.
+
+        Args:
+            calibration: the record.
+            **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes, but for ``registry`` and ``calibrate``.
+
+        Raises:
+            InvalidCalibration: it is of a method this runtime does not apply.
+            SignalMismatch, RetiredCalibration, UnreachableTarget, ValueError: as ``from_registry``.
+        """
+        from easyteacache.registry.registry import Found
+
+        return cls._from_found((Found(calibration, "given", calibration.model_key),), **wishes)
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
@@ -266,6 +308,7 @@ class TeaCache:
         registry: Registry | str | os.PathLike[str] | None = None,
         allow_borrowed: bool = False,
         uncalibrated: bool = False,
+        calibrate: bool = False,
         **wishes: Any,
     ) -> TeaCache | ExpertCaches:
         """A cache for a diffusers pipeline, by the record that its checkpoint's exact name leads to; ``attach`` it next.
@@ -276,6 +319,7 @@ class TeaCache:
             allow_borrowed: accept numbers that were fitted to another model.
             uncalibrated: where no record holds, use the universal plan of ``TeaCache.uncalibrated``; needs ``speedup=``. A note of the
                 policy, and the summary, say so.
+            calibrate: where no record holds, runs are recorded and make one, as ``from_registry`` says; the pipeline needs no record then.
             **wishes: ``speedup=``, ``threshold=`` and whatever else ``from_registry`` takes.
 
         Returns:
@@ -284,7 +328,7 @@ class TeaCache:
         Raises:
             UnknownModelKey: no record has this name; the error names the nearest keys.
             AmbiguousModelKey: several have it.
-            AttachError: the pipeline has no transformer, or the numbers are borrowed.
+            AttachError: the pipeline has no transformer, or the numbers are borrowed; ``calibrate`` for one with two experts.
             ValueError: ``uncalibrated`` without a speed-up.
         """
         from easyteacache.integrations.diffusers.experts import ExpertCaches
@@ -293,6 +337,10 @@ class TeaCache:
         from easyteacache.registry.registry import Registry
 
         layers = Registry.opened(registry)
+        if calibrate:
+            return cls._calibrating_pipeline(
+                pipe, layers, allow_borrowed=allow_borrowed, uncalibrated=uncalibrated, **wishes
+            )
         try:
             keys = keys_for(pipe, layers, allow_borrowed=allow_borrowed)
             caches = {
@@ -319,6 +367,60 @@ class TeaCache:
             Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
         )
         return cls(-1, _session=Session(OrUniversal(source) if uncalibrated else source, request, run))
+
+    @classmethod
+    def _calibrating_pipeline(cls, pipe: Any, layers: Registry, *, allow_borrowed: bool, **options: Any) -> Self:
+        """A cache that makes the record of a pipeline's transformer, where there is none that holds."""
+        from easyteacache.integrations.diffusers.pipeline import parts_of
+        from easyteacache.integrations.diffusers.record_lookup import key_for_new, keys_for
+
+        if len(parts_of(pipe)) > 1:
+            raise AttachError(
+                f"calibrate=True is for one transformer, and {type(pipe).__name__} has two experts that share the sampler's steps: use "
+                "`easyteacache record`, and `easyteacache solve --part` for each"
+            )
+        found: tuple[Found, ...] = ()
+        # Borrowed, ambiguous or unknown: what is made here is this pipeline's own.
+        with contextlib.suppress(UnknownModelKey, InvalidCalibration, AttachError):
+            found = layers.meant_by(keys_for(pipe, layers, allow_borrowed=allow_borrowed)["transformer"])
+        named: tuple[str, ...] = ("until", "calibrate_runs", "audit_every")
+        making: dict[str, Any] = {name: options.pop(name) for name in named if name in options}
+        return cls._calibrating(key_for_new(pipe, layers), found, making=making, **options)
+
+    @classmethod
+    def _calibrating(
+        cls,
+        key: str,
+        found: Sequence[Found],
+        *,
+        making: Mapping[str, Any],
+        allow_yanked: bool = False,
+        uncalibrated: bool = False,
+        **wishes: Any,
+    ) -> Self:
+        from easyteacache.calibrating.while_working import WhileWorking
+
+        if uncalibrated:
+            raise ValueError('uncalibrated=True beside calibrate=True: say until="uncalibrated"')
+        request, run = _wished(uncalibrated=False, **wishes)
+        until = making.get("until", "full")
+        if request.speedup is None and (
+            until == "uncalibrated" or not request.chooses or request.threshold is not None
+        ):
+            raise ValueError(
+                'calibrate=True needs speedup=, max_error= or quality=, and until="uncalibrated" needs speedup=: a record that is yet to be made has '
+                "no operating points to choose from"
+            )
+        known = [one for one in found if applicable(one)]
+        others = ModelResolver(known, allow_yanked=allow_yanked) if known else None
+        source = WhileWorking(
+            key,
+            others,
+            until=until,
+            runs=making.get("calibrate_runs", 6),
+            audit_every=making.get("audit_every", 50),
+        )
+        return cls(-1, _session=Session(source, request, run, observer=source))
 
     @classmethod
     def _without_record(cls, why: str, *, allow_yanked: bool = False, **wishes: Any) -> Self:
@@ -359,11 +461,11 @@ class TeaCache:
         if not self._session.driven:
             return False
         step = verb_arguments.step_index(step)
-        state = self._state(branch, step, verb_arguments.token_count(sequence_length))
-        if t_mod is not None or state.policy.reads_signal(sigma):
+        place = self._place(branch, step, verb_arguments.token_count(sequence_length), sigma)
+        if t_mod is not None or place.reads_signal:
             t_mod = verb_arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
-        return state.check(step, t_mod, sigma=sigma)
+        return self._steps.admits(place, t_mod)
 
     def update(
         self,
@@ -396,7 +498,7 @@ class TeaCache:
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
         filled = state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
-        self._session.settle()
+        self._steps.settle()
         return filled
 
     def store_truth(
@@ -440,18 +542,18 @@ class TeaCache:
             return
         state = self._session.known(branch)
         if state is None or state.pending != step:
-            state = self._state(branch, step, length)
+            state = self._place(branch, step, length).known
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
-        self._session.settle()
+        self._steps.settle()
 
-    def _state(self, branch: str, step: int, length: int | None) -> BranchState:
-        """The state of a branch, with an operating point that the verbs can apply."""
+    def _place(self, branch: str, step: int, length: int | None, sigma: float | None = None) -> Place:
+        """Where a call belongs, under an operating point that the verbs can apply."""
         self._session.drive(VERBS)
-        state = self._session.branch(branch, step, sequence_length=length)
-        verb_arguments.require_residual(state.policy)
-        return state
+        place = self._steps.place(branch, step, sequence_length=length, sigma=lambda: sigma)
+        verb_arguments.require_residual(place.known.policy)
+        return place
 
     # The original's other methods ------------------------------------------------------------------------------------
 
@@ -485,6 +587,7 @@ class TeaCache:
                 request,
                 speedup=None,
                 max_error=None,
+                quality=None,
                 threshold=threshold,
                 min_skip_step=min_skip_step,
                 max_skip_step=max_skip_step,
@@ -495,6 +598,29 @@ class TeaCache:
         )
         self._load()
 
+    def wish(
+        self,
+        *,
+        quality: str | None = None,
+        speedup: float | None = None,
+        max_error: float | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Ask for something else in the runs to come; window and predictor stay. Running state is dropped.
+
+        Args:
+            quality, speedup, max_error, threshold: one of them, as in ``from_registry``.
+
+        Raises:
+            ValueError: not one of them is given, or it is out of range.
+            UnreachableTarget: the record does not reach it; what was asked for before holds on.
+        """
+        asked = {"quality": quality, "speedup": speedup, "max_error": max_error, "threshold": threshold}
+        if sum(value is not None for value in asked.values()) != 1:
+            raise ValueError(f"expected one of {', '.join(asked)}")
+        self._session.wish(dataclasses.replace(self._session.request, **asked))  # type: ignore[arg-type]
+        self._load()
+
     def clear_cache(self) -> None:
         """Drop every remembered tensor and decision; solve mode also writes what it has recorded.
 
@@ -502,7 +628,7 @@ class TeaCache:
         """
         if self._solver is not None:
             self._solver.end_run()
-        self._session.clear()
+        self.session.clear()
 
     def _load(self) -> None:
         """What the original's arguments name is opened when it is first needed: never while disabled or at threshold 0."""
@@ -521,6 +647,7 @@ class TeaCache:
         *,
         residual_device: torch.device | str | None = None,
         allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> Self:
         """Put the cache on a diffusers pipeline or transformer by its hooks; returns the cache itself.
 
@@ -528,16 +655,24 @@ class TeaCache:
             pipe_or_transformer: better the pipeline, whose scheduler tells step count and noise levels.
             residual_device: where residuals rest between steps, for example ``"cpu"``; None: where they are computed.
             allow_borrowed: attach a record that was fitted to a model of another class or configuration.
+            sessions: ``"thread"``: each thread has a run of its own, for pipelines that share the transformer, each with its own
+                scheduler and in its own thread; what this object tells of a run is then the calling thread's. None: one run is
+                followed at a time, and forwards of other threads are computed in full meanwhile.
 
         Raises:
             AttachError: no adapter for the class, another cache is active, or this one is attached already.
             SignalMismatch: the calibration's signal cannot be taken from this model.
+            ValueError: ``sessions`` is something else.
         """
         from easyteacache.integrations.diffusers import attach
 
         self._attachment.put_on(
             lambda: attach(
-                self._session, pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed
+                self._session,
+                pipe_or_transformer,
+                residual_device=residual_device,
+                allow_borrowed=allow_borrowed,
+                sessions=sessions,
             )
         )
         return self
@@ -553,9 +688,12 @@ class TeaCache:
         *,
         residual_device: torch.device | str | None = None,
         allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> Iterator[Self]:
         """``with cache.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed)
+        self.attach(
+            pipe_or_transformer, residual_device=residual_device, allow_borrowed=allow_borrowed, sessions=sessions
+        )
         try:
             yield self
         finally:
@@ -565,8 +703,16 @@ class TeaCache:
 
     @property
     def session(self) -> Session:
-        """What decides, predicts and remembers."""
-        return self._session
+        """What decides, predicts and remembers; where threads have sessions of their own, the calling thread's.
+
+        In a thread that has none it is the one whose run began last.
+        """
+        return self._session.here
+
+    @property
+    def thread_sessions(self) -> dict[str, Session]:
+        """The sessions of the threads that live, by the thread's name; empty unless attached with ``sessions="thread"``."""
+        return self._session.by_thread()
 
     @property
     def solving(self) -> bool:
@@ -580,7 +726,7 @@ class TeaCache:
         Raises:
             InvalidCalibration: there is none, because the cache is disabled or in solve mode.
         """
-        return self._session.policy
+        return self.session.policy
 
     @property
     def reduce(self) -> Reduce | None:
@@ -601,43 +747,43 @@ class TeaCache:
             sequence_length: tokens; ``check`` may say otherwise later.
             shift: flow-matching time shift of this run; goes before what the cache was made with.
         """
-        self._session.begin(RunContext(num_steps=num_steps, sequence_length=sequence_length, shift=shift, can=VERBS))
+        self._steps.begin(RunContext(num_steps=num_steps, sequence_length=sequence_length, shift=shift, can=VERBS))
 
     def release(self) -> None:
         """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        self._session.release()
+        self._steps.end()
 
     @property
     def sequence_length(self) -> int | None:
         """The tokens that were said last; None when nobody has."""
-        return self._session.sequence_length
+        return self.session.sequence_length
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors held at this moment, over all branches."""
+        """Bytes of tensors held at this moment, over all branches and threads."""
         return self._session.nbytes
 
     def statistics(self) -> dict[str, RunStatistics]:
         """Per branch of the current run, or of the last one: computed and reused steps, hit list, distances."""
-        return self._session.statistics()
+        return self.session.statistics()
 
     def current_speedup_rate(self) -> float:
         """Steps divided by computed steps in the current run, over all branches; 1 before the first step."""
-        return self._session.current_speedup_rate()
+        return self.session.current_speedup_rate()
 
     def summary(self) -> str:
         """The current run, or the last one, in two to six lines; ``notes`` says the rest."""
-        return self._session.summary()
+        return self.session.summary()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Every choice that was made for the run, one sentence each, the warnings among them; empty where nothing is decided."""
-        return self._session.policy.notes if self._session.has_policy else ()
+        return self.policy.notes if self.session.has_policy else ()
 
     def __repr__(self) -> str:
-        if not self._session.has_policy:
+        if not self.session.has_policy:
             return f"TeaCache({'solve mode' if self.solving else 'off'})"
-        p = self._session.policy
+        p = self.session.policy
         buckets = ", ".join(f"{share.sequence_length}×{share.weight:.2f}" for share in p.buckets)
         return (
             f"TeaCache({p.model_key!r}, revision={p.revision}, layer={p.layer!r}, signal={p.signal!r},\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,10 +80,12 @@ def load_tool() -> Callable[[str], ModuleType]:
     """``load_tool("bench/oracle.py")``: a program of the tools folder as a module."""
 
     def load(path: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(Path(path).stem, TOOLS / path)
+        spec = importlib.util.spec_from_file_location(f"tool_{Path(path).stem}", TOOLS / path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        # Data classes look their module up while it is executed.
+        sys.modules[spec.name] = module
         spec.loader.exec_module(module)
         return module
 

@@ -56,7 +56,7 @@ class Bed:
         calibration_pairs: for contenders that calibrate themselves; they appear neither in the pilot nor in the evaluation.
         targets: speed-ups to be compared at.
         record: model key or file of EasyTeaCache's calibration; None: there is none.
-        traces: recorded runs for the official TeaCache fit; None: it records some itself.
+        traces: recorded runs for contenders that are fitted to some; None: each records a few itself.
     """
 
     subject: Subject

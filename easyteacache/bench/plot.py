@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 Marker = str | tuple[int, int, int]
 
-WIDTH, HEIGHT = 8.6, 6.0
+WIDTH, HEIGHT = 8.6, 7.4
 #: Lines of a label's height that two labels are kept apart.
-LABEL_GAP = 0.034
+LABEL_GAP = 0.0275
 #: Share of the width from which on a line's end is near enough to the column of names.
 NEAR = 0.45
 SHADES = {"hold": "#8a8a8a", "forecast": "#4d4d4d", "attention": "#b0b0b0", "sampler": plot_style.COMPUTED}
@@ -31,7 +31,11 @@ KINDS = {
     "sampler": "fewer steps",
 }
 # As many as there are contenders, so that no two lines share one; stars are matplotlib's (points, style, angle).
-MARKERS: tuple[Marker, ...] = (*"os^DvPX<>ph*x", (4, 1, 0), "+", (3, 1, 0), "d")
+MARKERS: tuple[Marker, ...] = (
+    *"os^DvPX<>ph*x",
+    *((4, 1, 0), "+", (3, 1, 0), "d", (5, 0, 36), (6, 0, 30), (7, 0, 0), (7, 1, 0), (8, 1, 0)),
+    *("1", "2", "3", "4", "|", "_", "8", (6, 2, 0)),
+)
 LARGEST_SPEEDUP = 5.0
 
 
@@ -60,10 +64,12 @@ def draw(results: Results, case: str, points: dict[str, list[Cell]]) -> Figure:
     _frame(axes, results.setup["targets"])
     _labels(axes, lines, kinds, markers)
     shape, _, steps = case.partition("@")
+    sampler = results.setup.get("sampler")
+    at = "" if sampler is None else f", shift {sampler['shift']:g}"
     figure.text(
         0.02,
         0.955,
-        f"Closeness to the uncached sample at equal computed work: {shape}, {steps} steps",
+        f"Closeness to the uncached sample at equal computed work: {shape}, {steps} steps{at}",
         fontsize=plot_style.LARGE,
         weight="bold",
     )
@@ -183,4 +189,4 @@ def _legend(axes: Axes, kinds: set[str]) -> None:
 
 def _subtitle(results: Results) -> str:
     setup = results.setup
-    return f"{setup['model']}, mean over {len(setup['pairs'])} prompt and seed pairs; every contender by its own code, tuned"
+    return f"{setup['model']}, mean over {len(setup['pairs'])} prompt and seed pairs; every contender by its own code or rule, tuned"

@@ -66,11 +66,13 @@ class Results:
         uncached: case → what the uncached runs cost and show.
         plans: case → contender → calibration, pilot and chosen settings.
         cells: everything measured.
+        solved: of EasyTeaCache's record, where it was solved for this benchmark: by which commit, from how many runs.
     """
 
     setup: dict[str, Any]
     machine: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    solved: dict[str, Any] = field(default_factory=dict)
     uncached: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
@@ -173,6 +175,7 @@ def merge(files: Iterable[Path]) -> Results:
         merged.uncached |= found.uncached
         for case, plans in found.plans.items():
             merged.plans.setdefault(case, {}).update(plans)
+        merged.solved = merged.solved or found.solved
         merged.command += f"\n{found.command}"
     if merged is None:
         raise BenchError("expected a file of results, none is given")

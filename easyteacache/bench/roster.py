@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from easyteacache.bench import cache_dit_caches, diffusers_caches, samplers, scheduled
+from easyteacache.bench import cache_dit_caches, dicache, diffusers_caches, easycache, planned, samplers, scheduled
 from easyteacache.bench.contender import Contender
 from easyteacache.errors import BenchError
+
+#: The record of LeMiCa's published plans of Wan2.1-14B.
+WAN_PLANS = "wan2.1/t2v-14b/lemica"
 
 
 def everybody() -> tuple[Contender, ...]:
@@ -16,6 +19,10 @@ def everybody() -> tuple[Contender, ...]:
         scheduled.OfficialTeaCache(),
         scheduled.Uniform("hold"),
         scheduled.Uniform("linear"),
+        scheduled.RecordFree("uncalibrated"),
+        scheduled.RecordFree("even"),
+        scheduled.PublishedPlan("LeMiCa's plan of Wan2.1", WAN_PLANS, "hold"),
+        scheduled.PublishedPlan("LeMiCa's plan of Wan2.1, linear", WAN_PLANS, "linear"),
         diffusers_caches.FirstBlockCache(),
         diffusers_caches.MagCache(),
         diffusers_caches.TaylorSeer(),
@@ -23,6 +30,13 @@ def everybody() -> tuple[Contender, ...]:
         diffusers_caches.SeaCache(),
         diffusers_caches.PyramidAttentionBroadcast(),
         diffusers_caches.FasterCache(),
+        easycache.EasyCache(),
+        dicache.DiCache(),
+        planned.DPCache(),
+        planned.MeanCache(),
+        planned.L2P(),
+        planned.Spectrum(),
+        planned.LeMiCa(),
         cache_dit_caches.DBCache(),
         cache_dit_caches.DBCache("taylorseer"),
         cache_dit_caches.DBCache("foca"),

@@ -9,8 +9,8 @@ import shlex
 import statistics
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,11 @@ class Plan:
         pairs: prompt and seed pairs of the evaluation.
         targets: speed-ups, each above 1.
         record: model key or file of EasyTeaCache's calibration.
-        traces: recorded runs for the official TeaCache fit.
+        traces: recorded runs for contenders that are fitted to some.
         retimed: pairs of each cell whose uncached run is repeated for its time.
         pilot_pairs: pairs of the pilot.
         threads: CPU threads.
+        solved: how EasyTeaCache's record was made, where it was made for this benchmark; kept with the results.
     """
 
     cases: tuple[Case, ...]
@@ -58,6 +59,7 @@ class Plan:
     retimed: int = 2
     pilot_pairs: int = PILOT_PAIRS
     threads: int = 1
+    solved: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -86,6 +88,7 @@ def run(
     """
     _check(subject, plan)
     results = resume(out, setup_of(subject, plan))
+    results.solved = dict(plan.solved) or results.solved
     results.machine, results.command = machine(), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     for case in plan.cases:
         for name in again:
@@ -105,6 +108,8 @@ def setup_of(subject: Subject, plan: Plan) -> dict[str, Any]:
         "device": str(next(subject.transformers[0].parameters()).device),
         "dtype": str(subject.transformers[0].dtype),
         "guidance_scale": subject.guidance_scale,
+        # Absent from files that were measured with the pipeline's own.
+        **({} if subject.sampler is None else {"sampler": subject.sampler._asdict()}),
         "pairs": [list(pair) for pair in subject.pairs(plan.pairs, first_seed=FIRST_SEED)],
         "pilot_pairs": plan.pilot_pairs,
         "targets": list(plan.targets),

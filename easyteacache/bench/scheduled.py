@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings, most_steps
 from easyteacache.errors import BenchError
+from easyteacache.integrations.diffusers import model_identity, scheduler_facts
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
 from easyteacache.teacache import TeaCache
 
 if TYPE_CHECKING:
+    from easyteacache.records.sampler import SamplerRecord
+    from easyteacache.records.trace import Trace
     from easyteacache.registry.registry import Found
 
 #: Signal of the official script of a class (ali-vilab/TeaCache 7c10efc), where it has one.
@@ -85,7 +88,7 @@ class OfficialTeaCache(Contender):
         from easyteacache.solver.fit.points import gather
 
         signal = OFFICIAL_SIGNALS[type(bed.transformer).__name__]
-        traces = _recorded(bed)
+        traces = recorded_runs(bed)
         fitted = curves.teacache(gather(traces, signal))
         return {"signal": signal, "coefficients": list(fitted.coefficients or ()), "runs": len(traces)}
 
@@ -95,7 +98,7 @@ class OfficialTeaCache(Contender):
 
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
         """Attached inside the block."""
-        policy = _policy(
+        policy = plain_policy(
             bed,
             signal=calibrated["signal"],
             curve=Polynomial(tuple(calibrated["coefficients"])),
@@ -138,13 +141,95 @@ class Uniform(Contender):
         """Attached inside the block."""
         from easyteacache.solver.search.schedules import uniform
 
-        policy = _policy(
+        policy = plain_policy(
             bed, schedule=uniform(bed.case.steps, settings["computed"]), forecaster=self.forecaster, threshold=0.0
         )
         return TeaCache.from_policy(policy).attached(bed.subject.pipe)
 
 
-def _policy(bed: Bed, **changes: Any) -> Policy:
+class RecordFree(Contender):
+    """A plan of this project that needs no record: ``TeaCache.uncalibrated`` or ``TeaCache.even``.
+
+    Args:
+        name: ``uncalibrated`` or ``even``.
+    """
+
+    family = "easyteacache runtime"
+    kind = "forecast"
+    packages = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._made: Callable[..., TeaCache] = {"uncalibrated": TeaCache.uncalibrated, "even": TeaCache.even}[name]
+
+    def inapplicable(self, bed: Bed) -> str | None:
+        """One transformer alone."""
+        return "the pipeline has two transformers" if len(bed.subject.transformers) > 1 else None
+
+    def variants(self, bed: Bed) -> Sequence[Settings]:
+        """One point a target."""
+        return tuple({"speedup": float(target)} for target in bed.targets)
+
+    def piloted(self) -> bool:
+        """There is nothing to choose."""
+        return False
+
+    def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
+        """Attached inside the block."""
+        return self._made(settings["speedup"]).attached(bed.subject.pipe)
+
+
+class PublishedPlan(Contender):
+    """A plan that was published for another, large model, step by step as it is.
+
+    Args:
+        name: of the contender.
+        key: the record that holds the plans.
+        forecaster: fills reused steps; ``hold`` is what was published.
+    """
+
+    family = "published plan"
+    packages = ()
+
+    def __init__(self, name: str, key: str, forecaster: str) -> None:
+        self.name, self._key, self._forecaster = name, key, forecaster
+        self.kind = "hold" if forecaster == "hold" else "forecast"
+        self.note = f"the steps of {key}" + (
+            "" if forecaster == "hold" else f", filled by this project's {forecaster} forecast"
+        )
+
+    def _plans(self, steps: int) -> dict[int, tuple[int, ...]]:
+        from easyteacache.registry.registry import Registry
+
+        found = {}
+        for bucket in Registry.default().find(self._key).calibration.buckets:
+            plans = [point.plan for point in bucket.operating_points if bucket.num_steps == steps and point.plan]
+            found.update({len(plan.computed): plan.computed for plan in plans})
+        return found
+
+    def inapplicable(self, bed: Bed) -> str | None:
+        """Only at the step count it was published for."""
+        if len(bed.subject.transformers) > 1:
+            return "the pipeline has two transformers"
+        return None if self._plans(bed.case.steps) else f"nothing is published for {bed.case.steps} steps"
+
+    def variants(self, bed: Bed) -> Sequence[Settings]:
+        """Every published one."""
+        return tuple({"computed": count} for count in sorted(self._plans(bed.case.steps), reverse=True))
+
+    def piloted(self) -> bool:
+        """There is nothing to choose."""
+        return False
+
+    def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> contextlib.AbstractContextManager[Any]:
+        """Attached inside the block."""
+        schedule = self._plans(bed.case.steps)[settings["computed"]]
+        policy = plain_policy(bed, schedule=schedule, forecaster=self._forecaster, threshold=0.0)
+        return TeaCache.from_policy(policy).attached(bed.subject.pipe)
+
+
+def plain_policy(bed: Bed, **changes: Any) -> Policy:
+    """A policy for this model that no record made, with ``changes`` of its fields."""
     plain: dict[str, Any] = {
         "model_key": "bench/contender",
         "revision": 1,
@@ -157,6 +242,8 @@ def _policy(bed: Bed, **changes: Any) -> Policy:
         "max_consecutive_skips": None,
         "buckets": (),
         "num_steps": bed.case.steps,
+        # Whatever it was made for: that it runs here is the point.
+        "model": model_identity.of_run(bed.transformer),
     }
     return Policy(**{**plain, **changes})
 
@@ -176,13 +263,22 @@ def named_record(record: str | Path | None) -> Found:
     return Found.in_file(record) if isinstance(record, Path) else Registry.default().find(record)
 
 
-def _recorded(bed: Bed) -> Any:
-    """The given traces of this step count, of images or videos as the case is, or a few runs recorded now."""
+def _may_be_of(run: Trace, sampler: SamplerRecord | None) -> bool:
+    """Was it recorded with this sampler, as far as both say which?"""
+    recorded = run.header.sampler
+    return sampler is None or recorded is None or recorded.agrees(sampler) is not False
+
+
+def recorded_runs(bed: Bed) -> Any:
+    """The given traces of this step count and sampler, of images or videos as the case is, or a few runs recorded now."""
     from easyteacache.records.trace_set import TraceSet
 
     if bed.traces is not None:
+        facts = scheduler_facts.facts_for(bed.subject.pipe.scheduler, bed.case.steps)
+        sampler = None if facts is None else facts.record()
         alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
-        given = TraceSet(run for run in alike if run.header.moves == ((bed.case.frames or 1) > 1))
+        moves = (bed.case.frames or 1) > 1
+        given = TraceSet(run for run in alike if run.header.moves == moves and _may_be_of(run, sampler))
         if len(given):
             return given
     from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline

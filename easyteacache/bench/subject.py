@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from easyteacache.errors import BenchError
+from easyteacache.integrations.diffusers import scheduler_facts
 from easyteacache.integrations.diffusers.pipeline import parts_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ class Pair(NamedTuple):
 
     prompt: str
     seed: int
+
+
+class Sampler(NamedTuple):
+    """A flow-matching sampler.
+
+    Attributes:
+        name: ``euler`` or ``unipc``.
+        shift: its time shift, above 0.
+    """
+
+    name: str
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ class Subject:
     key: str | None = None
     #: Whether `read` can say what a sample shows.
     reads = False
+    #: Class and shift of the sampler it was given, see ``sampled_by``; None: the pipeline's own.
+    sampler: Sampler | None = None
 
     def __init__(
         self, pipe: Any, *, name: str, digest: str, prompts: Sequence[str], guidance_scale: float | None = None
@@ -91,6 +106,28 @@ class Subject:
     def transformers(self) -> tuple[nn.Module, ...]:
         """The pipeline's transformers, the first expert first."""
         return tuple(parts_of(self.pipe).values())
+
+    def sampled_by(self, name: str | None, shift: float | None) -> None:
+        """Give the pipeline another flow-matching sampler for all runs to come.
+
+        Args:
+            name: ``euler`` or ``unipc``; None: Euler, or UniPC where that is what the pipeline has.
+            shift: its time shift; None: that of the pipeline's own sampler.
+
+        Raises:
+            BenchError: the pipeline's own sampler is none of flow matching with a fixed shift.
+        """
+        if name is None and shift is None:
+            return
+        own = self.pipe.scheduler
+        if scheduler_facts.prediction_of(own) != "velocity" or scheduler_facts.is_dynamic(own):
+            raise BenchError(
+                f"{type(own).__name__} is no flow-matching sampler with a fixed shift, so that none can be chosen"
+            )
+        kept = name or ("unipc" if type(own).__name__.startswith("UniPC") else "euler")
+        found = scheduler_facts.shift_of(own) or 1.0 if shift is None else shift
+        self.sampler = Sampler(kept, found)
+        self.pipe.scheduler = _scheduler(self.sampler)
 
     def pairs(self, count: int, *, first_seed: int) -> tuple[Pair, ...]:
         """``count`` prompts in turn, each with a seed of its own."""
@@ -252,6 +289,14 @@ def load_pipeline(
     # A folder's place on this machine is nobody's business, its name may be.
     name = Path(model).name if Path(model).exists() else model
     return Subject(pipe, name=name, digest=digest_of(pipe), prompts=prompts, guidance_scale=guidance_scale)
+
+
+def _scheduler(sampler: Sampler) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+    if sampler.name == "euler":
+        return FlowMatchEulerDiscreteScheduler(shift=sampler.shift)
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=sampler.shift)
 
 
 def digest_of(pipe: Any) -> str:

@@ -57,9 +57,10 @@ class _Targets(click.ParamType):  # type: ignore[type-arg]
 def bench() -> None:
     """Compare caches and samplers at equal computed work.
 
-    Every contender runs by its own code from its own package and is tuned over its own settings, on prompts that the
-    evaluation does not use: diffusers' and cache-dit's caches, the official TeaCache rule, evenly spaced steps, and simply
-    fewer steps. What is counted is the work really done, not what was configured.
+    Every contender runs by its own code from its own package, or by its published rule where it has none, and is tuned over its own
+    settings, on prompts that the evaluation does not use: diffusers' and cache-dit's caches, the official TeaCache rule, published
+    planners on the same traces, plans without a record, evenly spaced steps, and simply fewer steps. What is counted is the work
+    really done, not what was configured.
 
     \b
     Examples:
@@ -82,7 +83,7 @@ def bench() -> None:
     "--traces",
     type=click.Path(path_type=Path, exists=True),
     metavar="DIR",
-    help="Recorded runs for the official TeaCache fit.  [it records a few itself]",
+    help="Recorded runs for contenders that are fitted to runs, the official TeaCache rule first.  [each records a few itself]",
 )
 @click.option(
     "--prompts", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="One prompt a line."
@@ -90,6 +91,12 @@ def bench() -> None:
 @click.option("--guidance", type=click.FloatRange(min=0), help="Guidance scale of a pipeline other than the reference.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type of such a pipeline.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["euler", "unipc"]),
+    help="Sample by this flow-matching sampler.  [the pipeline's own]",
+)
+@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
@@ -198,6 +205,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
             model, prompts=_prompts(options["prompts"]), guidance_scale=options["guidance"], dtype=options["dtype"]
         )
     found.pipe.to(options["device"])
+    found.sampled_by(options["sampler"], options["shift"])
     return found
 
 

@@ -60,6 +60,7 @@ def demo(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    quality: str | None,
     threads: int,
     key: str,
     model_path: Path | None,
@@ -71,7 +72,7 @@ def demo(
 
     Every video is sampled three times from the same noise: in full, cached, and in full with only as many steps as the cached
     run computed. PSNR and SSIM compare with the full run; "digits" counts the videos in which a classifier reads the digit
-    asked for. Without --threshold, --speedup or --max-error a speed-up of 2 is aimed at.
+    asked for. Without --threshold, --speedup, --max-error or --quality a speed-up of 2 is aimed at.
 
     Writes easyteacache-demo.png, .gif and .json into the output folder, nothing else.
 
@@ -87,11 +88,11 @@ def demo(
       speedup, psnr, worst_psnr, ssim, digits_read; psnr null: equal),
       samples (each prompt, seed, patterns), files
     """
-    one_target(threshold, speedup, max_error)
+    one_target(threshold, speedup, max_error, quality)
     _require_extras()
     from easyteacache.demo import comparison, picture, sampling
 
-    if threshold is None and max_error is None:
+    if threshold is None and max_error is None and quality is None:
         speedup = USUAL_SPEEDUP if speedup is None else speedup
     width, height = size
     settings = sampling.DemoSettings(
@@ -105,6 +106,7 @@ def demo(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
     )
     pipe = sampling.load(model_path)
     pipe.check_inputs(num_frames=frames, height=height, width=width)

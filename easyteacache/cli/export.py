@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easyteacache.cli import text
+from easyteacache.cli import parameters, text
 from easyteacache.cli.parameters import (
     MODEL_KEY,
     NumberType,
@@ -21,9 +21,10 @@ from easyteacache.export.table import ENGINES
 
 if TYPE_CHECKING:
     from easyteacache.policy.request import Request, RunContext
+    from easyteacache.records.trace_set import Setting, TraceSet
     from easyteacache.registry.registry import Found
 
-RULES = ("model", "signal", "abs", "window", "forecast")
+RULES = ("model", "signal", "abs", "window", "forecast", "branches", "mask")
 # Engines take at most five coefficients where they take a fixed number.
 REFIT_ORDER = 4
 
@@ -48,18 +49,29 @@ REFIT_ORDER = 4
 @click.option(
     "--traces", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Trace file or folder for --refit."
 )
+@click.option(
+    "--server",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="For sglang-dpcache: a schedule that the server's own calibration wrote, or a JSON object with fields of its request.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [standard output]")
 @registry_option
-def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **options: Any) -> None:
+def export(
+    key: str, engine: str, allow: tuple[str, ...], server: Path | None, out: Path | None, **options: Any
+) -> None:
     """Write the calibration KEY, a key, an alias or a calibration file, in the format of ENGINE.
 
     Refuses, with exit code 1, where the engine would compute something else than what was calibrated: another signal, |p(x)| of
-    a polynomial that goes negative, more coefficients than it takes, steps outside the skip window. Smaller differences are told
-    on standard error and in the file. docs/engines.md says what each engine does.
+    a polynomial that goes negative, more coefficients than it takes, steps outside the skip window, another filling of reused steps.
+    Smaller differences are told on standard error and in the file. A record of another engine's settings goes to the engines that
+    run that method. docs/engines.md says what each engine does.
 
     \b
-    Engines: vllm-omni, sglang, tensorrt-llm, comfyui-teacache, lightx2v,
-      diffusers, cache-dit, xdit, nunchaku, wan2gp, seed, json, python
+    Engines: vllm-omni, sglang, sglang-dpcache, sglang-cache-dit,
+      sglang-request, tensorrt-llm, comfyui-teacache, comfyui-lemica,
+      lightx2v, diffusers, cache-dit, cache-dit-python, xdit, nunchaku,
+      stable-diffusion.cpp, wan2gp, seed, json, python
 
     \b
     Examples:
@@ -67,8 +79,11 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
       easyteacache export flux.1/dev --to comfyui-teacache --threshold 0.4
       easyteacache export flux.1/dev/magcache --to diffusers --steps 50
       easyteacache export my.json --to vllm-omni --refit --traces traces/
+      easyteacache export wan2.1/t2v-14b/lemica --to sglang-cache-dit
+      easyteacache export qwen-image/2.1/dpcache --to sglang-dpcache \\
+          --server K16.json
     """
-    from easyteacache.export import write
+    from easyteacache.export import read_server, write
 
     folder = options.pop("registry")
     refit, traces = options.pop("refit"), options.pop("traces")
@@ -78,7 +93,10 @@ def export(key: str, engine: str, allow: tuple[str, ...], out: Path | None, **op
     found, registry = find(key, folder), open_registry(folder)
     if refit:
         found = _refitted(found, run, traces)
-    exported = write(found, ENGINES[engine], request, run, allow=allow, registry=None if refit else registry)
+    known = None if server is None else read_server(parameters.text_of(server), engine, file=str(server))
+    exported = write(
+        found, ENGINES[engine], request, run, allow=allow, registry=None if refit else registry, server=known
+    )
     record = exported.numbers.record
     chosen = [note for note in exported.numbers.notes if note not in record.notes]
     for remark in (*chosen, *exported.remarks):
@@ -99,10 +117,11 @@ def _asked(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    quality: str | None,
 ) -> tuple[Request, RunContext]:
     from easyteacache.policy.request import request_and_run
 
-    one_target(threshold, speedup, max_error)
+    one_target(threshold, speedup, max_error, quality)
     return request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
@@ -110,6 +129,7 @@ def _asked(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
     )
 
 
@@ -145,7 +165,7 @@ def _refitted(found: Found, run: RunContext, traces: Path) -> Found:
     return Found(Calibration.from_mapping(content, where=record.model_key), found.layer, found.asked, found.notes)
 
 
-def _nearest(runs: Any, run: RunContext) -> tuple[int, int, float | None]:
+def _nearest(runs: TraceSet, run: RunContext) -> Setting:
     """The traces' setting that is asked for; the one with the most runs where nothing is asked."""
     settings = list(runs.settings())
     wanted = [
@@ -154,7 +174,6 @@ def _nearest(runs: Any, run: RunContext) -> tuple[int, int, float | None]:
         if run.sequence_length in (None, one[0]) and run.num_steps in (None, one[1]) and run.shift in (None, one[2])
     ]
     if not wanted:
-        listed = "; ".join(f"{length} tokens, {steps} steps, shift {shift}" for length, steps, shift in settings)
+        listed = "; ".join(f"{one[0]} tokens, {one[1]} steps, shift {one[2]}" for one in settings)
         raise click.UsageError(f"--traces hold no runs of this setting. There are: {listed}.")
-    best: tuple[int, int, float | None] = max(wanted, key=lambda one: len(runs.group(*one)))
-    return best
+    return max(wanted, key=lambda one: len(runs.group(*one)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easyteacache.cli import text
-from easyteacache.cli.parameters import MODEL_KEY, open_registry, registry_option
+from easyteacache.cli.parameters import MODEL_KEY, open_registry, registry_option, text_of
 from easyteacache.export.table import ENGINES
 from easyteacache.files import console
 
@@ -48,18 +48,22 @@ def import_(
     with `easyteacache validate`, or add its sources by hand.
 
     \b
-    Engines: vllm-omni, sglang, tensorrt-llm, comfyui-teacache, lightx2v,
-      diffusers, xdit, wan2gp, seed, json, python
+    Engines: vllm-omni, sglang, sglang-dpcache, sglang-cache-dit,
+      sglang-request, tensorrt-llm, comfyui-teacache, comfyui-lemica,
+      lightx2v, diffusers, cache-dit, cache-dit-python, xdit,
+      stable-diffusion.cpp, wan2gp, seed, json, python
 
     \b
     Examples:
       easyteacache import wan.json --from lightx2v --key wan2.1/t2v-14b
       easyteacache import cache.json --from seed --key my/model \\
           --modality video --out my-model.json
+      easyteacache import K16.json --from sglang-dpcache \\
+          --key qwen-image/2.1/mine --modality image
     """
     from easyteacache import export
 
-    content = _text(file)
+    content = text_of(file)
     known = _known(key, content, engine, file, registry)
     drafts = export.read(
         content,
@@ -79,17 +83,6 @@ def import_(
 
     calibration.save(draft.record, out)
     click.echo(f"Wrote {out}.", err=True)
-
-
-def _text(file: Path) -> str:
-    from easyteacache.errors import InvalidCalibration
-    from easyteacache.files import strict_json
-    from easyteacache.records import parsing
-
-    try:
-        return parsing.read_file(file, rules="import", max_bytes=strict_json.MAX_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
 
 
 def _known(key: str | None, content: str, engine: str, file: Path, folder: Path | None) -> tuple[str, str] | None:

@@ -49,7 +49,7 @@ def _on_own_runs(record: Calibration, own: TraceSet, incumbent: Calibration | No
     runs = TraceSet(run for run in own if _key(run.header.model_key, run.header.part) == record.model_key)
     found: list[Finding] = []
     for bucket in record.buckets:
-        group = runs.group(bucket.sequence_length, bucket.num_steps, bucket.shift or 0.0)
+        group = runs.group(*runs.setting_of(bucket))
         if len(group):
             findings, _ = judge_points(record, bucket, group.runs, incumbent)
             # What the record states was measured on its own runs; other runs give another mean.

@@ -52,6 +52,10 @@ def list_records(
     one that a lookup would use is shown; --source shows one layer, hidden records included. Where an easyteacache.lock is in force,
     only what it pins is listed.
 
+    HERE says whether this project applies a record, or why not: a preset is another engine's to run (see `easyteacache export`), a
+    polynomial whose signal is not known cannot be evaluated. UP TO is the largest speed-up that any of its operating points states,
+    EVIDENCE the strongest kind. Narrow screens leave out length, status and signal.
+
     \b
     Examples:
       easyteacache-hub list
@@ -61,7 +65,9 @@ def list_records(
     \b
     JSON: {"records": [...], "lock", "missing"}, each record with
       key, title, status, revision, method, signal, num_steps,
-      sequence_lengths, layer, aliases (each kind, value, borrowed);
+      sequence_lengths, layer, aliases (each kind, value, borrowed),
+      applied, not_applied (why not, or null), speedup (the largest
+      stated, or null), evidence (the strongest, or null), class_name;
       lock: the lock in force or null; missing: keys it pins that no layer has
     """
     chosen = _one_layer(open_registry(registry), source)
@@ -128,17 +134,34 @@ def _content(line: Line) -> dict[str, Any]:
         "sequence_lengths": list(entry.sequence_lengths),
         "layer": layer,
         "aliases": [alias.model_dump(mode="json") for alias in entry.aliases],
+        "applied": _why_not(entry) is None,
+        "not_applied": _why_not(entry),
+        "speedup": entry.speedup,
+        "evidence": entry.evidence,
+        "class_name": entry.class_name,
     }
+
+
+def _why_not(entry: IndexEntry) -> str | None:
+    """Why this project applies a record to no model, one or two words; None where it does."""
+    if entry.status == "yanked":
+        return "yanked"
+    if entry.method == "preset":
+        return "preset"
+    return "no signal" if entry.method == "teacache" and entry.signal == "unknown" else None
 
 
 def _table(lines: Sequence[Line]) -> str:
     several = len({layer for _, layer, _ in lines}) > 1
     columns = [
         text.Column("KEY"),
-        text.Column("STATUS", style=text.status_style),
-        text.Column("SIGNAL", cut=True),
+        text.Column("STATUS", style=text.status_style, optional=2),
+        text.Column("SIGNAL", cut=True, optional=1),
         text.Column("STEPS", align="right"),
-        text.Column("LENGTH", align="right"),
+        text.Column("LENGTH", align="right", optional=3),
+        text.Column("HERE"),
+        text.Column("UP TO", align="right"),
+        text.Column("EVIDENCE"),
         *([text.Column("LAYER", cut=True)] if several else []),
     ]
     rows = [
@@ -149,6 +172,9 @@ def _table(lines: Sequence[Line]) -> str:
             entry.signal if entry.method == "teacache" else entry.method,
             _range(entry.num_steps),
             _range(entry.sequence_lengths),
+            _why_not(entry) or "yes",
+            None if entry.speedup is None else f"{entry.speedup:.3g}x",
+            entry.evidence,
             *([layer] if several else []),
         )
         for key, layer, entry in lines

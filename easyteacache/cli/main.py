@@ -9,8 +9,13 @@ from easyteacache.cli import hub
 from easyteacache.cli.lazy import LazyCommand, LazyGroup
 
 TABLE = {
+    "add": LazyCommand("easyteacache.cli.add:add", "File a calibration in the local layer."),
+    "calibrate": LazyCommand(
+        "easyteacache.cli.calibrate:calibrate", "Make the calibration of a model, in one command."
+    ),
     "compare": LazyCommand("easyteacache.cli.compare:compare", "Compare a cached result with the uncached one."),
     "bench": LazyCommand("easyteacache.cli.bench:bench", "Compare caches and samplers at equal computed work."),
+    "comfyui": LazyCommand("easyteacache.cli.comfyui:comfyui", "Put the nodes into a ComfyUI, and ask what they did."),
     "completion": LazyCommand("easyteacache.cli.completion:main_completion", "Print the completion script of a shell."),
     "export": LazyCommand("easyteacache.cli.export:export", "Write a calibration in another engine's format."),
     "import": LazyCommand("easyteacache.cli.import_:import_", "Read another engine's file as a draft calibration."),
@@ -19,6 +24,9 @@ TABLE = {
     "report": LazyCommand("easyteacache.cli.report:report", "Draw a calibration and what its traces say of it."),
     "solve": LazyCommand("easyteacache.cli.solve:solve", "Solve a calibration from traces."),
     "validate": LazyCommand("easyteacache.cli.validate:validate", "Judge a calibration on runs it was not fitted to."),
+    "doctor": LazyCommand(
+        "easyteacache.cli.doctor:doctor", "Check a cache on a model, here: what is right, what is not."
+    ),
     "demo": LazyCommand("easyteacache.cli.demo:demo", "Sample the reference model with and without caching."),
 }
 

@@ -60,7 +60,29 @@ class NumberType(click.FloatRange):
         return number
 
 
+class QualityType(click.ParamType):  # type: ignore[type-arg]
+    """A level of quality, or what an engine calls it."""
+
+    name = "level"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The level's own name."""
+        from easyteacache.policy.quality import level
+
+        try:
+            return level(value).name
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The levels' names."""
+        from easyteacache.policy.quality import NAMES
+
+        return [CompletionItem(name) for name in NAMES if name.startswith(incomplete)]
+
+
 MODEL_KEY = ModelKeyType()
+QUALITY = QualityType()
 SIZE = SizeType()
 
 
@@ -110,24 +132,32 @@ def json_option(command: Decorated) -> Decorated:
 
 
 def operating_options(command: Decorated) -> Decorated:
-    """``--threshold``, ``--speedup`` and ``--max-error``; pass them through ``one_target``."""
+    """``--threshold``, ``--speedup``, ``--max-error`` and ``--quality``; pass them through ``one_target``."""
     options = (
         click.option("--threshold", type=NumberType(min=0), help="Accumulated distance at which a step is computed."),
         click.option("--speedup", type=NumberType(min=1), help="Steps divided by computed steps to reach."),
         click.option("--max-error", type=NumberType(min=0), help="Relative L2 error of the sample not to exceed."),
+        click.option(
+            "--quality",
+            type=QUALITY,
+            metavar="LEVEL",
+            help="The same by name: exact (nothing is reused), high, balanced or fast.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def one_target(threshold: float | None, speedup: float | None, max_error: float | None) -> None:
+def one_target(
+    threshold: float | None, speedup: float | None, max_error: float | None, quality: str | None = None
+) -> None:
     """Refuse two ways of choosing the operating point at once.
 
     Raises:
         click.UsageError: more than one is given.
     """
-    given = {"--threshold": threshold, "--speedup": speedup, "--max-error": max_error}
+    given = {"--threshold": threshold, "--speedup": speedup, "--max-error": max_error, "--quality": quality}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them.")
@@ -153,3 +183,19 @@ def loading_options(when: str = "") -> Callable[[Decorated], Decorated]:
         return command
 
     return decorate
+
+
+def text_of(file: Path) -> str:
+    """The text of another program's file.
+
+    Raises:
+        InvalidCalibration: it cannot be read, is too large, or is no text.
+    """
+    from easyteacache.errors import InvalidCalibration
+    from easyteacache.files import strict_json
+    from easyteacache.records import parsing
+
+    try:
+        return parsing.read_file(file, rules="import", max_bytes=strict_json.MAX_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error

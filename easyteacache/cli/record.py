@@ -164,7 +164,7 @@ def _record(model: str, folder: Path, options: dict[str, Any], *, rank: int, wor
 def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
     from easyteacache.integrations.diffusers.recording import plan_jobs
 
-    prompts = _prompts(model, options["prompts"], options["num_prompts"])
+    prompts = prompts_for(model, options["prompts"], options["num_prompts"])
     return plan_jobs(
         prompts=prompts,
         seeds=options["seeds"],
@@ -176,7 +176,8 @@ def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
     )
 
 
-def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
+def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
+    """The prompts that a recording of ``model`` takes: of a file, or those that come with the program; None counts as few as it takes."""
     if file is not None:
         known = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     elif _is_reference(model):
@@ -199,6 +200,11 @@ def _prompts(model: str, file: Path | None, count: int | None) -> list[str]:
     return known[:wanted]
 
 
+def first_prompt(model: str) -> str:
+    """What a command that samples once takes where nobody says what."""
+    return prompts_for(model, None, 1)[0]
+
+
 def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
     from easyteacache.integrations.diffusers.recording import RecordingSettings
     from easyteacache.recording.recorder import DIMENSION
@@ -210,12 +216,13 @@ def _settings(model: str, options: dict[str, Any]) -> RecordingSettings:
         sketch=None if options["sketch"] == "exact" else options["sketch"],
         dimension=options["dimension"] or DIMENSION,
         branch_names=tuple(branches.split(",")) if branches else (),
-        checkpoint=_checkpoint(model, options["revision"]),
+        checkpoint=checkpoint_name(model, options["revision"]),
         publish_prompts=not options["hide_prompts"],
     )
 
 
-def _checkpoint(model: str, revision: str | None) -> str:
+def checkpoint_name(model: str, revision: str | None) -> str:
+    """What a recording of ``model`` stores as the checkpoint's name."""
     if model == REFERENCE:
         import hashlib
 

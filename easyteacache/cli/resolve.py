@@ -48,13 +48,14 @@ def resolve(
     threshold: float | None,
     speedup: float | None,
     max_error: float | None,
+    quality: str | None,
     allow_yanked: bool,
     registry: Path | None,
     as_json: bool,
 ) -> None:
     """Show what the runtime applies for KEY, or the calibration in FILE, at one sequence length and sampler setting, with every choice it makes.
 
-    Without --threshold, --speedup or --max-error the record's most cautious operating point is taken. For a speed-up or an error, all
+    Without --threshold, --speedup, --max-error or --quality the record's most cautious operating point is taken. For a speed-up or an error, all
     records of KEY's model are asked, and the one with the strongest evidence of those that hold for the run is taken.
 
     \b
@@ -69,21 +70,24 @@ def resolve(
     JSON: model_key, revision, status, layer, class_name, signal, threshold,
       schedule, branch_schedules (each branch, computed, where they differ),
       weights (per step, or null), corrected, combined, noise_levels (where
-      they hold, or null), run_levels, forecaster, coordinate, applied_to,
+      they hold, or null), fitted_for (the sampler that correcting weights
+      were fitted for: name, calls, calls_per_step, prediction, levels,
+      signature; or null), run_levels, forecaster, coordinate, applied_to,
       first_skip_step, last_skip_step, max_consecutive_skips, longest_run
       (where nobody states a limit), buckets (each sequence_length,
       num_steps, shift, weight), sequence_length, num_steps, shift,
       expected_speedup, expected_error, evidence (its kind, or null),
       figures (each metric, value), carried (why it is used for another run
       than it was made for, or null), doubtful, warnings, foreign, refusal
-      (why every step is computed, or null), needs_sigma, curve (each x, y:
+      (why every step is computed, or null), needs_sigma, recording (that the
+      run is recorded, or null), curve (each x, y:
       null where the step is computed), profile (each sigma, distance, or
       null), notes
     """
     from easyteacache.policy.model_choice import ModelResolver
     from easyteacache.policy.request import request_and_run
 
-    one_target(threshold, speedup, max_error)
+    one_target(threshold, speedup, max_error, quality)
     request, run = request_and_run(
         sequence_length=sequence_length,
         num_steps=steps,
@@ -91,6 +95,7 @@ def resolve(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
     )
     resolved = ModelResolver(meant_by(key, registry), allow_yanked=allow_yanked).policy(request, run)
     if as_json:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from easyteacache.registry.registry import Found
 
 SHOWN_COEFFICIENTS = 8
+# Streams that cannot show them print # and . (files/plain_marks.py).
+COMPUTED, REUSED = "█", "·"
+GROUP = 10
 
 
 @click.command("show")
@@ -28,7 +31,7 @@ SHOWN_COEFFICIENTS = 8
 def show(key: str, registry: Path | None, as_json: bool) -> None:
     """Show the calibration filed under KEY, a model key or an exact alias such as a Hub repository id, or the one in a file.
 
-    Speed-ups marked "published" or "reported" are the source's own; "submitted" ones were judged on held-out runs, "verified" ones on
+    Plans are drawn as strips, one character a step, computed or reused. Speed-ups marked "published" or "reported" are the source's own; "submitted" ones were judged on held-out runs, "verified" ones on
     prompts that the submitter never saw.
 
     \b
@@ -61,6 +64,7 @@ def _page(found: Found) -> Iterator[str]:
     yield _buckets(record)
     yield from _curves(record)
     yield from _operating_points(record)
+    yield from _qualities(record)
     notes = [*found.notes, *record.notes]
     if notes:
         yield text.heading("Notes")
@@ -203,6 +207,70 @@ def _operating_points(record: Calibration) -> Iterator[str]:
         )
         for bucket, point in points
     ]
+    yield text.table(columns, rows, indent="  ")
+    yield from _strips(record)
+
+
+def _strips(record: Calibration) -> Iterator[str]:
+    """Every plan as a row of steps; thresholds and presets have none."""
+    plans = [
+        (bucket, point.plan) for bucket in record.buckets for point in bucket.operating_points if point.plan is not None
+    ]
+    if not plans:
+        return
+    yield text.heading(f"Steps: {COMPUTED} computed, {REUSED} reused")
+    for bucket, plan in plans:
+        steps = bucket.num_steps or len(plan.rows or ()) or plan.computed[-1] + 1
+        yield from strip(plan.computed, steps)
+
+
+def strip(computed: Sequence[int], num_steps: int) -> Iterator[str]:
+    """One plan, a character a step in groups of ten; on several lines, each with its first step, where the screen is narrower.
+
+    Args:
+        computed: the computed steps, ascending.
+        num_steps: steps of the run.
+    """
+    share = f"{len(computed)}/{num_steps}"
+    indent = f"  {share:>9}  "
+    groups = max(1, (text.screen_width() - len(indent) + 1) // (GROUP + 1))
+    done = set(computed)
+    marks = "".join(COMPUTED if step in done else REUSED for step in range(num_steps))
+    for start in range(0, num_steps, groups * GROUP):
+        line = marks[start : start + groups * GROUP]
+        shown = " ".join(line[at : at + GROUP] for at in range(0, len(line), GROUP))
+        yield (indent if start == 0 else f"  {f'from {start}':>9}  ") + shown
+
+
+def _qualities(record: Calibration) -> Iterator[str]:
+    """What each level of quality means, and how fast this record is within it; nothing where no errors are stated."""
+    from easyteacache.policy.quality import LEVELS
+
+    bounds = [
+        (bucket, point.speedup, point.error.bound.value)
+        for bucket in record.buckets
+        for point in bucket.operating_points
+        if point.error is not None and point.speedup is not None and (point.error.worst or point.error.p90) is not None
+    ]
+    if not bounds:
+        return
+    yield text.heading("Levels of quality: error of nine of ten runs, and the speed-up within it")
+    columns = [
+        text.Column("QUALITY"),
+        text.Column("ERROR", align="right"),
+        text.Column("SPEED-UP", align="right"),
+        text.Column("WHY", cut=True),
+    ]
+    rows = []
+    for level in LEVELS:
+        fastest: dict[int, float] = {}
+        for bucket, speedup, error in bounds:
+            if error <= level.most:
+                fastest[id(bucket)] = max(speedup, fastest.get(id(bucket), 1.0))
+        reached = [fastest.get(id(bucket), 1.0) for bucket in record.buckets]
+        low, high = min(reached), max(reached)
+        shown = f"{high:.3g}x" if low == high else f"{low:.3g}–{high:.3g}x"
+        rows.append((level.name, text.number(level.most, 3), shown, level.why))
     yield text.table(columns, rows, indent="  ")
 
 

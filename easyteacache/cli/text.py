@@ -29,12 +29,14 @@ class Column:
         align: where short values stand.
         cut: whether values may be cut where the table is wider than the screen; what people copy must not be.
         style: keyword arguments of ``click.style`` for one value; only terminals show them.
+        optional: 0: it always stands; else it is left out where the table does not fit even with cut values, the greatest number first.
     """
 
     title: str
     align: Literal["left", "right"] = "left"
     cut: bool = False
     style: Callable[[str], dict[str, Any]] | None = None
+    optional: int = 0
 
 
 def screen_width() -> int:
@@ -58,15 +60,22 @@ def shorten(text: str, width: int) -> str:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: str = "") -> str:
-    """A table no wider than the screen if cutting the columns that may be cut allows it.
+    """A table no wider than the screen if cutting the columns that may be cut, and leaving out optional ones, allows it.
 
     None is shown as a dash; a column of nothing else is left out.
     """
     values = list(rows)
     used = [i for i in range(len(columns)) if not values or any(row[i] is not None for row in values)]
-    columns = [columns[i] for i in used]
-    cells = [[ABSENT if row[i] is None else str(row[i]) for i in used] for row in values]
-    widths = _fit(columns, cells, screen_width() - len(indent))
+    available = screen_width() - len(indent)
+    while True:
+        shown = [columns[i] for i in used]
+        cells = [[ABSENT if row[i] is None else str(row[i]) for i in used] for row in values]
+        widths = _fit(shown, cells, available)
+        least = max(used, key=lambda i: columns[i].optional, default=0)
+        if not used or not columns[least].optional or sum(widths) + len(GAP) * (len(widths) - 1) <= available:
+            break
+        used.remove(least)
+    columns = shown
     lines = [_line(columns, [column.title for column in columns], widths, heading=True)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(indent + line for line in lines)

@@ -27,18 +27,20 @@ def where(registry: Path | None, as_json: bool) -> None:
       EASYTEACACHE_REGISTRY=~/calibrations easyteacache-hub where --json
 
     \b
-    JSON: {"layers": [...], "home", "lock", "environment"}; each layer with
-      name, folder, records (null when unreadable), indexed, problem
+    JSON: {"layers": [...], "notes": [...], "home", "lock", "environment"};
+      each layer with name, folder, records (null when unreadable), indexed,
+      problem; home is null where this user has none
     """
     from easyteacache.registry.lock_file import ENVIRONMENT_LOCK
-    from easyteacache.registry.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, home
+    from easyteacache.registry.registry import ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME
 
     chosen = open_registry(registry)
     layers = [_content(layer) for layer in chosen.layers]
     environment = {name: os.environ.get(name) for name in (ENVIRONMENT_FOLDERS, ENVIRONMENT_HOME, ENVIRONMENT_LOCK)}
     locked = None if chosen.lock_path is None else os.fspath(chosen.lock_path.absolute())
+    mine, notes = _home(), list(chosen.missing_layers)
     if as_json:
-        text.echo_json({"layers": layers, "home": os.fspath(home()), "lock": locked, "environment": environment})
+        text.echo_json({"layers": layers, "notes": notes, "home": mine, "lock": locked, "environment": environment})
         return
     for place, one in enumerate(layers, 1):
         records = "unreadable" if one["records"] is None else f"{one['records']} records"
@@ -47,14 +49,28 @@ def where(registry: Path | None, as_json: bool) -> None:
         click.echo(text.path(one["folder"], indent="   "))
         if one["problem"]:
             click.echo(text.paragraph(one["problem"], indent="   ", bullet="problem: "))
-    click.echo("\nThis machine's own layers, local and pulled, belong in")
-    click.echo(text.path(home(), indent="   "))
+    for note in notes:
+        click.echo(text.paragraph(note, indent="   ", bullet="note: "))
+    if mine is not None:
+        click.echo("\nThis machine's own layers, local and pulled, belong in")
+        click.echo(text.path(mine, indent="   "))
     if locked:
         click.echo("Lookups obey a lock, and what it does not list is refused:")
         click.echo(text.path(locked, indent="   "))
     for name, value in environment.items():
         if value is not None:
             click.echo(f"{name}\n{text.path(value, indent='   ')}")
+
+
+def _home() -> str | None:
+    """Where this machine's own layers belong; None where this user has no home."""
+    from easyteacache.errors import InvalidCalibration
+    from easyteacache.registry.registry import home
+
+    try:
+        return os.fspath(home())
+    except InvalidCalibration:
+        return None
 
 
 def _content(layer: Layer) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class DemoSettings:
         frames, width, height: of each video, the last two in pixels.
         samples: videos, one prompt each.
         seed: of the first video; the others count up from it.
-        threshold, speedup, max_error: choose the operating point; at most one.
+        threshold, speedup, max_error, quality: choose the operating point; at most one.
     """
 
     key: str = KEY
@@ -53,6 +53,7 @@ class DemoSettings:
     threshold: float | None = None
     speedup: float | None = None
     max_error: float | None = None
+    quality: str | None = None
 
     def prompt(self, sample: int) -> str:
         """The prompt of video number ``sample``: digits in turn, moving in changing directions."""
@@ -110,6 +111,7 @@ def open_cache(pipe: MovingDigitsPipeline, settings: DemoSettings, registry: Reg
         "threshold": settings.threshold,
         "speedup": settings.speedup,
         "max_error": settings.max_error,
+        "quality": settings.quality,
         "num_steps": settings.steps,
         "sequence_length": pipe.sequence_length(settings.frames, settings.height, settings.width),
         "shift": shift_of(pipe.scheduler),

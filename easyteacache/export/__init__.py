@@ -9,14 +9,16 @@ the file what it does otherwise. `docs/engines.md` lists the engines and what ea
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import ModuleType
+from typing import Any
 
 from easyteacache.errors import ExportRefused
-from easyteacache.export import deviations, draft, partners
+from easyteacache.export import deviations, draft, partners, presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.draft import Draft
 from easyteacache.export.engine import Engine
@@ -27,7 +29,19 @@ from easyteacache.policy.policy import RetiredCalibration
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.registry.registry import Found, Registry
 
-__all__ = ["ENGINES", "Deviation", "Draft", "Engine", "Exported", "Numbers", "Parsed", "export", "read", "write"]
+__all__ = [
+    "ENGINES",
+    "Deviation",
+    "Draft",
+    "Engine",
+    "Exported",
+    "Numbers",
+    "Parsed",
+    "export",
+    "read",
+    "read_server",
+    "write",
+]
 
 _ALLOW = "To export all the same, name the rule with --allow: {rules}."
 
@@ -57,6 +71,7 @@ def export(
     run: RunContext | None = None,
     *,
     allow: Collection[str] = (),
+    server: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write the record of ``key`` in the format of ``engine``.
 
@@ -67,12 +82,13 @@ def export(
         request: the operating point; may be left open.
         run: sequence length, step count and shift; may be left open.
         allow: rules whose refusal becomes a remark.
+        server: what is known of the program that will read the file, for formats that name it.
 
     Raises:
         ExportRefused: the engine would compute something else.
         UnknownModelKey, RetiredCalibration, InvalidCalibration: as a lookup does.
     """
-    return write(registry.find(key), ENGINES[engine], request, run, allow=allow, registry=registry)
+    return write(registry.find(key), ENGINES[engine], request, run, allow=allow, registry=registry, server=server)
 
 
 def write(
@@ -83,12 +99,16 @@ def write(
     *,
     allow: Collection[str] = (),
     registry: Registry | None = None,
+    server: Mapping[str, Any] | None = None,
 ) -> Exported:
     """``export`` for a record that was already found; ``registry`` only for records that go into the same file."""
     request, run = request or Request(), run or RunContext()
-    numbers, remarks = _admitted(found, engine, request, run, allow)
+    numbers, remarks = _admitted(found, engine, request, run, allow, server)
     others: dict[str, Numbers] = {}
     for role in engine.together:
+        if numbers.preset is not None:
+            others |= _published_sets(numbers, engine, registry)
+            break
         partner = _partner(role, found.calibration.model_key, engine, registry)
         if partner is not None:
             others[role], more = _admitted(partner, engine, request, run, allow)
@@ -97,6 +117,20 @@ def write(
             remarks += ("The checkpoint's other set is not at hand: its place in the file stays empty.",)
     text = _format(engine).write(numbers, engine.model_for(found.calibration.model_key), others, remarks)
     return Exported(text, engine.suffix, remarks, numbers)
+
+
+def read_server(text: str, engine: str, *, file: str) -> dict[str, Any]:
+    """What a caller's file says of the program that will read an export, for ``server``.
+
+    Raises:
+        InvalidCalibration: it does not say anything of it.
+        ExportRefused: files of this engine name no program.
+    """
+    form = ENGINES[engine]
+    if not form.server:
+        raise ExportRefused(form.title, ["server"], ["Its files name no server. Leave --server out."])
+    known: dict[str, Any] = _format(form).server(text, file)
+    return known
 
 
 def read(text: str, engine: str, *, file: str, model_key: str | None, title: str | None, modality: str) -> list[Draft]:
@@ -115,7 +149,7 @@ def read(text: str, engine: str, *, file: str, model_key: str | None, title: str
     """
     form = ENGINES[engine]
     if not form.reads:
-        raise refuse(file, f"files of {form.title} hold no coefficients: there is nothing to import")
+        raise refuse(file, f"files of {form.title} hold no numbers: there is nothing to import")
     drafts = []
     for parsed in _format(form).read(text, file):
         key = model_key or parsed.model_key
@@ -125,6 +159,23 @@ def read(text: str, engine: str, *, file: str, model_key: str | None, title: str
             draft.build(parsed, form, model_key=key, title=title, modality=modality, file=PurePath(file).name)
         )
     return drafts
+
+
+def _published_sets(numbers: Numbers, engine: Engine, registry: Registry | None) -> dict[str, Numbers]:
+    """TeaCache's two sets of the preset's checkpoint, where the preset takes them; they must both be at hand."""
+    assert numbers.preset is not None
+    rule = presets.rule_for(engine.name, numbers.preset)
+    if rule is None or not rule.sets:
+        return {}
+    keys = None if registry is None else partners.published_sets(numbers.record.model_key, registry)
+    if keys is None or registry is None:
+        reason = "The preset takes both of TeaCache's sets of its checkpoint, and their records were not found."
+        raise ExportRefused(engine.title, ["expert"], [reason], "Put them into one registry folder.")
+    found = {name: registry.find(key).calibration for name, key in keys.items()}
+    return {
+        name: Numbers(record=record, bucket=record.buckets[0], coefficients=record.buckets[0].coefficients)
+        for name, record in found.items()
+    }
 
 
 def _partner(role: str, key: str, engine: Engine, registry: Registry | None) -> Found | None:
@@ -139,7 +190,12 @@ def _partner(role: str, key: str, engine: Engine, registry: Registry | None) -> 
 
 
 def _admitted(
-    found: Found, engine: Engine, request: Request, run: RunContext, allow: Collection[str]
+    found: Found,
+    engine: Engine,
+    request: Request,
+    run: RunContext,
+    allow: Collection[str],
+    server: Mapping[str, Any] | None = None,
 ) -> tuple[Numbers, tuple[str, ...]]:
     """The record's numbers and what is to be said about them."""
     record = found.calibration
@@ -149,7 +205,10 @@ def _admitted(
     known = [] if unfit is None else [unfit]
     _refuse(engine, known, allow)
     needs = engine.takes_threshold and engine.plan == "threshold"
-    numbers = resolve(found, request, run, engine=engine.title, needs_threshold=needs, kind=engine.plan)
+    numbers = resolve(
+        found, request, run, engine=engine.title, needs_threshold=needs, kind=engine.plan, name=engine.name
+    )
+    numbers = dataclasses.replace(numbers, server=server or {})
     listed = [*known, *deviations.of_numbers(engine, numbers), *_own_deviations(engine, numbers)]
     _refuse(engine, listed, allow)
     return numbers, tuple(one.text for one in listed)
@@ -167,13 +226,13 @@ def _refuse(engine: Engine, listed: Sequence[Deviation], allow: Collection[str])
 
 
 # What no permission can mend: the format has no place for the numbers.
-_FINAL = frozenset({"method", "order", "plan", "threshold", "steps"})
+_FINAL = frozenset({"method", "order", "plan", "threshold", "steps", "server"})
 
 
 def _own_deviations(engine: Engine, numbers: Numbers) -> list[Deviation]:
     """What only the format's module can see."""
     check = getattr(_format(engine), "deviations", None)
-    return [] if check is None else list(check(numbers))
+    return [] if check is None or numbers.preset is not None else list(check(numbers))
 
 
 def _format(engine: Engine) -> ModuleType:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from easyteacache.export import presets
 from easyteacache.export.engine import CachedModels, Engine
 from easyteacache.export.magcache_rule import magcache_plan
 from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
@@ -15,15 +16,33 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import LONGEST_RUN
 from easyteacache.records.bucket import FITTED
 from easyteacache.records.calibration import Calibration
+from easyteacache.runtime.predictors import predictor
 
 Rule = Literal[
-    "model", "signal", "method", "order", "abs", "window", "plan", "steps", "threshold", "forecast", "domain"
+    "model",
+    "signal",
+    "method",
+    "order",
+    "abs",
+    "window",
+    "plan",
+    "steps",
+    "threshold",
+    "forecast",
+    "branches",
+    "mask",
+    "server",
+    "domain",
 ]
 
 # Reusing one step more at the very end is what engines do differently, and what a remark is enough for.
 TOLERATED_STEPS = 1
 # Ratios of two branches this far apart are no measurement noise; only asked where the plans they make are not known.
 TOLERATED_RATIO = 0.05
+# Weights of two rows this close are one number written twice.
+SAME_WEIGHT = 1e-9
+# Predictors whose rows follow from the places of the computed steps alone.
+_OF_STEPS = frozenset({"hold", "linear", "quadratic", *(f"taylor-{order}" for order in range(1, 5))})
 # Stands for a step count that is not known where only distances from its end matter.
 FAR = 1_000_000
 
@@ -46,11 +65,10 @@ class Deviation:
 def of_record(engine: Engine, record: Calibration) -> Deviation | None:
     """Why ``engine`` has no use for a record, whatever its operating point; None when it has."""
     key, method = record.model_key, record.method
-    if method == "preset":
-        told = (
-            f"The record is a setting of another engine's own, no calibration: `easyteacache-hub show {key}` prints it."
-        )
-        return Deviation("method", True, told)
+    if method == "preset" and not engine.evaluates_as_recorded:
+        unfit = _preset(engine, record)
+        if unfit is not None:
+            return unfit
     if method not in engine.methods:
         return Deviation("method", True, f"{engine.title} cannot run {method} with numbers of its caller's.")
     known = [model.keys for model in engine.models or () if method in model.methods]
@@ -58,6 +76,20 @@ def of_record(engine: Engine, record: Calibration) -> Deviation | None:
         return None
     listed = ", ".join(known)
     return Deviation("model", True, f"{engine.title} was read to run {method} for {listed}; {key} is none of these.")
+
+
+def _preset(engine: Engine, record: Calibration) -> Deviation | None:
+    """Why none of a record's presets can be written for ``engine``; None where one can."""
+    held = [p.preset for bucket in record.buckets for p in bucket.operating_points if p.preset is not None]
+    if any(presets.rule_for(engine.name, preset) is not None for preset in held):
+        return None
+    methods = ", ".join(dict.fromkeys(f"{preset.engine}'s {preset.method}" for preset in held))
+    others = list(dict.fromkeys(name for preset in held for name in presets.engines_for(preset)))
+    told = f"The record holds settings of {methods}, which {engine.title} does not run."
+    where = f"Export it to {', '.join(others)}." if others else "No exporter writes files of the program that does."
+    return Deviation(
+        "method", True, f"{told} {where} `easyteacache-hub show {record.model_key}` prints them, --to json writes them."
+    )
 
 
 def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Deviation, ...]:
@@ -68,13 +100,18 @@ def of_numbers(engine: Engine, numbers: Numbers) -> tuple[Deviation, ...]:
 def _find(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     method = numbers.record.method
     model = engine.model_for(numbers.record.model_key, method)
+    if method == "preset":
+        yield from _settings(engine, numbers)
+        return
     yield from _plan(engine, numbers)
-    if method == "plan":
+    if engine.plan == "schedule":
+        yield from _filling(engine, numbers)
+    if method == "plan" or (method == "magcache" and engine.plan == "schedule"):
         return
     if method == "magcache":
         yield from _ratios(engine, numbers)
     elif not engine.evaluates_as_recorded:
-        if model is not None:
+        if model is not None and engine.plan == "threshold":
             yield from _signal(engine, model, numbers)
         if engine.plan == "threshold":
             yield from _order(engine, numbers)
@@ -113,17 +150,105 @@ def _plan(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
     if not engine.takes_threshold and numbers.threshold is not None:
         told = f"{engine.title} takes the threshold outside this file: {numbers.threshold:g}."
         yield Deviation("threshold", False, told)
-    if engine.plan == "threshold" and numbers.schedule is None and numbers.forecaster != "hold":
+    if engine.plan == "threshold" and numbers.schedule is None and not _continues(engine, numbers):
         yield Deviation(
             "forecast",
             False,
             f"This operating point was judged with the forecaster {numbers.forecaster}; {engine.title} repeats the last residual, "
             "so speed-up and error will differ.",
         )
-    if engine.plan == "either" and numbers.forecaster == FITTED:
-        # Of this rule, because no permission gives the format a place for them.
-        told = f"This operating point fills reused steps with weights of its own, which {engine.title} does not hold."
-        yield Deviation("plan", True, told)
+
+
+def _continues(engine: Engine, numbers: Numbers) -> bool:
+    """Whether an engine with a threshold fills reused steps as the operating point was judged."""
+    if numbers.forecaster == "hold":
+        return True
+    alike = (numbers.forecaster, numbers.coordinate, numbers.applied_to) == ("linear", "step", "residual")
+    return bool(engine.extrapolates) and alike and numbers.record.model_key.startswith(engine.extrapolates)
+
+
+def _filling(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    """What the engine makes a reused step of, beside what the plan means."""
+    if numbers.schedule is None:
+        return
+    if numbers.of_branches:
+        told = "; ".join(f"{name} {len(computed)}" for name, computed in numbers.of_branches)
+        yield Deviation(
+            "branches",
+            True,
+            f"Branches compute different steps ({told}), {engine.title} takes one list for all: with permission that of the steps "
+            f"which any of them computes, {len(numbers.schedule)}.",
+        )
+    if engine.place is not None and numbers.applied_to != engine.place:
+        yield Deviation(
+            "forecast",
+            True,
+            f"The plan was judged on the {numbers.applied_to}; what {engine.title} repeats or continues is {_PLACES[engine.place]}.",
+        )
+    if numbers.corrected:
+        yield Deviation(
+            "forecast",
+            True,
+            f"Rows of computed steps correct the sampler's state; {engine.title} hands the sampler what the model gives.",
+        )
+    if numbers.coordinate != "step" and numbers.forecaster != "hold":
+        yield Deviation(
+            "forecast",
+            True,
+            f"The predictor {numbers.forecaster} extrapolates along the {numbers.coordinate}, {engine.title} along the step.",
+        )
+    if engine.fills and numbers.forecaster not in engine.fills and not _rows_alike(engine, numbers):
+        with_ = "weights of its own" if numbers.forecaster == FITTED else numbers.forecaster
+        yield Deviation(
+            "forecast",
+            True,
+            f"The plan fills reused steps with {with_}; {engine.title} fills them with {engine.fills[0]}.",
+        )
+
+
+_PLACES = {
+    "residual": "the residual of the blocks",
+    "feature": "the output of the last block",
+    "output": "the model's output",
+}
+
+
+def _rows_alike(engine: Engine, numbers: Numbers) -> bool:
+    """Whether rows, or a predictor of another name, come to what the engine computes."""
+    if numbers.schedule is None or numbers.corrected:
+        return False
+    steps = numbers.num_steps or numbers.schedule[-1] + 1
+    theirs = predictor(engine.fills[0]).rows(numbers.schedule, steps)
+    if numbers.rows is not None:
+        ours: Sequence[Sequence[float]] = numbers.rows
+    elif numbers.levels is None and numbers.forecaster in _OF_STEPS:
+        ours = predictor(numbers.forecaster).rows(numbers.schedule, steps)
+    else:
+        return False
+    return all(_same_row(a, b) for a, b in zip(ours, theirs, strict=False))
+
+
+def _same_row(a: Sequence[float], b: Sequence[float]) -> bool:
+    size = max(len(a), len(b))
+    pairs = zip((0.0,) * (size - len(a)) + tuple(a), (0.0,) * (size - len(b)) + tuple(b), strict=True)
+    return all(abs(x - y) <= SAME_WEIGHT for x, y in pairs)
+
+
+def _settings(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    """A preset's settings: all of them have a place, or none is written."""
+    assert numbers.preset is not None
+    if not engine.evaluates_as_recorded:
+        try:
+            presets.settings(engine.name, numbers.preset)
+        except presets.Unwritable as error:
+            yield Deviation("method", True, f"{engine.title}: {error}")
+        if numbers.preset.engine not in engine.title:
+            yield Deviation(
+                "model",
+                False,
+                f"These settings were published for {numbers.preset.engine}, which runs the same method.",
+            )
+    yield Deviation("signal", False, "A preset was not judged by this project, and is never applied by it.")
 
 
 def _order(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:

@@ -10,6 +10,7 @@ from easyteacache.export.engine import Engine
 from easyteacache.export.numbers import strip
 from easyteacache.export.parsed import Parsed
 from easyteacache.records.calibration import SCHEMA_VERSION, Calibration
+from easyteacache.records.plan import FITTED
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
     Raises:
         InvalidCalibration: the numbers break a rule of the format.
     """
-    method = "magcache" if parsed.ratios else "teacache" if parsed.coefficients else "plan"
+    method = _method(parsed)
     signal = parsed.signal or _signal_of(engine, model_key) if method == "teacache" else "none"
     missing = tuple(_missing(parsed, signal or "unknown", method))
     content: dict[str, Any] = {
@@ -54,12 +55,23 @@ def build(parsed: Parsed, engine: Engine, *, model_key: str, title: str | None, 
         "method": method,
         "signal": signal or "unknown",
         "rescale_post": parsed.post or "none",
-        "branches": list(parsed.ratios) or ["cond", "uncond"],
+        "branches": list(parsed.ratios or parsed.branches) or ["cond", "uncond"],
         "buckets": [_bucket(parsed)],
         "provenance": {"tool": "easyteacache import", "tool_version": __version__},
         "notes": [f"Imported from {file}, in the format of {engine.title}.", *missing],
     }
+    model = {"checkpoint_commit": parsed.checkpoint_commit, "dtype": parsed.dtype}
+    if any(model.values()):
+        content["model"] = {name: value for name, value in model.items() if value is not None}
+    if parsed.guidance_scale is not None:
+        content["conditions"] = {"guidance_scale": parsed.guidance_scale}
     return Draft(Calibration.from_mapping(content, where=file), missing, parsed.label)
+
+
+def _method(parsed: Parsed) -> str:
+    if parsed.preset is not None:
+        return "preset"
+    return "magcache" if parsed.ratios else "teacache" if parsed.coefficients else "plan"
 
 
 def _signal_of(engine: Engine, model_key: str) -> str | None:
@@ -89,13 +101,28 @@ def _bucket(parsed: Parsed) -> dict[str, Any]:
         ]
         # An export for another step count holds that many ratios, whatever the run it is used for.
         bucket["num_steps"] = len(next(iter(parsed.ratios.values())))
+    if parsed.sampler is not None and parsed.levels is not None:
+        sampler = {"name": parsed.sampler, "calls": len(parsed.levels) - 1, "levels": list(parsed.levels)}
+        bucket["sampler"] = sampler
     point: dict[str, Any] = {"evidence": [{"kind": "published", "how": "reported"}]}
-    if parsed.schedule is not None:
-        plan = {"computed": list(parsed.schedule), "predictor": parsed.forecaster, "applied_to": parsed.applied_to}
-        bucket["operating_points"] = [point | {"plan": plan}]
+    if parsed.preset is not None:
+        bucket["operating_points"] = [point | {"preset": dict(parsed.preset)}]
+    elif parsed.schedule is not None:
+        bucket["operating_points"] = [point | {"plan": _plan(parsed)}]
     elif parsed.threshold is not None:
         bucket["operating_points"] = [point | {"threshold": parsed.threshold, "predictor": parsed.forecaster}]
     return bucket
+
+
+def _plan(parsed: Parsed) -> dict[str, Any]:
+    plan: dict[str, Any] = {"computed": list(parsed.schedule or ()), "applied_to": parsed.applied_to}
+    if parsed.forecaster != FITTED:
+        plan |= {"predictor": parsed.forecaster, "coordinate": parsed.coordinate}
+    if parsed.rows is not None:
+        plan["rows"] = [list(row) for row in parsed.rows]
+    if parsed.plan_levels is not None:
+        plan["levels"] = list(parsed.plan_levels)
+    return plan | {name: True for name in ("corrected", "combined") if getattr(parsed, name)}
 
 
 def _missing(parsed: Parsed, signal: str, method: str) -> list[str]:
@@ -106,13 +133,13 @@ def _missing(parsed: Parsed, signal: str, method: str) -> list[str]:
         if parsed.domain is None:
             said.append("Missing: the domain, so that the polynomial is evaluated wherever it is asked.")
         said.append("Missing: what y is (fitted_output) and how good the fit is (quality).")
-    if parsed.threshold is None and parsed.schedule is None:
+    if parsed.threshold is None and parsed.schedule is None and parsed.preset is None:
         said.append("Missing: a threshold (operating_points).")
     if parsed.num_steps is None and method != "magcache":
         said.append("Missing: the step count the numbers hold for.")
     if parsed.sequence_length is None:
         said.append("Missing: the sequence length the numbers hold for.")
-    if parsed.first is None and parsed.retention is None and method != "plan":
+    if parsed.first is None and parsed.retention is None and method not in ("plan", "preset"):
         said.append("Missing: the skip window; reuse is allowed from step 1 to the end.")
     said.append("Missing: licence, author, prompts and sources (provenance).")
     return said

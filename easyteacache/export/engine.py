@@ -6,9 +6,11 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Literal
 
+from easyteacache.records.plan import AppliedTo
+
 Post = Literal["none", "abs"]
 Window = Literal["given", "shares", "retention", "first", "second", "ends", "user", "fraction", "mask"]
-Suffix = Literal["json", "py", "yaml"]
+Suffix = Literal["json", "py", "yaml", "env", "txt"]
 
 # What each kind of window means, for messages and documentation.
 WINDOWS: dict[Window, str] = {
@@ -84,6 +86,10 @@ class Engine:
         together: what one file holds beside the record itself: ``set`` for a checkpoint's other set, ``expert`` for the other expert.
         list_per_branch: whether each branch has ratios of its own.
         plan: what decides: a threshold, a schedule, or either.
+        place: what a reused step of a schedule repeats or continues: the blocks' residual, their output, or the model's; None: any.
+        fills: names of the predictors that it computes exactly; those of which it has something like its module knows.
+        extrapolates: first part of the keys of models for which it can extrapolate the residual linearly beside a threshold.
+        server: whether its files name the program that reads them, which only the caller can know.
         evaluates_as_recorded: True for formats that carry domain and ``rescale_post`` along instead of evaluating p.
         reads: whether its files carry enough to import.
     """
@@ -103,6 +109,10 @@ class Engine:
     together: tuple[str, ...] = ()
     list_per_branch: bool = True
     plan: Literal["threshold", "schedule", "either"] = "threshold"
+    place: AppliedTo | None = None
+    fills: tuple[str, ...] = ()
+    extrapolates: str = ""
+    server: bool = False
     evaluates_as_recorded: bool = False
     reads: bool = True
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from easyteacache.errors import ExportRefused, UnreachableTarget
+from easyteacache.export import presets
 from easyteacache.policy import operating_point, policy
 from easyteacache.policy.bucket_choice import select
 from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
@@ -14,9 +16,13 @@ from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.fields import MAX_STEPS
+from easyteacache.records.preset import Preset
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.registry.registry import Found
 
 Ratios = dict[str, tuple[float, ...]]
+#: Formats for programs of the reader's own, which take any method's numbers.
+PLAIN = ("json", "python")
 Kind = Literal["threshold", "schedule", "either"]
 
 # Signal distances that published models show within a run; where a record states its own domain, that is used instead.
@@ -36,7 +42,16 @@ class Numbers:
         post: what this project does to p(x).
         threshold: accumulated predicted distance at which a step is computed; None for a schedule.
         schedule: the computed steps instead of a threshold.
-        forecaster: what filled a reused step when this operating point was judged, and ``applied_to`` what it repeats or continues.
+        forecaster: what filled a reused step when this operating point was judged, ``coordinate`` its axis, and ``applied_to`` what it
+            repeats or continues.
+        rows: per step the weights of the computed steps, where a plan lists them; ``levels`` the (S + 1,) noise levels they hold over,
+            None for any.
+        corrected: rows of computed steps correct the sampler's state.
+        combined: what is predicted is the output after guidance.
+        of_branches: (branch, its computed steps), where branches compute different ones; ``schedule`` then has those of any.
+        preset: another engine's settings instead of numbers.
+        server: what the caller says of the program that will read the file, for formats that name it.
+        speedup: what the operating point is known to give.
         first, last: inclusive window in which steps may be reused; last None means the end, a negative one counts from an end
             that is not known.
         fraction: the window as shares of the run, where the record gives it so.
@@ -56,7 +71,16 @@ class Numbers:
     threshold: float | None = None
     schedule: tuple[int, ...] | None = None
     forecaster: str = "hold"
+    coordinate: str = "step"
     applied_to: str = "residual"
+    rows: tuple[tuple[float, ...], ...] | None = None
+    levels: tuple[float, ...] | None = None
+    corrected: bool = False
+    combined: bool = False
+    of_branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    preset: Preset | None = None
+    server: Mapping[str, Any] = field(default_factory=dict)
+    speedup: float | None = None
     first: int = 1
     last: int | None = None
     fraction: tuple[float, float] | None = None
@@ -76,7 +100,14 @@ class Numbers:
 
 
 def resolve(
-    found: Found, request: Request, run: RunContext, *, engine: str, needs_threshold: bool, kind: Kind = "either"
+    found: Found,
+    request: Request,
+    run: RunContext,
+    *,
+    engine: str,
+    needs_threshold: bool,
+    kind: Kind = "either",
+    name: str = "json",
 ) -> Numbers:
     """The numbers of a record for one request and run.
 
@@ -84,7 +115,7 @@ def resolve(
         found: what the registry gave.
         request: the operating point; may be left open.
         run: sequence length, step count and shift; may be left open.
-        engine: named in refusals.
+        engine: title of the engine, for refusals, and ``name`` that of its entry in the table.
         needs_threshold: whether a record without operating points is refused.
         kind: what the engine takes; operating points of the other kind are passed over where the record has both.
 
@@ -95,6 +126,10 @@ def resolve(
     """
     if run.num_steps is not None and run.num_steps > MAX_STEPS:
         raise ExportRefused(engine, ["steps"], [f"{run.num_steps} steps; a record holds at most {MAX_STEPS}."])
+    if found.calibration.method == "preset":
+        return _preset(found, request, run, engine, name)
+    if found.calibration.method == "magcache" and kind == "schedule":
+        return _magcache_steps(found, request, run, engine)
     # Ratios say nothing beside a plan that names its steps: with them goes a threshold.
     kind = "threshold" if found.calibration.method == "magcache" else kind
     found = dataclasses.replace(found, calibration=_of_kind(found.calibration, kind))
@@ -133,21 +168,107 @@ def _plan(found: Found, request: Request, run: RunContext, engine: str) -> Numbe
         raise ExportRefused(engine, ["steps"], [reason], "Export for the step count it was made for.")
     try:
         offer = operating_point.Offer(bucket.operating_points, 1.0)
-        chosen = operating_point.choose([offer], request, run, notes)
+        chosen = operating_point.choose([offer], request, _own_run(bucket, run), notes)
     except UnreachableTarget as error:
         raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
-    if chosen.schedule is None:
+    plan = chosen.plan
+    if plan is None:
         raise ExportRefused(engine, ["plan"], ["A record of plans has no threshold."])
     return Numbers(
         record=record,
         bucket=bucket,
-        schedule=chosen.schedule,
+        schedule=plan.computed,
         forecaster=chosen.forecaster,
+        coordinate=chosen.coordinate,
         applied_to=chosen.applied_to,
+        rows=plan.rows,
+        levels=plan.levels,
+        corrected=plan.corrected,
+        combined=plan.combined,
+        speedup=chosen.speedup,
         num_steps=steps,
         sequence_length=run.sequence_length or bucket.sequence_length,
         notes=tuple(notes),
     )
+
+
+def _preset(found: Found, request: Request, run: RunContext, engine: str, name: str) -> Numbers:
+    """One of a record's presets that the engine can be given; its own go first."""
+    record = found.calibration
+    if request.threshold is not None or request.max_error is not None:
+        raise ExportRefused(
+            engine, ["threshold"], ["A preset has settings of its own. Choose by --speedup, or leave it open."]
+        )
+    offered = [
+        (bucket, point, point.preset)
+        for bucket in record.buckets
+        for point in bucket.operating_points
+        if point.preset is not None
+        and (name in PLAIN or presets.rule_for(name, point.preset) is not None)
+        and run.num_steps in (None, bucket.num_steps or run.num_steps)
+    ]
+    if not offered:
+        made = ", ".join(str(bucket.num_steps) for bucket in record.buckets if bucket.num_steps)
+        raise ExportRefused(engine, ["steps"], [f"Its presets are for {made} steps."])
+    if request.speedup is not None:
+        fast = [one for one in offered if one[1].speedup is not None and one[1].speedup >= request.speedup]
+        if not fast:
+            values = ", ".join(f"{s:g}" for s in sorted({one[1].speedup for one in offered if one[1].speedup}))
+            raise ExportRefused(
+                engine,
+                ["threshold"],
+                [f"No preset is known to reach {request.speedup:g}×; known are: {values or 'none'}."],
+            )
+        offered = sorted(fast, key=lambda one: one[1].speedup or 0.0)
+    elif name not in PLAIN:
+        order = [presets.rule_for(name, one[2]) for one in offered]
+        rank = [rule.made_for.index(one[2].engine) if rule else 0 for rule, one in zip(order, offered, strict=True)]
+        offered = [one for _, one in sorted(zip(rank, offered, strict=True), key=lambda pair: pair[0])]
+    bucket, point, chosen = offered[0]
+    return Numbers(
+        record=record,
+        bucket=bucket,
+        preset=chosen,
+        speedup=point.speedup,
+        num_steps=run.num_steps or bucket.num_steps,
+        sequence_length=run.sequence_length or bucket.sequence_length,
+        notes=(*found.notes, *record.notes),
+    )
+
+
+def _magcache_steps(found: Found, request: Request, run: RunContext, engine: str) -> Numbers:
+    """MagCache's ratios as the steps that they make it compute, for an engine that takes no ratios."""
+    record = found.calibration
+    own = next((bucket.num_steps for bucket in record.buckets if bucket.num_steps is not None), None)
+    run = run if run.num_steps is not None else dataclasses.replace(run, num_steps=own)
+    try:
+        resolved = policy.resolve(found, request, run)
+    except UnreachableTarget as error:
+        raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
+    if resolved.refusal is not None or resolved.schedule is None:
+        reason = resolved.refusal or "At this threshold every step is computed."
+        raise ExportRefused(engine, ["steps"], [reason])
+    return Numbers(
+        record=record,
+        bucket=select(record.buckets, run, []).main,
+        schedule=resolved.schedule,
+        of_branches=resolved.branch_schedules,
+        speedup=resolved.expected_speedup,
+        num_steps=run.num_steps,
+        sequence_length=run.sequence_length,
+        notes=resolved.notes,
+    )
+
+
+def _own_run(bucket: Bucket, run: RunContext) -> RunContext:
+    """The run with the sampler that the bucket was made with, where the caller names none: a file is for such runs."""
+    if run.sampler is not None:
+        return run
+    plans = [point.plan for point in bucket.operating_points if point.plan is not None]
+    levels = next((plan.levels for plan in plans if plan.levels is not None), None)
+    if bucket.sampler is None or bucket.sampler.levels is None:
+        return run if levels is None else dataclasses.replace(run, sampler=SamplerRecord.euler(levels))
+    return dataclasses.replace(run, sampler=bucket.sampler)
 
 
 def _teacache(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> Numbers:
@@ -173,6 +294,13 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
         threshold=None if resolved.schedule is not None or not resolved.threshold else resolved.threshold,
         schedule=resolved.schedule,
         forecaster=resolved.forecaster,
+        coordinate=resolved.coordinate,
+        rows=resolved.weights,
+        levels=resolved.noise_levels,
+        corrected=resolved.weights is not None and resolved.corrected,
+        combined=resolved.combined,
+        of_branches=resolved.branch_schedules,
+        speedup=resolved.expected_speedup,
         applied_to=resolved.applied_to,
         first=max(resolved.first_skip_step, 1),
         last=resolved.last_skip_step if num_steps or bucket.max_skip_step >= 0 else _from_end(bucket.max_skip_step),
@@ -187,7 +315,7 @@ def _teacache(found: Found, request: Request, run: RunContext, engine: str, need
 
 def _resolved(found: Found, request: Request, run: RunContext, engine: str, needs_threshold: bool) -> policy.Policy:
     """The policy; where no threshold is needed and none was asked for, a record without one, or with schedules, is good enough."""
-    asked = request.threshold is not None or request.speedup is not None or request.max_error is not None
+    asked = request.chooses
     try:
         resolved = policy.resolve(found, request, run)
     except UnreachableTarget as error:

@@ -33,6 +33,12 @@ class Parsed:
         limit: most steps reused in a row.
         num_steps, sequence_length, frames, height, width, shift: the setting.
         domain: ``(x_min, x_max)`` the fit saw.
+        rows: per step the weights of the computed steps, in place of a forecaster, or beside one where ``corrected``.
+        corrected, combined, coordinate: of a plan, as a record's ``Plan`` has them.
+        plan_levels: the noise levels that the rows hold over.
+        preset: another engine's settings, as a record's ``Preset`` has them.
+        levels, sampler: the run's noise levels, one more than steps, and the sampler's class.
+        guidance_scale, checkpoint_commit, dtype, branches: what else held.
         post: what the engine does to p(x).
         signal: what the engine measures.
         model_key: the record the file was exported from.
@@ -45,6 +51,18 @@ class Parsed:
     schedule: tuple[int, ...] | None = None
     forecaster: str = "hold"
     applied_to: str = "residual"
+    rows: tuple[tuple[float, ...], ...] | None = None
+    plan_levels: tuple[float, ...] | None = None
+    corrected: bool = False
+    combined: bool = False
+    coordinate: str = "step"
+    preset: Mapping[str, Any] | None = None
+    levels: tuple[float, ...] | None = None
+    sampler: str | None = None
+    guidance_scale: float | None = None
+    checkpoint_commit: str | None = None
+    dtype: str | None = None
+    branches: tuple[str, ...] = ()
     first: int | None = None
     last: int | None = None
     fraction: tuple[float, float] | None = None

@@ -34,5 +34,16 @@ def other_expert(key: str, known: Mapping[str, Any]) -> str | None:
     return candidate if candidate in known else None
 
 
+def published_sets(key: str, known: Mapping[str, Any]) -> dict[str, str] | None:
+    """The two sets of the checkpoint that a method's record, such as ``wan2.1/t2v-14b/teacache-taylor``, belongs to.
+
+    Returns:
+        ``retention`` and ``no-retention`` with the keys of their records; None where one of them is missing.
+    """
+    model = key.rpartition("/")[0]
+    sets = {"retention": model, _OTHER_SET: f"{model}/{_OTHER_SET}"}
+    return sets if all(name in known for name in sets.values()) else None
+
+
 # What an engine's entry calls them → how they are found.
 FIND: dict[str, Callable[[str, Mapping[str, Any]], str | None]] = {"set": other_set, "expert": other_expert}

@@ -9,8 +9,12 @@ _EITHER = frozenset({"timestep_embedding", "timestep_projection"})
 _MODULATED = frozenset({"modulated_input"})
 _HIDDEN = frozenset({"hidden_states"})
 _BOTH = ("teacache", "magcache")
-_MAGCACHE = ("magcache",)
-_ALL = ("teacache", "magcache", "plan")
+_RATIOS_OR_PRESET = ("magcache", "preset")
+_ALL = ("teacache", "magcache", "plan", "preset")
+# Whatever comes to a list of computed steps before a run.
+_PLANS = ("teacache", "magcache", "plan")
+_TEA_OR_PRESET = ("teacache", "preset")
+_STEPS_OR_PRESET = (*_PLANS, "preset")
 
 _ENGINES = (
     Engine(
@@ -38,7 +42,7 @@ _ENGINES = (
             CachedModels("stable-audio-open*", _MODULATED, post="abs"),
             CachedModels("hunyuan-image/3.0*", _EMBEDDING, post="abs"),
         ),
-        methods=_BOTH,
+        methods=(*_BOTH, "preset"),
         window="first",
         coefficients=5,
         list_per_branch=False,
@@ -62,6 +66,68 @@ _ENGINES = (
             CachedModels("wan2.2/ti2v-5b*", _EITHER),
         ),
         window="given",
+    ),
+    Engine(
+        name="sglang-dpcache",
+        title="SGLang DPCache",
+        module="sglang_dpcache",
+        suffix="json",
+        sources=(
+            Citation(
+                "sgl-project/sglang",
+                "python/sglang/multimodal_gen/runtime/cache/dpcache.py",
+                "b9810f5f784730325b2501a99b178bdc3816ec36",
+            ),
+        ),
+        summary="Computes the listed steps, 0 and 1 among them, and extrapolates the last block's output linearly over the step "
+        "index, branch by branch. A schedule is bound to one server and request; --server FILE says which.",
+        methods=_PLANS,
+        window="mask",
+        plan="schedule",
+        place="feature",
+        fills=("linear",),
+        server=True,
+    ),
+    Engine(
+        name="sglang-cache-dit",
+        title="SGLang cache-dit, environment",
+        module="sglang_cache_dit",
+        suffix="env",
+        sources=(
+            Citation("sgl-project/sglang", "python/sglang/multimodal_gen/envs.py", "release 0.5.23"),
+            Citation(
+                "sgl-project/sglang",
+                "python/sglang/multimodal_gen/runtime/pipelines_core/stages/denoising.py",
+                "release 0.5.23",
+            ),
+        ),
+        summary="Takes computed and reused steps as bins, and DBCache's settings, as variables of the server's environment; with the "
+        "policy static nothing but the bins decides. The first block is always computed.",
+        methods=_STEPS_OR_PRESET,
+        window="mask",
+        plan="schedule",
+        place="residual",
+    ),
+    Engine(
+        name="sglang-request",
+        title="SGLang cache-dit, per request",
+        module="sglang_request",
+        suffix="json",
+        sources=(
+            Citation(
+                "sgl-project/sglang", "python/sglang/multimodal_gen/configs/sample/sampling_params.py", "release 0.5.23"
+            ),
+            Citation(
+                "sgl-project/sglang",
+                "python/sglang/multimodal_gen/runtime/cache/cache_dit_integration.py",
+                "release 0.5.23",
+            ),
+        ),
+        summary="The same as fields of one request's body, which go before the server's variables.",
+        methods=_STEPS_OR_PRESET,
+        window="mask",
+        plan="schedule",
+        place="residual",
     ),
     Engine(
         name="tensorrt-llm",
@@ -140,14 +206,16 @@ _ENGINES = (
                 "e91f97639b0eb04d9cbff6eba8b0b8bb81b06516",
             ),
         ),
-        summary="Accumulates p(x) as it is; for Wan the file holds two lists and use_ret_steps chooses list, signal and window.",
+        summary="Accumulates p(x) as it is; for Wan the file holds two lists and use_ret_steps chooses list, signal and window, and "
+        "Custom in place of Tea continues the residual linearly. It takes no list of steps.",
         models=(
             CachedModels("wan2.1/*", _EITHER, methods=_BOTH),
             CachedModels("wan2.2/ti2v-5b*", _EITHER),
             CachedModels("hunyuanvideo-1.5/*", _MODULATED, methods=_BOTH),
         ),
-        methods=_BOTH,
+        methods=(*_BOTH, "preset"),
         window="retention",
+        extrapolates="wan",
         together=("set",),
     ),
     Engine(
@@ -164,17 +232,19 @@ _ENGINES = (
         "are registered; FirstBlockCache takes a threshold on the first block's residual against the last computed step, and no "
         "polynomial.",
         models=(
-            CachedModels("flux.1/*", frozenset(), "FluxTransformer2DModel", methods=_MAGCACHE),
-            CachedModels("flux.2/*", frozenset(), "Flux2Transformer2DModel", methods=_MAGCACHE),
-            CachedModels("framepack/*", frozenset(), "HunyuanVideoFramepackTransformer3DModel", methods=_MAGCACHE),
-            CachedModels("hunyuanvideo/*", frozenset(), "HunyuanVideoTransformer3DModel", methods=_MAGCACHE),
-            CachedModels("kandinsky-5/*", frozenset(), "Kandinsky5Transformer3DModel", methods=_MAGCACHE),
-            CachedModels("qwen-image/*", frozenset(), "QwenImageTransformer2DModel", methods=_MAGCACHE),
-            CachedModels("wan2.1/vace*", frozenset(), "WanVACETransformer3DModel", methods=_MAGCACHE),
-            CachedModels("wan2.1/*", frozenset(), "WanTransformer3DModel", methods=_MAGCACHE),
-            CachedModels("wan2.2/ti2v-5b/*", frozenset(), "WanTransformer3DModel", methods=_MAGCACHE),
+            CachedModels("flux.1/*", frozenset(), "FluxTransformer2DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("flux.2/*", frozenset(), "Flux2Transformer2DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels(
+                "framepack/*", frozenset(), "HunyuanVideoFramepackTransformer3DModel", methods=_RATIOS_OR_PRESET
+            ),
+            CachedModels("hunyuanvideo/*", frozenset(), "HunyuanVideoTransformer3DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("kandinsky-5/*", frozenset(), "Kandinsky5Transformer3DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("qwen-image/*", frozenset(), "QwenImageTransformer2DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("wan2.1/vace*", frozenset(), "WanVACETransformer3DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("wan2.1/*", frozenset(), "WanTransformer3DModel", methods=_RATIOS_OR_PRESET),
+            CachedModels("wan2.2/ti2v-5b/*", frozenset(), "WanTransformer3DModel", methods=_RATIOS_OR_PRESET),
         ),
-        methods=("magcache", "teacache"),
+        methods=("magcache", "teacache", "preset"),
         window="fraction",
         takes_limit=True,
         list_per_branch=False,
@@ -189,10 +259,70 @@ _ENGINES = (
             Citation("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
         ),
         summary="Takes a mask of computed steps; with the static policy nothing else decides. Its first block is always computed.",
-        methods=("teacache", "plan"),
+        methods=_STEPS_OR_PRESET,
         window="mask",
         plan="schedule",
-        reads=False,
+        place="residual",
+    ),
+    Engine(
+        name="cache-dit-python",
+        title="cache-dit, in Python",
+        module="cache_dit_python",
+        suffix="py",
+        sources=(
+            Citation("vipshop/cache-dit", "src/cache_dit/caching/cache_interface.py", "release 1.5.3"),
+            Citation("vipshop/cache-dit", "src/cache_dit/caching/cache_contexts/cache_config.py", "release 1.5.3"),
+        ),
+        summary="The same mask spelled in bins, as the configuration that cache_dit.enable_cache takes.",
+        methods=_PLANS,
+        window="mask",
+        plan="schedule",
+        place="residual",
+    ),
+    Engine(
+        name="stable-diffusion.cpp",
+        title="stable-diffusion.cpp",
+        module="stable_diffusion_cpp",
+        suffix="txt",
+        sources=(
+            Citation("leejet/stable-diffusion.cpp", "docs/caching.md", "97d2990807fe6d558e395f8764198d7c7e7b411c"),
+            Citation(
+                "leejet/stable-diffusion.cpp",
+                "src/runtime/cache_dit.hpp",
+                "97d2990807fe6d558e395f8764198d7c7e7b411c",
+            ),
+        ),
+        summary="Takes a mask and a policy and decides without them, by a threshold on how far the latent moved, between 15 % and 95 % of "
+        "the run; what it adds is what the whole model added to the latent. Refused unless allowed.",
+        methods=_PLANS,
+        window="mask",
+        plan="schedule",
+        place="residual",
+        fills=("hold",),
+    ),
+    Engine(
+        name="comfyui-lemica",
+        title="ComfyUI-LeMiCa",
+        module="comfyui_lemica",
+        suffix="py",
+        sources=(
+            Citation("scruffynerf/LeMiCa", "ComfyUI-LeMiCa/nodes.py", "b8f570ab5223ef93dda64ac4e59f730f146f240c"),
+        ),
+        summary="Repeats the last residual of the block stack at every step that its list does not name; lists and step counts stand in "
+        "its source.",
+        models=(
+            CachedModels("wan2.1/t2v-1.3b*", frozenset(), "wan2.1_t2v_1.3B", methods=_PLANS),
+            CachedModels("wan2.1/t2v-14b*", frozenset(), "wan2.1_t2v_14B", methods=_PLANS),
+            CachedModels("wan2.1/i2v-14b-480p*", frozenset(), "wan2.1_i2v_480p_14B", methods=_PLANS),
+            CachedModels("wan2.1/i2v-14b-720p*", frozenset(), "wan2.1_i2v_720p_14B", methods=_PLANS),
+            CachedModels("qwen-image*", frozenset(), "qwen-image", methods=_PLANS),
+            CachedModels("z-image/turbo*", frozenset(), "z_image", methods=_PLANS),
+        ),
+        methods=_PLANS,
+        window="mask",
+        plan="schedule",
+        place="residual",
+        fills=("hold",),
     ),
     Engine(
         name="xdit",
@@ -202,7 +332,8 @@ _ENGINES = (
         sources=(Citation("xdit-project/xDiT", "xfuser/model_executor/cache/utils.py", "release 0.7.0"),),
         summary="Accumulates p(x) as it is, in single precision, from a buffer of the cache context that the name selects. It "
         "counts from the second call of a run on, so that steps 0 and 1 are computed and the last one need not be.",
-        models=(CachedModels("flux.1/*", _MODULATED, "flux"),),
+        models=(CachedModels("flux.1/*", _MODULATED, "flux", methods=_TEA_OR_PRESET),),
+        methods=_TEA_OR_PRESET,
         window="second",
     ),
     Engine(
@@ -219,9 +350,10 @@ _ENGINES = (
         'no residual of a step that skip_steps covers, so that only 0 works. The cited file opens with "This file is '
         'deprecated."',
         models=(
-            CachedModels("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs"),
-            CachedModels("flux.1/dev*", _MODULATED, "flux", "abs"),
+            CachedModels("flux.1/kontext-dev*", _MODULATED, "flux-kontext", "abs", _TEA_OR_PRESET),
+            CachedModels("flux.1/dev*", _MODULATED, "flux", "abs", _TEA_OR_PRESET),
         ),
+        methods=_TEA_OR_PRESET,
         window="ends",
         reads=False,
     ),

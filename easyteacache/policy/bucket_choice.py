@@ -92,9 +92,17 @@ def samplers_of(buckets: Sequence[Bucket]) -> str:
 
 
 def _by_setting(buckets: list[Bucket], run: RunContext, notes: list[str], foreign: list[str]) -> list[Bucket]:
-    """The buckets of the run's step count and shift, or of the nearest; ``foreign`` gets how those differ."""
-    candidates = _nearest(buckets, "num_steps", run.num_steps, "{:g} steps", notes, foreign)
+    """The buckets of the run's step count and shift, or of the nearest; ``foreign`` gets how those differ.
+
+    Of the run's class of sampler where there are some, and of Euler's where nobody says which it is.
+    """
+    named = [bucket for bucket in buckets if bucket.sampler is None or _likely(bucket.sampler, run)] or buckets
+    candidates = _nearest(named, "num_steps", run.num_steps, "{:g} steps", notes, foreign)
     return _nearest(candidates, "shift", run.shift, "shift {:g}", notes, foreign)
+
+
+def _likely(sampler: SamplerRecord, run: RunContext) -> bool:
+    return sampler.is_euler if run.sampler is None else sampler.name == run.sampler.name
 
 
 def _nearest(

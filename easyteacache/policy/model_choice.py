@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from easyteacache.errors import EasyTeaCacheError, InvalidCalibration, UnreachableTarget
+from easyteacache.policy.model_match import differences
 from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.registry.registry import Found
@@ -50,7 +51,7 @@ class ModelResolver:
         return found
 
     def _chosen(self, request: Request, run: RunContext) -> Policy:
-        asked = self._found if request.speedup is not None or request.max_error is not None else self._found[:1]
+        asked = self._found if request.speedup is not None or request.budget is not None else self._found[:1]
         if len(asked) == 1:
             return resolve(asked[0], request, run, allow_yanked=self._allow_yanked)
         policies, failures = [], []
@@ -63,7 +64,7 @@ class ModelResolver:
             raise _unreachable(failures)
         best = policies[0]
         for policy in policies[1:]:
-            if preferred(policy, best):
+            if preferred(policy, best, run):
                 best = policy
         others = [policy for policy in policies if policy is not best]
         return best.noting(_note(best, others, [one for one, _ in failures]))
@@ -74,18 +75,26 @@ def applicable(found: Found) -> bool:
     return found.calibration.method != "preset" and found.calibration.signal != "unknown"
 
 
-def preferred(policy: Policy, other: Policy) -> bool:
+def preferred(policy: Policy, other: Policy, run: RunContext | None = None) -> bool:
     """Whether ``policy`` goes before ``other``: what holds for the run first, then the stronger evidence, then the better figure."""
-    if _holds(policy) != _holds(other):
-        return _holds(policy) > _holds(other)
+    mine, theirs = _holds(policy, run), _holds(other, run)
+    if mine != theirs:
+        return mine > theirs
     return policy.standing.before(other.standing)
 
 
-def _holds(policy: Policy) -> int:
-    """2: it was made for such a run; 1: it is carried over, or another step count's; 0: every step is computed."""
+def holds(policy: Policy, run: RunContext) -> bool:
+    """Whether what is known of a policy was found in runs like this one: same sampler, steps and length, of the same model."""
+    return _holds(policy, run) == 2
+
+
+def _holds(policy: Policy, run: RunContext | None) -> int:
+    """2: it was made for such a run; 1: it is carried over, another step count's or another model's; 0: every step is computed."""
     if policy.refusal is not None:
         return 0
-    return 1 if policy.carried is not None or policy.foreign else 2
+    model = None if run is None else run.model
+    others = [] if model is None else differences(policy.model, model)
+    return 1 if policy.carried is not None or policy.foreign or others else 2
 
 
 def described(policy: Policy) -> str:

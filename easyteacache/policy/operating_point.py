@@ -17,7 +17,9 @@ from easyteacache.policy.planned import carryable
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.records.bucket import OperatingPoint
+from easyteacache.records.evidence import COVERAGE
 from easyteacache.records.plan import Plan
+from easyteacache.records.sampler import SamplerRecord
 
 # A plan computes whole steps, so a target is met when it is met to within half a step in fifty.
 TOLERANCE = 0.99
@@ -31,12 +33,16 @@ class Offer(NamedTuple):
         weight: the bucket's share, 0 to 1.
         levels: (S + 1,) the noise levels of the bucket's runs, over which its corrections were fitted; None where nobody says.
         num_steps: of the bucket; None where it does not say.
+        unseen: the signal that thresholds are decided by, where a driver sees no signal; None where they need none, or it is seen.
+        sampler: of the bucket's runs, which its corrections were fitted for; None where nobody says.
     """
 
     points: tuple[OperatingPoint, ...]
     weight: float
     levels: tuple[float, ...] | None = None
     num_steps: int | None = None
+    unseen: str | None = None
+    sampler: SamplerRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,16 @@ def choose(
     notes.extend(left_out)
     try:
         steps = max(offers, key=lambda offer: offer.weight).num_steps
-        chosen = _blend(_picks(offers, request, notes, foreign=foreign, carry=carry), steps)
+        picks = _picks(offers, request, notes, foreign=foreign, carry=carry)
+        chosen = _blend(picks, steps)
     except UnreachableTarget as error:
         raise UnreachableTarget(" ".join((f"{error}.", *left_out))) if left_out else error from None
-    if request.speedup is None and request.max_error is None:
+    if not request.chooses:
         notes.append(
-            f"No threshold, speedup or max_error given: {_named(chosen)} is the record's most cautious operating point."
+            f"No threshold, speedup, max_error or quality given: {_named(chosen)} is the record's most cautious operating point."
         )
+    if request.budget is not None and not foreign:
+        notes.append(_promise(max(picks, key=lambda pick: pick[1])[0]))
     reported = chosen.standing.evidence in ("published", "reported")
     if reported and chosen.speedup is not None and not foreign:
         notes.append(
@@ -111,19 +120,23 @@ def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -
         why = "Only plans that need nothing but the block stack are chosen from, because check() sees no more."
     else:
         kept = [offer._replace(points=tuple(p for p in offer.points if _fits(p, offer, run))) for offer in offers]
-        gone = [p for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points]
-        why = " ".join(dict.fromkeys(_why_not(point) for point in gone))
+        gone = [
+            (offer, p) for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points
+        ]
+        why = " ".join(dict.fromkeys(_why_not(point, offer) for offer, point in gone))
     if kept != list(offers):
         left_out.append(why)
     return kept
 
 
-def _why_not(point: OperatingPoint) -> str:
+def _why_not(point: OperatingPoint, offer: Offer) -> str:
     """Why a point cannot be applied in a run, for a whole group of such points."""
+    if offer.unseen is not None and point.plan is None:
+        return f"Thresholds are left out: they are decided by {offer.unseen}, which lies inside the model and is not seen here."
     if corrects(point):
         return (
-            "Plans that correct computed steps are left out: this is not known to be a run of Euler's sampler, which alone can be "
-            "handed a correction, over the noise levels that they were fitted at."
+            "Plans that correct computed steps are left out: this is not known to be a run of the sampler that they were fitted for, "
+            "Euler's where they name none, over the same noise levels and without noise."
         )
     if point.plan is not None and point.plan.levels is not None:
         return "Plans whose weights hold over certain noise levels alone are left out: those of this run are others, or not known."
@@ -141,8 +154,12 @@ def _of_the_block_stack(point: OperatingPoint) -> bool:
 
 def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
     levels = None if point.plan is None else point.plan.levels
+    if offer.unseen is not None and point.plan is None:
+        return False
+    if run.can.alone is not None and not corrects(point):
+        return levels is None or run.over(levels) is True
     if corrects(point):
-        return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels)
+        return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels, offer.sampler)
     return point.applied_to in run.can.sees and (levels is None or run.over(levels) is True)
 
 
@@ -211,8 +228,8 @@ def _picks(
 def _pick(offer: Offer, request: Request) -> OperatingPoint:
     if request.speedup is not None:
         return _fast_enough(offer, request.speedup)
-    if request.max_error is not None:
-        return _good_enough(offer.points, request.max_error)
+    if request.budget is not None:
+        return _good_enough(offer.points, request.budget, named=request.quality)
     return offer.points[0]
 
 
@@ -250,17 +267,39 @@ def _without_figures(offer: Offer, lacking: str) -> str:
     return f"the record states no {lacking}; pass threshold= one of its thresholds, the most cautious first: {listed}"
 
 
-def _good_enough(points: Sequence[OperatingPoint], max_error: float) -> OperatingPoint:
-    """Of the points within the budget, the fastest."""
-    judged = [(point.error.mean, point) for point in points if point.error is not None]
+def _good_enough(points: Sequence[OperatingPoint], max_error: float, *, named: str | None = None) -> OperatingPoint:
+    """Of the points whose errors stay within the budget for one more run, too, the fastest.
+
+    A level of quality (``named``) promises something, so that points of which the mean alone is known do not count for it.
+    """
+    known = [(point.error, point) for point in points if point.error is not None]
+    if named is not None:
+        known = [(error, point) for error, point in known if error.worst is not None or error.p90 is not None]
+    judged = [(error.bound.value, point) for error, point in known]
     good = [(error, point) for error, point in judged if error <= max_error]
     if not good:
         least = min((error for error, _ in judged), default=None)
+        wanted = f"an error of {max_error:g}" + ("" if named is None else f", which quality={named!r} means")
+        lacking = "errors" if named is None else "errors of runs held out"
         raise UnreachableTarget(
-            f"no operating point stays within an error of {max_error:g}: "
-            + (_without_figures(Offer(tuple(points), 1.0), "errors") if least is None else f"the least is {least:.3g}")
+            f"no operating point stays within {wanted}: "
+            + (_without_figures(Offer(tuple(points), 1.0), lacking) if least is None else f"the least is {least:.3g}")
         )
     return max(good, key=lambda entry: (entry[1].speedup or 0, -entry[0]))[1]
+
+
+def _promise(point: OperatingPoint) -> str:
+    """What an error budget that was met says of one more run."""
+    error = point.error
+    value, coverage = (None, None) if error is None else error.bound
+    if error is None or coverage is None:
+        return "The error budget is met by what the record states, which does not say of how many runs."
+    if coverage >= COVERAGE - 1e-9:
+        return f"One more run stays within an error of {value:.3g} with a chance of {coverage:.0%}, by {error.runs} held-out runs."
+    return (
+        f"Of {error.runs} held-out runs only the largest error, {value:.3g}, can be said: one more run stays within it with a "
+        f"chance of {coverage:.0%}."
+    )
 
 
 def _blend(picks: list[tuple[OperatingPoint, float]], num_steps: int | None) -> Choice:

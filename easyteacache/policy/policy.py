@@ -20,7 +20,7 @@ from easyteacache.policy.carry_limits import why_not
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
 from easyteacache.policy.methods import of_steps, rule_for
-from easyteacache.policy.model_match import differences
+from easyteacache.policy.model_match import differences, other_guidance
 from easyteacache.policy.operating_point import Choice, Offer, choose
 from easyteacache.policy.planned import PlannedSteps, carryable, levels_in, levels_of, other_length, plan_in
 from easyteacache.policy.request import Request, RunContext
@@ -29,6 +29,7 @@ from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.plan import Plan
+from easyteacache.records.sampler import SamplerRecord
 from easyteacache.registry.registry import Found
 
 __all__ = ["BucketShare", "DecidedBy", "Policy", "RetiredCalibration", "resolve"]
@@ -38,6 +39,9 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+_INSTEAD = "It was made for the {}: here the {} is predicted in its place, and what is known of its error may not hold."
+_WHERE = {"residual": "residual inside the model", "feature": "feature before the head", "output": "output"}
+EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
 
@@ -93,6 +97,7 @@ class Policy:
         corrected: the weights of computed steps correct the sampler's state; False: they only fill reused steps.
         combined: what is predicted is the output after guidance, one for all branches.
         noise_levels: those of every step and of the sample, (S + 1,), that the weights were fitted at; None where nobody says.
+        fitted_for: the sampler that weights were fitted for; None where nobody says, and for weights that correct it was Euler's.
         run_levels: those of the run, for predictors whose weights follow from them; None where they are not known.
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
@@ -107,6 +112,7 @@ class Policy:
         model: the model the record was made with, as far as it says.
         refusal: why no step may be reused in this run; None when steps may be.
         foreign: it is used under another sampler, step count or shift than it was made for.
+        recording: that this run is recorded in full, and why, a sentence; None where it is not.
         needs_sigma: the curve does not hold in this run, only the profile does: without noise levels every step is computed.
         notes: every choice that was made on the way, one sentence each.
     """
@@ -130,6 +136,7 @@ class Policy:
     corrected: bool = True
     combined: bool = False
     noise_levels: tuple[float, ...] | None = None
+    fitted_for: SamplerRecord | None = None
     run_levels: tuple[float, ...] | None = None
     forecaster: str = "hold"
     coordinate: str = "step"
@@ -146,6 +153,7 @@ class Policy:
     refusal: str | None = None
     foreign: bool = False
     needs_sigma: bool = False
+    recording: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -213,6 +221,9 @@ def resolve(
     request, run = request or Request(), run or RunContext()
     record = found.calibration
     notes = [*found.notes, *_status_notes(record, allow_yanked)]
+    if request.exact:
+        notes.append(EXACT)
+        request = dataclasses.replace(request, quality=None, threshold=0.0)
     if record.method == "preset":
         engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
         raise InvalidCalibration(
@@ -230,15 +241,25 @@ def resolve(
     steps: PlannedSteps | None = None
     if refusal is None:
         steps, refusal = _steps(record, selection, planned, choice, request, run)
+    if refusal is None and steps is None and profile is None and run.can.alone is not None and choice.threshold > 0:
+        refusal = f"It is decided by the signal {record.signal}, which lies inside the model and is not seen here: every step is computed."
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
-        notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
+        combined = choice.plan is not None and choice.plan.combined
+        notes.extend([_PER_BRANCH] if combined and not run.can.guided else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     carried = _carried(record, selection, run, steps) if refusal is None else None
+    replaced = run.can.alone is not None and choice.applied_to != run.can.alone
+    if refusal is None and replaced:
+        instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
+        carried = instead if carried is None else f"{carried} {instead}"
     others = [] if run.model is None else differences(record.model, run.model)
-    warned = _warnings(refusal, carried, steps, others, notes)
+    others += (
+        [] if choice.error is None or carried is not None else other_guidance(record.conditions.guidance_scale, run)
+    )
+    warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule
@@ -269,10 +290,11 @@ def resolve(
         corrected=plan is None or plan.corrected or plan.rows is None,
         combined=choice.plan is not None and choice.plan.combined,
         noise_levels=None if weights is None or planned is None else _levels(planned, plan),
+        fitted_for=planned.sampler if planned is not None and plan is not None and plan.corrected else None,
         run_levels=None if run.sampler is None else run.sampler.levels,
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
-        applied_to=choice.applied_to,
+        applied_to=run.can.alone or choice.applied_to,
         # What was measured holds for the setting, the model and the predictor it was measured with.
         expected_speedup=_expected(selection, choice, schedule, run),
         expected_error=choice.error if promised and not selection.foreign else None,
@@ -435,9 +457,13 @@ def _choice(
     """The operating point, and why there is none where the record has none for this sampler setting."""
     if refused:
         return Choice(threshold=0.0), None
-    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps) for b, weight in selection.shares]
+    rule = rule_for(record.method)
+    offers = [
+        Offer(b.operating_points, weight, _levels(b), b.num_steps, _unseen(record, b, run), b.sampler)
+        for b, weight in selection.shares
+    ]
     # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
-    ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
+    ruled = rule is not None and any(p.plan is None for offer in offers for p in offer.points)
     carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
@@ -446,6 +472,13 @@ def _choice(
             raise
         # The step count may become known in the middle of a program, so this must not end it.
         return Choice(threshold=0.0), f"At this step count and shift {error}; every step is computed."
+
+
+def _unseen(record: Calibration, bucket: Bucket, run: RunContext) -> str | None:
+    """The signal that a bucket's thresholds need and the run's driver does not see; None where there is none."""
+    if run.can.alone is None or rule_for(record.method) is not None or bucket.sigma_profile is not None:
+        return None
+    return f"the signal {record.signal}"
 
 
 def _curve(record: Calibration, selection: Selection) -> Curve:

@@ -1,7 +1,7 @@
 """Policies without a record: the plan is made for each run, once its length, noise levels and step count are known.
 
 ``UNIVERSAL`` plans are those of ``uncalibrated``; ``EVEN`` ones space the computed steps evenly, which is the plain baseline. Reused steps
-are filled by extending the block stack's residual linearly over the steps, which every driver can do. Neither has any evidence
+are filled by extending the block stack's residual, or the output where nothing else is seen, linearly over the steps. Neither has any evidence
 for the model it is used on, and its policy says so.
 """
 
@@ -16,7 +16,7 @@ from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.figures import Standing
 from easyteacache.policy.planned import levels_in
-from easyteacache.policy.policy import Policy
+from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, universal_plan
@@ -59,7 +59,9 @@ class RecordFree:
             UnreachableTarget: an error is asked for, which nobody knows here.
             ValueError: a threshold is asked for, or no speed-up.
         """
-        if request.max_error is not None:
+        if request.exact:
+            return self._policy(request, run, None, EXACT, until_then=False)
+        if request.budget is not None:
             raise UnreachableTarget(
                 f"{self.name}: no calibration says what error a plan has; ask for a speedup, or calibrate the model"
             )
@@ -75,9 +77,18 @@ class RecordFree:
             self._policy(request, run, None, made) if isinstance(made, str) else self._policy(request, run, made, None)
         )
 
-    def _policy(self, request: Request, run: RunContext, plan: tuple[int, ...] | None, missing: str | None) -> Policy:
+    def _policy(
+        self,
+        request: Request,
+        run: RunContext,
+        plan: tuple[int, ...] | None,
+        missing: str | None,
+        *,
+        until_then: bool = True,
+    ) -> Policy:
         rate = None if plan is None or run.num_steps is None else run.num_steps / len(plan)
-        notes = [self.note, NO_EVIDENCE] if missing is None else [f"{missing} Every step is computed until then."]
+        waiting = f"{missing} Every step is computed until then." if until_then else str(missing)
+        notes = [self.note, NO_EVIDENCE] if missing is None else [waiting]
         if rate is not None and request.speedup is not None and rate < request.speedup * 0.99:
             notes.append(f"{len(plan or ())} of {run.num_steps} steps is the least that can be computed: {rate:.3g}×.")
         return Policy(
@@ -94,6 +105,7 @@ class RecordFree:
             max_consecutive_skips=request.max_consecutive_skips,
             buckets=(),
             forecaster=request.predictor or PREDICTOR,
+            applied_to=run.can.alone or "residual",
             run_levels=None if run.sampler is None else run.sampler.levels,
             sequence_length=run.sequence_length,
             num_steps=run.num_steps,

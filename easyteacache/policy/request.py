@@ -14,11 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from easyteacache.policy.quality import level
 from easyteacache.records.sampler import TOLERANCE
 
 if TYPE_CHECKING:
     from easyteacache.records.model_identity import ModelIdentity
     from easyteacache.records.sampler import SamplerRecord
+
+#: Ways of choosing an operating point; they exclude each other.
+TARGETS = ("threshold", "speedup", "max_error", "quality")
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,15 @@ class Request:
         threshold: use this threshold instead of an operating point of the record.
         speedup: steps divided by computed steps to reach, at least 1.
         max_error: error of the final sample not to exceed (relative L2).
+        quality: the same by name: ``exact`` (nothing is reused), ``high``, ``balanced`` or ``fast``, or what an engine calls it
+            (``policy/quality.py``).
         min_skip_step, max_skip_step, max_consecutive_skips: override the record's window. A negative ``max_skip_step`` counts from
             the end, −1 is the last step; ``max_consecutive_skips`` 0 computes every step.
         predictor: name of what fills reused steps instead of the record's choice.
 
     Raises:
-        ValueError: a number is out of range or not a number, or two of threshold, speedup and max_error are given.
+        ValueError: a number is out of range or not a number, ``quality`` is none, or two of threshold, speedup, max_error and quality
+            are given.
     """
 
     threshold: float | None = None
@@ -44,15 +51,35 @@ class Request:
     max_skip_step: int | None = None
     max_consecutive_skips: int | None = None
     predictor: str | None = None
+    quality: str | None = None
 
     def __post_init__(self) -> None:
-        asked = [name for name in ("threshold", "speedup", "max_error") if getattr(self, name) is not None]
+        asked = [name for name in TARGETS if getattr(self, name) is not None]
         if len(asked) > 1:
             raise ValueError(f"{' and '.join(asked)} exclude each other: give one of them")
+        if self.quality is not None:
+            object.__setattr__(self, "quality", level(self.quality).name)
         for name, least in (("min_skip_step", 0), ("max_skip_step", None), ("max_consecutive_skips", 0)):
             _keep(self, name, _whole(getattr(self, name), name, least))
         for name, smallest in (("threshold", 0), ("speedup", 1), ("max_error", 0)):
             _keep(self, name, _real(getattr(self, name), name, smallest))
+
+    @property
+    def exact(self) -> bool:
+        """Nothing may be reused."""
+        return self.quality == "exact"
+
+    @property
+    def budget(self) -> float | None:
+        """Error of the final sample that a run is to stay within, by number or by name; None where none is asked for."""
+        if self.quality is None or self.exact:
+            return self.max_error
+        return level(self.quality).most
+
+    @property
+    def chooses(self) -> bool:
+        """Does it say which operating point is wanted?"""
+        return any(getattr(self, name) is not None for name in TARGETS)
 
 
 @dataclass(frozen=True)
@@ -61,21 +88,34 @@ class Capabilities:
 
     Attributes:
         sees: the quantities of the model it can replace: ``residual`` of the block stack, ``feature`` before the head, ``output``.
-        corrects: it can hand the sampler something else than the model's output, and the sampler's steps are known to add
-            Δσ · output and nothing else.
+        corrects: it can hand the sampler something else than the model's output, and knows what the sampler makes of it.
+        euler: the sampler is Euler's, from its first noise level on: rows that name no sampler were fitted for that one.
+        guided: it can replace the output after guidance, one for all branches.
     """
 
     sees: tuple[str, ...] = ("residual", "feature", "output")
     corrects: bool = True
+    euler: bool = True
+    guided: bool = False
 
     @property
     def block_stack_only(self) -> bool:
         """True for a driver that sees what enters and leaves the blocks, and need not be told the time."""
         return self.sees == ("residual",)
 
+    @property
+    def alone(self) -> str | None:
+        """The one quantity that a driver sees and replaces whole, where it sees no signal and no blocks; None for others.
+
+        What was made for another quantity is done to this one.
+        """
+        return self.sees[0] if len(self.sees) == 1 and not self.block_stack_only else None
+
 
 #: The three verbs: their caller stands around the blocks.
-VERBS = Capabilities(sees=("residual",), corrects=False)
+VERBS = Capabilities(sees=("residual",), corrects=False, euler=False)
+#: A wrapper around the whole model, under a sampler that is not known to be Euler's.
+OUTPUTS = Capabilities(sees=("output",), corrects=False, euler=False)
 
 
 @dataclass(frozen=True)
@@ -90,6 +130,7 @@ class RunContext:
         model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
         values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
+        guidance_scale: what the pipeline was called with, dimensionless; None where it has none, or nobody knows it.
         begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
 
     Raises:
@@ -103,6 +144,7 @@ class RunContext:
     model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
     values_per_token: int | None = None
+    guidance_scale: float | None = None
     begun: bool = False
 
     def __post_init__(self) -> None:
@@ -112,11 +154,21 @@ class RunContext:
         if self.shift == 0:
             raise ValueError("shift is 0, expected a number above 0")
 
-    def corrects_over(self, levels: Sequence[float] | None) -> bool:
-        """Can corrections be handed on that were fitted over these (S + 1,) noise levels? None: nobody says which they are."""
-        if not self.can.corrects or levels is None:
-            return self.can.corrects
-        return self.over(levels) is not False
+    def corrects_over(self, levels: Sequence[float] | None, sampler: SamplerRecord | None = None) -> bool:
+        """Can corrections be handed on that were fitted for a sampler, or over noise levels?
+
+        Args:
+            levels: (S + 1,) noise levels; None: nobody says which they are.
+            sampler: the sampler; None, or without a signature: Euler's over these levels.
+        """
+        if not self.can.corrects:
+            return False
+        if sampler is None or sampler.signature is None:
+            return self.can.euler and (levels is None or self.over(levels) is not False)
+        if self.sampler is None:
+            # It may be known when the run begins.
+            return self.can.euler or not sampler.is_euler
+        return sampler.agrees(self.sampler) is True
 
     def over(self, levels: Sequence[float]) -> bool | None:
         """Are these (S + 1,) the run's noise levels? None where those are not known."""
@@ -148,6 +200,7 @@ def request_and_run(
     threshold: float | None = None,
     speedup: float | None = None,
     max_error: float | None = None,
+    quality: str | None = None,
     min_skip_step: int | None = None,
     max_skip_step: int | None = None,
     max_consecutive_skips: int | None = None,
@@ -158,6 +211,7 @@ def request_and_run(
         threshold=threshold,
         speedup=speedup,
         max_error=max_error,
+        quality=quality,
         min_skip_step=min_skip_step,
         max_skip_step=max_skip_step,
         max_consecutive_skips=max_consecutive_skips,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
+from easyteacache.policy.bucket_choice import described
 from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
@@ -87,8 +88,9 @@ class FixedPolicy:
 
     def _corrected(self, policy: Policy, run: RunContext) -> Policy:
         """The policy where its weights hold; else the same one computing every step."""
-        if not run.corrects_over(policy.noise_levels):
-            why = "It corrects computed steps, and this is not known to be a run of Euler's sampler: every step is computed."
+        if not run.corrects_over(policy.noise_levels, policy.fitted_for):
+            made = "Euler's sampler" if policy.fitted_for is None else described(policy.fitted_for)
+            why = f"It corrects computed steps, and this is not known to be a run of {made}: every step is computed."
             return _computing(policy, why)
         assert policy.weights is not None
         known = [(run.num_steps, len(policy.weights), "steps"), (run.shift, policy.shift, "as the time shift")]

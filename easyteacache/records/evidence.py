@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
@@ -36,6 +37,30 @@ _OF_VERIFIED = ("prompts_sha256", "by", "signature")
 # 64 bytes in base64.
 _SIGNATURE = r"^[A-Za-z0-9+/]{86}==$"
 
+#: How many of ten further runs a promise is to hold for, as a share.
+COVERAGE = 0.9
+
+
+def conformal_rank(runs: int, coverage: float = COVERAGE) -> int:
+    """Which of ``runs`` ascending values one more run stays within with a chance of at least ``coverage``: ⌈(runs + 1) · coverage⌉.
+
+    Split conformal prediction (Papadopoulos et al. 2002): where runs are exchangeable, one more is as likely to come at any place
+    among them. A rank above ``runs`` says that they are too few for such a promise.
+    """
+    return math.ceil((runs + 1) * coverage - 1e-9)
+
+
+class Bound(NamedTuple):
+    """What the error of one more run stays within.
+
+    Attributes:
+        value: relative L2.
+        coverage: chance that it does, 0 to 1; None where nobody says on how many runs it was found, or only their mean is known.
+    """
+
+    value: float
+    coverage: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatistics:
@@ -43,7 +68,8 @@ class ErrorStatistics:
 
     Attributes:
         mean: over runs.
-        p50, p90, worst: median, 90th percentile and largest of the runs; None where nobody says.
+        p50, p90, worst: median, 90th percentile and largest of the runs; None where nobody says. Where there are runs enough for it,
+            the solver's 90th percentile is the value of ``conformal_rank``.
         runs: how many it was measured on.
     """
 
@@ -52,6 +78,18 @@ class ErrorStatistics:
     runs: int | None = None
     p50: float | None = None
     worst: float | None = None
+
+    @property
+    def bound(self) -> Bound:
+        """What one more run stays within in nine of ten cases; of few runs their largest error, and how far that carries.
+
+        Where only the mean is stated it is that, without any coverage.
+        """
+        if self.runs is not None and self.p90 is not None and conformal_rank(self.runs) < self.runs:
+            return Bound(self.p90, conformal_rank(self.runs) / (self.runs + 1))
+        if self.worst is not None:
+            return Bound(self.worst, None if self.runs is None else self.runs / (self.runs + 1))
+        return Bound(self.mean if self.p90 is None else self.p90, None)
 
 
 class Evidence(Record):

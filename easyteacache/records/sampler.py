@@ -83,6 +83,13 @@ class SamplerRecord(Record):
             signature=_euler_signature(levels),
         )
 
+    @property
+    def is_euler(self) -> bool:
+        """Whether it steps as Euler's does over these noise levels, as far as it is known."""
+        if self.levels is None or self.signature is None:
+            return False
+        return agree(_euler_signature(self.levels), self.signature)
+
     def agrees(self, other: SamplerRecord) -> bool | None:
         """Do both the same to every model? None where either has no signature."""
         if self.signature is None or other.signature is None:

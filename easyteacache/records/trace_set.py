@@ -6,11 +6,12 @@ merge to the same file as one recording; the split into calibration and held-out
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from easyteacache.records import trace_file
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.provenance import TraceReference
 from easyteacache.records.trace import CROSS, FEATURE_PREFIX, GUIDED, OUTPUT_PREFIX, SketchInfo, Trace, TraceHeader
+
+if TYPE_CHECKING:
+    from easyteacache.records.bucket import Bucket
 
 __all__ = [
     "CROSS",
@@ -33,11 +37,12 @@ __all__ = [
     "one_model",
 ]
 
-Setting = tuple[int, int, float]
+#: Sequence length, step count, shift or 0; and the sampler's name, where runs of several samplers share these three.
+Setting = tuple[int, int, float] | tuple[int, int, float, str]
 
 
 class TraceSet(Sequence[Trace]):
-    """Runs in canonical order: by model key, part, sequence length, step count, shift, prompt, seed, run id.
+    """Runs in canonical order: by model key, part, sequence length, step count, shift, sampler, prompt, seed, run id.
 
     Attributes:
         runs: the runs, each content once.
@@ -90,15 +95,39 @@ class TraceSet(Sequence[Trace]):
         return trace_file.write(self.runs, path)
 
     def settings(self) -> tuple[Setting, ...]:
-        """Every (sequence length, step count, shift or 0) that occurs, ascending."""
-        return tuple(sorted({run.setting for run in self.runs}))
+        """Every (sequence length, step count, shift or 0) that occurs, ascending; with the sampler's name where there are several."""
+        return tuple(sorted({self._setting(run.setting, _sampler_name(run)) for run in self.runs}))
+
+    def setting_of(self, bucket: Bucket) -> Setting:
+        """Where in ``settings`` the runs of a record's bucket stand; not among them where there are none."""
+        sampler = "" if bucket.sampler is None else bucket.sampler.name
+        return self._setting((bucket.sequence_length or 0, bucket.num_steps or 0, bucket.shift or 0.0), sampler)
+
+    def _setting(self, setting: tuple[int, int, float], sampler: str) -> Setting:
+        return (*setting, sampler) if setting in self._several else setting
+
+    @functools.cached_property
+    def _several(self) -> frozenset[tuple[int, int, float]]:
+        """The settings that runs of several samplers share."""
+        names: dict[tuple[int, int, float], set[str]] = {}
+        for run in self.runs:
+            names.setdefault(run.setting, set()).add(_sampler_name(run))
+        return frozenset(setting for setting, found in names.items() if len(found) > 1)
 
     def group(
-        self, sequence_length: int | None = None, num_steps: int | None = None, shift: float | None = None
+        self,
+        sequence_length: int | None = None,
+        num_steps: int | None = None,
+        shift: float | None = None,
+        sampler: str | None = None,
     ) -> TraceSet:
-        """The runs of one sequence length, step count or shift; None takes all (shift 0: runs without a shift)."""
-        wanted = (sequence_length, num_steps, shift)
-        kept = (run for run in self.runs if all(w is None or w == v for w, v in zip(wanted, run.setting, strict=True)))
+        """The runs of one sequence length, step count, shift or sampler; None takes all (shift 0: runs without a shift)."""
+        wanted = (sequence_length, num_steps, shift, sampler)
+        kept = (
+            run
+            for run in self.runs
+            if all(w is None or w == v for w, v in zip(wanted, (*run.setting, _sampler_name(run)), strict=True))
+        )
         return TraceSet(kept, files=self.files)
 
     def part(self, name: str | None) -> TraceSet:
@@ -180,24 +209,39 @@ def one_model(traces: TraceSet) -> None:
     if len(parts) > 1:
         reason = f"runs of several experts ({', '.join(parts)}); each has its own calibration: choose one with --part"
         raise InvalidTrace("traces", reason, rule="traces.part")
+    firsts: dict[tuple[int, int, float], Trace] = {}
     for setting in traces.settings():
         first, *others = traces.group(*setting)
-        for other in others:
-            if not _same_sampler(first, other):
-                names = " and ".join(_sampler_name(run) for run in (first, other))
-                reason = (
-                    f"runs of {setting[0]} tokens and {setting[1]} steps were sampled differently, by {names}; a bucket holds "
-                    "for one sampler: solve them apart"
-                )
-                raise InvalidTrace("traces", reason, rule="traces.sampler")
+        different = next((other for other in others if not _same_sampler(first, other)), None)
+        before = firsts.setdefault(first.setting, first)
+        if different is None and before is not first and not _told_apart(before, first):
+            different = before
+        if different is not None:
+            names = " and ".join(_sampler_name(run) for run in sorted((first, different), key=_order))
+            reason = (
+                f"runs of {setting[0]} tokens and {setting[1]} steps were sampled differently, by {names}; a bucket holds "
+                "for one sampler, and only what was measured of two tells them apart: solve them apart"
+            )
+            raise InvalidTrace("traces", reason, rule="traces.sampler")
+
+
+_HASHED = "@sha256:"
 
 
 def common_model(traces: TraceSet) -> ModelIdentity | None:
-    """The model that ran, as far as all runs say the same of it; None where they say nothing."""
+    """The model that ran, as far as all runs say the same of it; None where they say nothing.
+
+    A checkpoint named by the hash of its weights has one class and configuration: where all runs name the same, one run that says which is
+    enough. Older traces do not.
+    """
     models = [trace.header.model or ModelIdentity.model_construct() for trace in traces]
+    weights = {model.checkpoint for model in models}
+    one = len(weights) == 1 and _HASHED in str(next(iter(weights)))
     found = {}
     for name in ModelIdentity.model_fields:
         values = {getattr(model, name) for model in models}
+        if one and name in ("class_name", "configuration_sha256"):
+            values = values - {None} or values
         if len(values) == 1:
             found[name] = values.pop()
     parts = {trace.header.part for trace in traces}
@@ -215,6 +259,12 @@ def _same_sampler(a: Trace, b: Trace) -> bool:
     return one.name == other.name if agrees is None else agrees
 
 
+def _told_apart(a: Trace, b: Trace) -> bool:
+    """Do signatures say that these runs had different samplers?"""
+    one, other = a.header.sampler, b.header.sampler
+    return one is not None and other is not None and one.agrees(other) is False
+
+
 def _sampler_name(run: Trace) -> str:
     return "an unknown sampler" if run.header.sampler is None else run.header.sampler.name
 
@@ -226,7 +276,15 @@ def _shown(value: object) -> str:
 def _order(run: Trace) -> tuple[object, ...]:
     head = run.header
     seed = -1 if head.seed is None else head.seed
-    return (head.model_key, head.part or "", *run.setting, head.prompt or head.prompt_sha256 or "", seed, run.run_id)
+    return (
+        head.model_key,
+        head.part or "",
+        *run.setting,
+        _sampler_name(run),
+        head.prompt or head.prompt_sha256 or "",
+        seed,
+        run.run_id,
+    )
 
 
 def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:

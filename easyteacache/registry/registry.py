@@ -38,20 +38,24 @@ ENVIRONMENT_HOME = "EASYTEACACHE_HOME"
 _NAME_LIKE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9@._-]*(/[A-Za-z0-9_][A-Za-z0-9@._-]*)*")
 
 _SET_HOME = f"set {ENVIRONMENT_HOME} to a folder that can be"
+_HOMELESS = f"this user has no home folder; set {ENVIRONMENT_HOME} to a folder of your choice"
 
 
 def home() -> Path:
     """Where this machine's own layers live: ``$EASYTEACACHE_HOME``, else ``~/.local/share/easyteacache``.
 
     Raises:
-        InvalidCalibration: a variable names the home of a user that is not known here.
+        InvalidCalibration: a variable names the home of a user that is not known here, or this user has none.
     """
-    explicit = os.environ.get(ENVIRONMENT_HOME)
+    explicit, data = os.environ.get(ENVIRONMENT_HOME), os.environ.get("XDG_DATA_HOME")
     if explicit:
         return expanded(explicit, ENVIRONMENT_HOME, rule="registry.folder")
-    data = os.environ.get("XDG_DATA_HOME")
-    named = expanded(data or "~/.local/share", "XDG_DATA_HOME" if data else "HOME", rule="registry.folder")
-    return named / "easyteacache"
+    if data:
+        return expanded(data, "XDG_DATA_HOME", rule="registry.folder") / "easyteacache"
+    try:
+        return Path.home() / ".local/share/easyteacache"
+    except RuntimeError as error:
+        raise InvalidCalibration("HOME", _HOMELESS, rule="registry.folder") from error
 
 
 def names_file(name: str) -> bool:
@@ -177,7 +181,7 @@ class Registry(Mapping[str, Calibration]):
     Args:
         layers: the layers.
         lock: file that pins what a lookup may find; None: no limits.
-        notes: what is to be said of every lookup, one sentence each.
+        notes: why layers are missing, one sentence each; said of every lookup.
 
     Attributes:
         lock_path: that file.
@@ -230,6 +234,11 @@ class Registry(Mapping[str, Calibration]):
             for name, error in layer.damaged.items()
         ]
         return (*self._notes, *files)
+
+    @property
+    def missing_layers(self) -> tuple[str, ...]:
+        """Why layers are not there that belong to this machine, one sentence each."""
+        return self._notes
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -459,7 +468,7 @@ def _own_layers() -> tuple[list[Layer], list[str]]:
         try:
             home()
         except InvalidCalibration:
-            return [], [f"No layer of this machine's own: this user has no home folder; {_SET_HOME}."]
+            return [], [f"No layer of this machine's own: {_HOMELESS}."]
     layers, notes = [], []
     for name in ("local", "pulled"):
         folder = home() / name

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easyteacache.errors import InvalidSignal, StepOrderError
 from easyteacache.policy.methods.rows import LONGEST_ROW
-from easyteacache.runtime.corrector import CorrectedOutputs, Corrector
+from easyteacache.runtime.corrector import CorrectedOutputs, tensor_corrector
 from easyteacache.runtime.gate import Gate
 from easyteacache.runtime.predictors import FITTED, PlannedRows, Predictor, planned, predictor
 from easyteacache.runtime.tensor_math import Reduce, alike, relative_l1
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.sampler_steps import SamplerSteps
 
 #: The branch of callers that name none: one stream of forwards.
 DEFAULT_BRANCH = "default"
@@ -85,7 +86,7 @@ class BranchState:
         self._schedule = policy.schedule_of(self.name)
         self._corrected: CorrectedOutputs | None = None
         if policy.weights is not None and self._schedule is not None and policy.corrected:
-            self._corrected = CorrectedOutputs(Corrector(policy.weights, self._schedule))
+            self._corrected = tensor_corrector(policy.weights, self._schedule)
         self.predictor = _predictor_of(policy, self._schedule)
         # Without the noise levels that its weights follow from, nothing can be predicted.
         self._blind = self.predictor.needs_levels and policy.run_levels is None
@@ -218,13 +219,13 @@ class BranchState:
         """The residual forecast for the step that ``check`` admitted; nothing is committed. May be an anchor itself."""
         return weighted_sum(self._terms(self._place(self._admitted().step, coordinate)))
 
-    def handed(self, step: int, output: torch.Tensor, size: float | None, *, reused: bool) -> torch.Tensor:
+    def handed(self, step: int, output: torch.Tensor, sampler: SamplerSteps | None, *, reused: bool) -> torch.Tensor:
         """What the sampler is handed for the model's ``output``, any shape: the tensor itself unless the policy corrects this step.
 
         Args:
             step: zero-based index.
             output: computed, or made of a forecast.
-            size: σ of the next step − σ of this one; None where it is not known, and nothing can be corrected.
+            sampler: what the sampler's steps do; None where that is not known, and nothing can be corrected.
             reused: the blocks were skipped.
         """
         if self._corrected is None:
@@ -232,7 +233,7 @@ class BranchState:
         if not self._goes_on_plan(step, reused=reused):
             self._corrected.clear()
             return output
-        return self._corrected.handed(step, output, size, computed=not reused)
+        return self._corrected.handed(step, output, sampler, computed=not reused)
 
     def reuse(self, signal: torch.Tensor | None, *, coordinate: float | None = None) -> None:
         """Commit the reuse that ``check`` admitted."""

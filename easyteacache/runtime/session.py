@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from easyteacache.errors import InvalidCalibration
@@ -11,6 +13,8 @@ from easyteacache.policy.request import Capabilities, Request, RunContext
 from easyteacache.policy.source import PolicySource
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.notices import Notices, logger, speedup_apart
+from easyteacache.runtime.per_thread import PerThread
+from easyteacache.runtime.run_observer import RunObserver
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
 
@@ -26,12 +30,16 @@ class Session:
 
     A copy (``copy.deepcopy``, ``pickle``) has the same source and request, and remembers no run.
 
+    One session serves one run at a time. Between ``split`` and ``join`` each thread has a session of its own (``of_thread``), which
+    shares with this one its source, its request and what was warned of.
+
     Args:
         source: where policies come from; None: there is nothing to decide, every step is computed.
         request: what the caller wishes.
         run: what the caller said of all runs; what a driver says of one goes before it.
-        enabled: False: compute everything and remember nothing. May be set.
+        enabled: False: compute everything and remember nothing.
         solving: what is reported is recorded by somebody else, in the original project's solve mode; nothing is decided.
+        observer: watches the runs of the transformer that this is attached to.
     """
 
     def __init__(
@@ -42,15 +50,23 @@ class Session:
         *,
         enabled: bool = True,
         solving: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
+        self.observer = observer
         self._source, self._request, self._stated = source, request, run or RunContext()
-        self.enabled, self.solving = enabled, solving
+        self._enabled, self.solving = enabled, solving
         #: Adds the two sums of a sharded signal up over a process group; None when every rank holds the whole signal.
         self.reduce: Reduce | None = None
         self._branches: dict[str, BranchState] = {}
         self._finished: dict[str, RunStatistics] = {}
         self._notices = Notices()
         self._judged = False
+        self._sharing: tuple[Session, ...] = ()
+        #: The session that this one is a thread's part of.
+        self._whole: Session | None = None
+        self._threads: PerThread[Session] | None = None
+        #: The thread's session whose run began last.
+        self._latest: Session | None = None
         #: What the driver said of this run.
         self._declared = RunContext(can=self._stated.can)
         self._seen_steps: int | None = None
@@ -59,10 +75,74 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         # A run's tensors and its process group belong to the model and process they came from.
-        fresh = Session(self._source, self._request, self._stated, enabled=self.enabled, solving=self.solving)
+        fresh = Session(
+            self._source,
+            self._request,
+            self._stated,
+            enabled=self.enabled,
+            solving=self.solving,
+            observer=self.observer,
+        )
         return vars(fresh)
 
+    # Threads ---------------------------------------------------------------------------------------------------------
+
+    def split(self) -> None:
+        """From now on each thread has a session of its own, until ``join``."""
+        self.clear()
+        self._threads, self._latest = PerThread(self._twin, Session._forsake), None
+
+    def join(self) -> None:
+        """No thread has a session of its own any more; this one tells of the run that ``here`` told of."""
+        shown, threads = self.here, self._threads
+        self._threads = self._latest = None
+        if threads is not None:
+            threads.close()
+        if shown is not self:
+            self._policy, self._finished = shown._policy, shown.statistics()
+            self._branches.clear()
+
+    def of_thread(self) -> Session:
+        """The session of the calling thread, made when it asks first; this one where threads have none of their own."""
+        return self if self._threads is None else self._threads.here()
+
+    @property
+    def here(self) -> Session:
+        """The session that tells of the calling thread's run; in a thread that has none, of the run that began last."""
+        if self._threads is None:
+            return self
+        return self._threads.mine or self._latest or self
+
+    @property
+    def whole(self) -> Session:
+        """The session that this one is a thread's part of; itself where it is none."""
+        return self if self._whole is None else self._whole
+
+    def by_thread(self) -> dict[str, Session]:
+        """The sessions of the threads that live, by the thread's name; empty where threads have none of their own."""
+        return {} if self._threads is None else self._threads.living()
+
+    def _twin(self) -> Session:
+        """A session for another thread."""
+        twin = copy.copy(self)
+        twin._whole, twin._notices, twin.reduce = self, self._notices, self.reduce
+        twin.drive(self._declared.can)
+        return twin
+
+    def _forsake(self) -> None:
+        """The thread has ended: nobody goes on with its run."""
+        self.release(judge=False)
+
     # What is decided by ----------------------------------------------------------------------------------------------
+
+    @property
+    def enabled(self) -> bool:
+        """False: compute everything and remember nothing. May be set; a thread's session has what the whole has."""
+        return self.whole._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self.whole._enabled = value
 
     @property
     def driven(self) -> bool:
@@ -148,6 +228,9 @@ class Session:
         """
         self.clear()
         self._finished = {}
+        if self._whole is not None:
+            self._whole._latest = self
+            self._source, self._request = self._whole._source, self._whole._request
         length = run.sequence_length or self._length
         self._adopt(dataclasses.replace(run, sequence_length=None), length)
 
@@ -188,13 +271,22 @@ class Session:
 
     def settle(self) -> None:
         """The run may be over: where it is, compare what was reached with what was asked for."""
-        steps = None if self._policy is None else self._policy.num_steps
+        steps = self._steps_of_run()
         if steps is not None and all(state.last_step == steps - 1 for state in self._branches.values()):
             self._judge()
 
-    def release(self) -> None:
-        """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        self._judge()
+    def share_run(self, others: Sequence[Session]) -> None:
+        """Other sessions do some of each run's steps: those of a pipeline's other experts. None: it does all of them alone."""
+        self._sharing = tuple(others)
+
+    def release(self, *, judge: bool = True) -> None:
+        """Let go of every tensor; ``statistics`` and ``summary`` still tell what the run did.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        if judge:
+            self._judge()
         for state in self._branches.values():
             state.release()
 
@@ -222,23 +314,48 @@ class Session:
 
     def _judge(self) -> None:
         """Warn where a whole run reached another speed-up than was asked for; of every run once."""
-        asked, runs = self._request.speedup, self.statistics()
-        if self._judged or self._policy is None or asked is None or self._policy.refusal is not None or not runs:
+        if self._judged:
             return
-        seen = min(len(run.steps) for run in runs.values())
-        whole = self._policy.num_steps
-        if seen < 2 or (whole is not None and seen < whole):
-            # Broken off, or the other expert's: it says nothing about a whole run.
+        parts = self._whole_run()
+        if parts is None:
             return
         self._judged = True
-        reached = self.current_speedup_rate()
+        wishes = [(part, part._request.speedup) for part in parts if part._policy is not None]
+        if any(wish is None or part.policy.refusal is not None for part, wish in wishes):
+            return
+        runs = [(run, wish) for part, wish in wishes for run in part.statistics().values()]
+        reached = speedup([run for run, _ in runs])
+        # What was asked for may differ between two experts: so many steps were to be computed in all.
+        asked = sum(len(run.steps) for run, _ in runs) / sum(len(run.steps) / (wish or 1.0) for run, wish in runs)
         if speedup_apart(asked, reached):
-            why = "" if self._policy.decided_by == "schedule" else "; pass threshold= to choose the trade-off by hand"
+            why = "" if self.policy.decided_by == "schedule" else "; pass threshold= to choose the trade-off by hand"
+            over = " over both experts" if len(parts) > 1 else ""
             self._notices.give(
-                f"{self._policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f} "
-                f"({self._policy.evidence or 'no'} evidence{why}).",
+                f"{self.policy.model_key}: a speed-up of {asked:g} was asked for, and the run reached {reached:.2f}{over} "
+                f"({self.policy.evidence or 'no'} evidence{why}).",
                 reason="speedup",
             )
+
+    def _steps_of_run(self) -> int | None:
+        """How many steps this run has, where anybody knows."""
+        said = None if self._policy is None else self._policy.num_steps
+        return said or self._declared.num_steps
+
+    def _whole_run(self) -> tuple[Session, ...] | None:
+        """The sessions that did a whole run, of which this one did the last step; None where it was broken off."""
+        runs = self.statistics()
+        if self._policy is None or not runs:
+            return None
+        whole = self._steps_of_run()
+        if whole is None or min(len(run.steps) for run in runs.values()) >= whole:
+            return (self,) if min(len(run.steps) for run in runs.values()) >= 2 else None
+        parts = [one.statistics() for one in self._sharing]
+        for name, run in runs.items():
+            others = [step.step for part in parts if name in part for step in part[name].steps]
+            own = [step.step for step in run.steps]
+            if not own or own[-1] != whole - 1 or sorted([*others, *own]) != list(range(whole)):
+                return None
+        return (*self._sharing, self)
 
     # What happened ---------------------------------------------------------------------------------------------------
 
@@ -254,12 +371,15 @@ class Session:
 
     def summary(self) -> str:
         """The current run, or the last one, in a few readable lines."""
-        return describe(self._policy, self.statistics(), self.current_speedup_rate())
+        threads = self.whole._threads
+        served = 0 if threads is None else threads.served
+        return describe(self._policy, self.statistics(), self.current_speedup_rate(), threads=served)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors held at this moment, over all branches."""
-        return sum(state.nbytes for state in self._branches.values())
+        """Bytes of tensors held at this moment, over all branches, and all threads' where they have sessions of their own."""
+        held = sum(state.nbytes for state in tuple(self._branches.values()))
+        return held + sum(session.nbytes for session in self.by_thread().values())
 
     def __repr__(self) -> str:
         if self._policy is None:

@@ -72,10 +72,16 @@ def evidence_of(policy: Policy) -> str:
     return said if policy.expected_error is None else f"{said}, error {policy.expected_error:.3g} expected"
 
 
-def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float) -> str:
-    """The text of ``TeaCache.summary()``: two to six lines of at most 80 columns.
+def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speedup: float, *, threads: int = 0) -> str:
+    """The text of ``TeaCache.summary()``: two to seven lines of at most 80 columns.
 
     What standard output cannot show stands in plain marks: nobody should lose a sample to its summary.
+
+    Args:
+        policy: of the run.
+        branches: what each of them did.
+        speedup: over all branches.
+        threads: how many have had runs of their own, where each has; this is one's.
     """
     if policy is None:
         return (
@@ -85,6 +91,8 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         _cut(f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})"),
         _cut(f"{gate_of(policy)}, predictor {policy.forecaster}; {evidence_of(policy)}"),
     ]
+    if policy.recording is not None:
+        lines.append(_cut(policy.recording))
     alike: dict[str, list[str]] = {}
     for name, run in branches.items():
         alike.setdefault(run.pattern, []).append(name)
@@ -96,10 +104,11 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
     if len(shown) == 1:
         lines.append(_cut(f"  {shown[0][0]}"))
     if not branches:
-        lines.append("no step seen yet")
+        lines.append("no step seen yet" if not threads else f"no step seen yet by one of {_threads(threads)}")
     else:
         more = f" ({len(alike) - _GROUPS} more branches differ)" if len(alike) > _GROUPS else ""
-        lines.append(f"computed-step speed-up {speedup:.2f}x (█ computed, · reused){more}")
+        whose = f", one of {_threads(threads)}" if threads else ""
+        lines.append(_cut(f"computed-step speed-up {speedup:.2f}x{whose} (█ computed, · reused){more}"))
     if policy.notes:
         warned = len(policy.warnings)
         lines.append(
@@ -111,6 +120,10 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
 #: Groups of branches that did the same which have a line of their own.
 _GROUPS = 2
 _COLUMNS = 80
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _cut(line: str) -> str:

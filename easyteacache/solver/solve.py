@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-
 from easyteacache._version import __version__
 from easyteacache.records import plan as plans_of_record
-from easyteacache.records.bucket import Bucket, ErrorStatistics, OperatingPoint
+from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import SCHEMA_VERSION, Calibration, Signal
 from easyteacache.records.evidence import RELATIVE_L2, Evidence
 from easyteacache.records.parsing import explained
@@ -23,9 +21,10 @@ from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.replay import Replay
 from easyteacache.solver.replay.runs import Runs
-from easyteacache.solver.search.measured import FittedPlans, Measure, Progress
+from easyteacache.solver.search.measured import QUICK, Effort, FittedPlans, Measure, Progress
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
+from easyteacache.solver.validation.error_statistics import statistics
 from easyteacache.solver.validation.rules import require_runs
 
 TOOL = "easyteacache solve"
@@ -84,6 +83,7 @@ def solve(
     options: FitOptions | None = None,
     labels: Labels | None = None,
     measure: Measure | None = None,
+    effort: Effort = QUICK,
     progress: Progress = lambda _: None,
 ) -> Solution:
     """Solve the calibration of one model (one expert of it) from its runs.
@@ -94,6 +94,7 @@ def solve(
         options: see ``FitOptions``.
         labels: see ``Labels``.
         measure: samples plans with the model itself, to choose between those that traces cannot tell apart.
+        effort: how much of that.
         progress: told about every stage.
 
     Raises:
@@ -110,11 +111,12 @@ def solve(
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
     fits = fit_buckets(calibration, signal, options, progress=progress)
     chosen = bucket_fit.best_signal(fits)
-    fitted, buckets = FittedPlans(measure), []
+    fitted, buckets = FittedPlans(measure, effort), []
     for setting, bucket in zip(traces.settings(), fits[chosen], strict=True):
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
-        plans = make_plans(Runs.stack(calibration.group(*setting).runs), bucket.profile, progress, fitted=fitted)
+        seen = Runs.stack(calibration.group(*setting).runs)
+        plans = make_plans(seen, bucket.profile, progress, fitted=fitted, unseen=judged_on)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     notes = _warnings(chosen, fits[chosen], buckets)
@@ -175,18 +177,6 @@ def _point(plan: Plan, replay: Replay) -> OperatingPoint:
         rows=filling.weights,
     )
     return OperatingPoint(plan=stored, computed_steps=len(plan.computed), evidence=(evidence,))
-
-
-def statistics(errors: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> ErrorStatistics:
-    """Mean, median, 90th percentile and largest of errors over runs, as a record holds them."""
-    values = np.asarray(errors)
-    return ErrorStatistics(
-        mean=six_digits(float(values.mean())),
-        p50=six_digits(float(np.percentile(values, 50))),
-        p90=six_digits(float(np.percentile(values, 90))),
-        worst=six_digits(float(values.max())),
-        runs=len(values),
-    )
 
 
 def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: Runs) -> Bucket:

@@ -45,6 +45,8 @@ def test_what_run_stores_report_shows(run: Run, tmp_path: Path) -> None:
         (["--record", "reference/moving-digit"], 1, "reference/moving-digits"),
         (["--record", "nowhere.json"], 1, "nowhere.json"),
         (["--traces", "."], 1, "trace"),
+        (["--sampler", "heun"], 2, "'euler', 'unipc'"),
+        (["--shift", "0"], 2, "x>0"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_sampling(
@@ -54,6 +56,13 @@ def test_what_cannot_be_done_is_said_before_sampling(
     assert result.exit_code == code, result.output
     assert words in result.stderr
     assert not (tmp_path / "bench.json").exists()
+
+
+def test_sampler_and_shift_are_stored_with_the_results(run: Run, tmp_path: Path) -> None:
+    result = run("--sampler", "unipc", "--shift", "0.35")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert content["setup"]["sampler"] == {"name": "unipc", "shift": 0.35}
 
 
 def test_report_refuses_what_is_no_file_of_results(tmp_path: Path) -> None:

@@ -8,6 +8,10 @@ from types import ModuleType
 import click
 import pytest
 
+from easyteacache.bench import roster
+from easyteacache.bench.curves import Interval, Standing
+from easyteacache.bench.results import FAILED, MEASURED, Cell
+
 
 @pytest.fixture(scope="module")
 def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
@@ -16,11 +20,46 @@ def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_every_table_is_what_the_raw_results_give(tool: ModuleType) -> None:
     cases, page = tool.read(), tool.PAGE.read_text(encoding="utf-8")
-    assert set(cases) == set(tool.LABELS)
+    # What is not measured yet has no file.
+    assert set(tool.SHIFT_3_LABELS) <= set(cases) <= set(tool.LABELS)
+    assert any(key in cases for key in tool.MATCHED_LABELS)
     assert tool.with_tables(page, cases) == page, "run python tools/docs/benchmarks_page.py"
-    for file, case in cases:
+    for file, case in tool.LABELS:
         assert f"<!-- generated: {file} {case} -->" in page
-    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + len(cases)
+    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 4 + len(tool.LABELS)
+
+
+def standing(kind: str, mean: float, worst: float, family: str = "test") -> Standing:
+    cell = Cell("a@8", "x", kind, family, "blocks", "", MEASURED)
+    return Standing(cell, Interval(mean, mean, mean), worst, 1.0, None, None)
+
+
+def test_who_is_ahead_in_the_mean_or_in_the_worst_tenth_is_named_first(tool: ModuleType) -> None:
+    (key, label), *_ = tool.MATCHED_LABELS.items()
+    own, ahead = standing("own", 50.0, 40.0), standing("forecast", 49.0, 41.5)
+    targets = [
+        {"target": 1.5, "standings": {"EasyTeaCache": own, "other": standing("hold", 49.9, 40.0)}, "differences": []},
+        {"target": 2.0, "standings": {"EasyTeaCache": own, "other": ahead}, "differences": []},
+    ]
+    page = "<!-- generated: matched, ahead of us -->\nold\n<!-- end of generated -->"
+    found = tool.with_tables(page, {key: {"targets": targets}})
+    assert f"* **other** at 2× ({label}): −1.0 dB in the mean, +1.5 dB in the worst tenth" in found
+    assert "at 1.5×" not in found
+    alone = tool.with_tables(page, {key: {"targets": targets[:1]}})
+    assert "Nowhere: no contender is ahead" in alone
+
+
+def test_the_plan_without_a_record_is_compared_with_others_code_alone(tool: ModuleType) -> None:
+    key = next(iter(tool.MATCHED_LABELS))
+    standings = {
+        "EasyTeaCache": standing("own", 60.0, 50.0),
+        "uncalibrated": standing("forecast", 50.0, 40.0, family=tool.RUNTIME),
+        "even": standing("forecast", 55.0, 45.0, family=tool.RUNTIME),
+        "other": standing("hold", 48.5, 41.0),
+    }
+    page = "<!-- generated: matched, plan without a record -->\n<!-- end of generated -->"
+    found = tool.with_tables(page, {key: {"targets": [{"target": 2.0, "standings": standings, "differences": []}]}})
+    assert "| +1.5 (−1.0) |" in found
 
 
 def test_a_changed_figure_is_put_right_and_an_unknown_table_is_named(tool: ModuleType) -> None:
@@ -31,3 +70,19 @@ def test_a_changed_figure_is_put_right_and_an_unknown_table_is_named(tool: Modul
     assert tool.with_tables(edited, cases) == page
     with pytest.raises(click.ClickException, match="no results for the table 'digits-50 9x9x9@50'"):
         tool.with_tables(page.replace("digits-50 4x16x16@50", "digits-50 9x9x9@50"), cases)
+
+
+def test_who_was_not_measured_is_named_under_the_table_with_the_command(tool: ModuleType) -> None:
+    (file, case), *_ = tool.MATCHED_LABELS
+    page = f"<!-- generated: {file} {case} -->\n<!-- end of generated -->"
+    assert "Not measured yet: `python tools/bench/matched.py digits-0.35 --folder runs/matched`." in tool.with_tables(
+        page, {}
+    )
+    at = {"target": 2.0, "standings": {"EasyTeaCache": standing("own", 60.0, 50.0)}, "differences": []}
+    everybody = [contender.name for contender in roster.everybody()]
+    failed = Cell(case, everybody[1], "hold", "test", "blocks", "", FAILED)
+    found = {"targets": [at, at], "short": [(everybody[2], 0.9, 40.0)], "missing": [failed]}
+    shown = tool.with_tables(page, {(file, case): found})
+    assert f"--folder runs/matched`): {', '.join(f'*{name}*' for name in everybody[3:])}." in shown
+    complete = {**found, "missing": [Cell(case, name, "hold", "test", "blocks", "", FAILED) for name in everybody[1:]]}
+    assert "Not measured yet" not in tool.with_tables(page, {(file, case): complete})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,25 @@ from diffusers import TaylorSeerCacheConfig
 from easyteacache.bench import roster
 from easyteacache.bench.cache_dit_caches import DBCache
 from easyteacache.bench.contender import Bed, Contender
+from easyteacache.bench.dicache import DiCache
 from easyteacache.bench.diffusers_caches import FirstBlockCache, MagCache, TaylorSeer, quiet
+from easyteacache.bench.easycache import EasyCache
+from easyteacache.bench.planned import L2P, DPCache, Planned, Spectrum, counts
 from easyteacache.bench.samplers import FewerSteps
-from easyteacache.bench.scheduled import EasyTeaCache, OfficialTeaCache, Uniform
-from easyteacache.bench.subject import Case
+from easyteacache.bench.scheduled import EasyTeaCache, OfficialTeaCache, PublishedPlan, RecordFree, Uniform
+from easyteacache.bench.subject import Case, load_reference
 from easyteacache.bench.trial import Uncached, calibrated_on, sample
+from easyteacache.errors import EasyTeaCacheError
 from easyteacache.teacache import TeaCache
 
 Beds = dict[str, tuple[Bed, Uncached]]
 BOTH = ("wan", "flux")
-PEERS = [contender.name for contender in roster.everybody() if contender.kind != "own"]
+# What was published for 50 steps alone cannot take part in a run of 8.
+PEERS = [
+    contender.name
+    for contender in roster.everybody()
+    if contender.kind != "own" and not isinstance(contender, PublishedPlan)
+]
 BLOCKS = 6  # of the packaged model
 REFERENCE_TRACES = Path(__file__).resolve().parents[1] / "fixtures" / "traces" / "reference"
 
@@ -58,7 +68,7 @@ def test_it_skips_work_and_gives_the_pipeline_back_bit_for_bit(name: str, archit
 
 
 @pytest.mark.parametrize("architecture", BOTH)
-@pytest.mark.parametrize("contender", [FirstBlockCache(), DBCache()], ids=repr)
+@pytest.mark.parametrize("contender", [FirstBlockCache(), DBCache(), EasyCache(), DiCache()], ids=repr)
 def test_at_the_most_cautious_threshold_the_sample_is_the_uncached_one(
     contender: Contender, architecture: str, beds: Beds
 ) -> None:
@@ -174,6 +184,61 @@ def test_easyteacache_is_what_its_users_get(beds: Beds) -> None:
     assert found.work.blocks < 0.51 * uncached.sampled(pair).work.blocks
 
 
+@pytest.mark.parametrize("name", [c.name for c in roster.everybody() if isinstance(c, Planned)])
+def test_a_plan_computes_as_many_steps_as_its_target_allows(name: str, beds: Beds) -> None:
+    bed, uncached = beds["wan"]
+    (contender,) = roster.chosen([name])
+    assert isinstance(contender, Planned)
+    calibrated = calibrated_on(bed, uncached.meter, contender)
+    found = set()
+    for settings in contender.variants(bed):
+        computed, _ = contender.plan(bed, settings, calibrated)
+        found.add(len(computed))
+        score = sample(bed, uncached.meter, contender, settings, calibrated, bed.calibration_pairs[0])
+        assert score.work.blocks == 2 * BLOCKS * len(computed)
+    assert max(counts(bed)) - 2 <= max(found) <= max(counts(bed))
+
+
+def test_each_forecast_is_applied_to_what_its_method_forecasts(beds: Beds) -> None:
+    bed, _ = beds["wan"]
+    for contender, place in ((DPCache(), "feature"), (Spectrum(), "feature"), (L2P(), "output")):
+        assert contender.applied_to == place
+        settings = contender.variants(bed)[0]
+        calibrated = contender.calibrate(bed)
+        with contender.applied(bed, settings, calibrated) as cache:
+            bed.subject.sample(bed.case, bed.calibration_pairs[0], steps=bed.case.steps)
+            assert cache.policy.applied_to == place
+
+
+def test_plans_without_a_record_are_what_their_users_get(beds: Beds) -> None:
+    bed, _ = beds["wan"]
+    for name, made in (("uncalibrated", TeaCache.uncalibrated), ("even", TeaCache.even)):
+        pair = bed.calibration_pairs[0]
+        with RecordFree(name).applied(bed, {"speedup": 2.0}, {}) as cache:
+            found = bed.subject.sample(bed.case, pair, steps=bed.case.steps)
+            schedule = cache.policy.schedule
+        with made(2.0).attached(bed.subject.pipe):
+            assert np.array_equal(found, bed.subject.sample(bed.case, pair, steps=bed.case.steps))
+        assert len(schedule) == bed.case.steps // 2
+
+
+def test_a_published_plan_is_applied_step_by_step_at_its_own_step_count_alone(beds: Beds) -> None:
+    bed, _ = beds["flux"]
+    plan = next(one for one in roster.everybody() if isinstance(one, PublishedPlan))
+    assert plan.inapplicable(bed) == "nothing is published for 8 steps"
+    longer = dataclasses.replace(bed, case=Case(1, 16, 16, 50))
+    assert plan.inapplicable(longer) is None
+    with warnings.catch_warnings():
+        # That it was made for another model is what the contender is for.
+        warnings.simplefilter("error")
+        with plan.applied(longer, {"computed": 25}, {}) as cache:
+            bed.subject.sample(longer.case, bed.calibration_pairs[0], steps=50)
+    # UnicomAI/LeMiCa, LeMiCa4Wan2.1/inference_wan.py: its list of 25 steps.
+    expected = (*range(12), 13, 15, 18, 21, 25, 29, 34, 38, 42, 45, 47, 48, 49)
+    assert cache.statistics()["cond"].computed == len(expected)
+    assert cache.policy.schedule == expected
+
+
 def test_a_contender_that_breaks_in_the_middle_leaves_nothing_behind(beds: Beds) -> None:
     bed, uncached = beds["wan"]
     pair = bed.calibration_pairs[0]
@@ -191,3 +256,16 @@ def test_a_contender_that_breaks_in_the_middle_leaves_nothing_behind(beds: Beds)
     with pytest.raises(RuntimeError, match="half-way"):
         sample(bed, uncached.meter, Breaks(), {}, {}, pair)
     assert np.array_equal(uncached.again(pair).frames, uncached.sampled(pair).frames)
+
+
+def test_the_official_fit_leaves_out_runs_of_another_shift(beds: Beds) -> None:
+    shifted = load_reference(None)
+    shifted.sampled_by(None, 0.35)
+    bed = dataclasses.replace(
+        beds["wan"][0], subject=shifted, case=Case(1, 16, 16, 25), traces=REFERENCE_TRACES, calibration_pairs=()
+    )
+    # The given runs are all of shift 3, and there is no pair to record others from.
+    with pytest.raises(EasyTeaCacheError):
+        OfficialTeaCache().calibrate(bed)
+    recorded = dataclasses.replace(bed, calibration_pairs=shifted.pairs(2, first_seed=9))
+    assert OfficialTeaCache().calibrate(recorded)["runs"] == 2

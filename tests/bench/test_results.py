@@ -68,6 +68,14 @@ def test_files_of_one_benchmark_are_joined(tmp_path: Path, make_cell) -> None:
         merge([one, other])
 
 
+def test_how_the_record_was_made_survives_joining(tmp_path: Path, make_cell) -> None:
+    one, two = tmp_path / "1.json", tmp_path / "2.json"
+    for path, case, made in ((one, "a@8", {}), (two, "b@8", {"commit": "0123"})):
+        cells = [make_cell("a", share=0.5, psnr=[40.0], case=case)]
+        Results(dict(SETUP), uncached={case: {}}, cells=cells, solved=made).save(path)
+    assert merge([one, two]).solved == merge([two, one]).solved == {"commit": "0123"}
+
+
 def test_forgetting_a_contender_leaves_the_others_and_other_cases(tmp_path: Path, make_cell) -> None:
     a, b = make_cell("a", share=0.5, psnr=[40.0]), make_cell("b", share=0.5, psnr=[40.0])
     results = Results(dict(SETUP), plans={"a@8": {"a": {}, "b": {}}}, cells=[a, b])

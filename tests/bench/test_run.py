@@ -16,10 +16,11 @@ from easyteacache.bench.contender import Bed, Contender
 from easyteacache.bench.diffusers_caches import TaylorSeer
 from easyteacache.bench.results import FAILED, IDLE, INAPPLICABLE, MEASURED, Results, load
 from easyteacache.bench.run import Plan, run
-from easyteacache.bench.subject import Case, ReferenceSubject
+from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
 from easyteacache.errors import BenchError
 
 PLAN = Plan((Case(1, 16, 16, 6),), pairs=2, targets=(1.5, 2.0), retimed=1, pilot_pairs=2)
+PUBLISHED = sorted((Path(__file__).resolve().parents[2] / "docs" / "benchmarks").glob("*.json"))
 NAMES = ("uniform, hold", "uniform, linear", "FirstBlockCache", "fewer steps")
 
 
@@ -129,6 +130,25 @@ def test_other_pairs_are_another_benchmark(measured: Path, subjects: dict[str, R
         run(subjects["wan"], dataclasses.replace(PLAN, pairs=3), roster.chosen(NAMES), measured)
 
 
+def test_another_shift_is_another_benchmark(measured: Path) -> None:
+    shifted = load_reference(None)
+    shifted.sampled_by(None, 0.35)
+    with pytest.raises(BenchError, match="another sampler"):
+        run(shifted, PLAN, (), measured)
+
+
+def test_how_the_record_was_made_is_kept_with_the_results(
+    measured: Path, subjects: dict[str, ReferenceSubject], tmp_path: Path
+) -> None:
+    made = {"commit": "0123", "runs": 16}
+    out = tmp_path / "bench.json"
+    out.write_bytes(measured.read_bytes())
+    run(subjects["wan"], dataclasses.replace(PLAN, solved=made), (), out)
+    assert load(out).solved == made
+    run(subjects["wan"], PLAN, (), out)
+    assert load(out).solved == made
+
+
 def test_nobody_of_that_name_is_said_with_the_names_there_are() -> None:
     with pytest.raises(BenchError, match="'FirstBlockCache'"):
         roster.chosen(["first block cache"])
@@ -180,9 +200,8 @@ def test_the_tables_fit_the_screen(make_cell, width: int) -> None:
     assert any(line.startswith("a contender whose") for line in lines)
 
 
-@pytest.mark.parametrize("results", ["digits-50.json", "digits-25.json", "flux-50.json"])
-def test_the_published_benchmarks_fit_80_columns(results: str) -> None:
-    path = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / results
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_the_published_benchmarks_fit_80_columns(path: Path) -> None:
     assert max(map(len, report.as_text(load(path)).splitlines())) <= 80
 
 

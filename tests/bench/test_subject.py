@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import DDIMScheduler
 
 from easyteacache.bench.contender import Bed
 from easyteacache.bench.diffusers_caches import PyramidAttentionBroadcast
 from easyteacache.bench.subject import Case, Pair, ReferenceSubject, Subject, digest_of, load_reference
 from easyteacache.bench.trial import Uncached
 from easyteacache.errors import BenchError, ReferenceModelError
+from easyteacache.integrations.diffusers import scheduler_facts
 
 CASE = Case(1, 16, 16, 4)
 
@@ -64,3 +66,38 @@ def test_what_a_case_is_called() -> None:
         "16x24@50",
         "default@28",
     ]
+
+
+@pytest.mark.parametrize("name", ["euler", "unipc"])
+def test_a_subject_is_sampled_by_the_sampler_and_shift_it_was_given(name: str) -> None:
+    subject = load_reference(None)
+    subject.sampled_by(name, 0.35)
+    assert subject.sampler == (name, 0.35)
+    facts = scheduler_facts.facts_for(subject.pipe.scheduler, 4)
+    assert facts is not None
+    assert (facts.shift, facts.euler) == (0.35, name == "euler")
+    # σ' = s·σ / (1 + (s − 1)·σ); diffusers' Euler ends its four steps just above 0, its UniPC a quarter above.
+    plain = {"euler": 2 / 3, "unipc": 3 / 4}[name]
+    share = 0.35 * plain / (1 - 0.65 * plain)
+    assert facts.levels is not None
+    assert facts.levels[1] == pytest.approx(share, abs=2e-3)
+    assert not np.array_equal(
+        subject.sample(CASE, Pair("3 up", 7), steps=4), load_reference(None).sample(CASE, Pair("3 up", 7), steps=4)
+    )
+
+
+def test_a_part_of_the_sampler_that_is_not_given_stays_the_pipelines_own() -> None:
+    subject = load_reference(None)
+    subject.sampled_by(None, None)
+    assert subject.sampler is None
+    subject.sampled_by("unipc", None)
+    assert subject.sampler == ("unipc", 3.0)
+    subject.sampled_by(None, 0.5)
+    assert subject.sampler == ("unipc", 0.5)
+
+
+def test_no_flow_matching_sampler_is_put_on_a_pipeline_of_another_kind() -> None:
+    subject = load_reference(None)
+    subject.pipe.scheduler = DDIMScheduler()
+    with pytest.raises(BenchError, match="DDIMScheduler is no flow-matching sampler"):
+        subject.sampled_by(None, 0.5)

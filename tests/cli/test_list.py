@@ -146,3 +146,26 @@ def test_a_malformed_file_is_named_beside_the_list(run_hub: Run, tmp_path: Path,
     assert result.exit_code == 0
     assert "reference/moving-digits" in result.stdout
     assert "broken.json" in result.stderr
+
+
+def test_what_is_applied_here_and_what_is_not_is_said_with_speedup_and_evidence(
+    run_hub: Run, read_json: ReadJson
+) -> None:
+    records = {one["key"]: one for one in read_json(run_hub("list", "--json"))["records"]}
+    applied = {one["method"] for one in records.values() if one["applied"]}
+    assert applied == {"teacache", "magcache", "plan"}
+    assert all(one["applied"] == (one["not_applied"] is None) for one in records.values())
+    assert {one["not_applied"] for one in records.values() if one["method"] == "preset"} == {"preset"}
+    unknown = [one for one in records.values() if one["method"] == "teacache" and one["signal"] == "unknown"]
+    assert {one["not_applied"] for one in unknown} == {"no signal"}
+    lemica = records["wan2.1/t2v-14b/lemica"]
+    assert (lemica["applied"], lemica["speedup"], lemica["evidence"]) == (True, 2.87, "published")
+    line = next(line for line in run_hub("list").stdout.splitlines() if line.startswith("wan2.1/t2v-14b/lemica "))
+    assert line.split()[-3:] == ["yes", "2.87x", "published"]
+
+
+def test_a_wide_terminal_shows_status_signal_and_length_a_narrow_one_what_people_ask_for(run_hub: Run) -> None:
+    wide = run_hub("list", env={"COLUMNS": "160"}).stdout.splitlines()[0].split()
+    assert wide == ["KEY", "STATUS", "SIGNAL", "STEPS", "LENGTH", "HERE", "UP", "TO", "EVIDENCE"]
+    narrow = run_hub("list").stdout.splitlines()[0].split()
+    assert narrow == ["KEY", "STEPS", "HERE", "UP", "TO", "EVIDENCE"]

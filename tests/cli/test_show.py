@@ -8,8 +8,9 @@ import pytest
 from click.testing import Result
 
 from easyteacache import Registry
-from easyteacache.cli.show import show
+from easyteacache.cli.show import show, strip
 from easyteacache.errors import InvalidCalibration
+from easyteacache.files import plain_marks
 from easyteacache.records.calibration import Calibration, save
 
 Run = Callable[..., Result]
@@ -132,3 +133,54 @@ def test_fitted_weights_are_mentioned_and_json_holds_them_all(
 def test_a_record_past_its_checks_cannot_reach_this_page(make_record: Callable[..., Calibration]) -> None:
     with pytest.raises(InvalidCalibration):
         make_record(notes=["escape \x1b[31m"])
+
+
+def strips(page: str) -> list[str]:
+    """The lines of the drawn plans."""
+    lines = page.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("Steps:"))
+    return lines[start + 1 : lines.index("", start)]
+
+
+def test_every_plan_is_drawn_as_a_strip_of_its_steps(run_hub: Run) -> None:
+    found = run_hub("show", "wan2.1/t2v-14b/lemica").stdout
+    (bucket,) = Registry.default()["wan2.1/t2v-14b/lemica"].buckets
+    drawn = strips(found)
+    assert len(drawn) == len(bucket.operating_points)
+    for line, point in zip(drawn, bucket.operating_points, strict=True):
+        share, marks = line.split()[0], "".join(line.split()[1:])
+        assert point.schedule is not None
+        assert share == f"{len(point.schedule)}/50"
+        assert tuple(step for step, mark in enumerate(marks) if mark == "█") == point.schedule
+        assert set(marks) == {"█", "·"}
+
+
+@pytest.mark.parametrize(("steps", "width"), [(4, 80), (50, 80), (100, 80), (250, 80), (100, 50), (1000, 40)])
+def test_a_strip_of_any_step_count_fits_the_screen_and_loses_no_step(
+    steps: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    computed = tuple(range(0, steps, 3))
+    lines = list(strip(computed, steps))
+    assert max(map(len, lines)) <= width
+    marks = "".join("".join(line[len("  ") + 9 :].split()) for line in lines)
+    assert tuple(step for step, mark in enumerate(marks) if mark == "█") == computed
+    assert len(marks) == steps
+    for line in lines[1:]:
+        assert int(line.split()[1]) % 10 == 0
+
+
+def test_a_strip_on_a_stream_without_blocks_is_drawn_in_ascii() -> None:
+    (line,) = strip((0, 1, 3), 5)
+    assert plain_marks.plain(line).split() == ["3/5", "##.#."]
+
+
+def test_json_holds_the_steps_and_no_strip(run_hub: Run, read_json: ReadJson) -> None:
+    result = run_hub("show", "wan2.1/t2v-14b/lemica", "--json")
+    assert "█" not in result.stdout
+    assert len(read_json(result)["record"]["buckets"][0]["operating_points"][0]["plan"]["computed"]) == 25
+
+
+def test_records_without_plans_have_no_strip(run_hub: Run) -> None:
+    for key in ("wan2.1/t2v-14b", "flux.1/dev/dbcache"):
+        assert "Steps:" not in run_hub("show", key).stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from easyteacache import TeaCache
+from easyteacache.calibrating.measuring import measure_with, policy_of
 from easyteacache.cli.main import main
-from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.errors import AttachError, InvalidTrace
 from easyteacache.integrations.diffusers.recording.plan_sampling import LOST, Sampled, SampledPlans
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
@@ -111,8 +112,8 @@ def test_what_was_measured_is_kept_and_not_measured_again(traces: Path, tmp_path
     out, kept = tmp_path / "c.json", tmp_path / "c.json.measured.json"
     assert solved(traces, out).exit_code == 0
     first, errors = len(calls), json.loads(kept.read_text())
-    # The runs in full, together, and once for every plan.
-    assert first == 1 + len(errors)
+    # One run for its time, the runs in full, together, and once for every plan.
+    assert first == 2 + len(errors)
     assert all(len(one["errors"]) == 2 and len(one["weights"]) == STEPS for one in errors.values())
     before = (out.read_bytes(), kept.read_bytes())
     assert solved(traces, out).exit_code == 0
@@ -130,6 +131,32 @@ def test_a_search_that_was_stopped_goes_on(traces: Path, measured: tuple[Path, P
     assert len(calls) == 1 + 3
     assert json.loads(kept.read_text()) == errors
     assert out.read_bytes() == record
+
+
+def test_how_long_it_will_take_is_said_before_and_what_is_done_meanwhile(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SampledPlans, "seconds", lambda self, runs: 20.0)
+    result = solved(traces, tmp_path / "c.json")
+    assert result.exit_code == 0
+    # Without a terminal, as here, in lines.
+    lines = [line for line in result.stderr.splitlines() if "sampling" in line]
+    assert re.fullmatch(
+        rf"sampling plans of {STEPS} steps will take as long as about (\d+) uncached runs: (\d+) (minutes|seconds), for one takes 20 seconds",
+        lines[0],
+    )
+    assert any(re.fullmatch(rf"sampling 4 of {STEPS} steps, linear.*", line) for line in lines[1:])
+    # With --json nothing but the JSON is printed.
+    assert json.loads(solved(traces, tmp_path / "d.json", "--json").stdout)["points"]
+
+
+def test_more_schedules_and_fillings_are_sampled_where_everything_is_asked_for(
+    traces: Path, measured: tuple[Path, Path], tmp_path: Path
+) -> None:
+    everything = tmp_path / "all.json"
+    assert solved(traces, everything, "--measure-all").exit_code == 0
+    few, all_ = (json.loads(file.read_text()) for file in (measured[1], Path(f"{everything}.measured.json")))
+    assert len(all_) > 1.5 * len(few)
 
 
 def test_an_interrupted_search_says_where_its_results_are(
@@ -282,6 +309,41 @@ def test_weights_of_its_own_are_better_than_those_of_the_traces(pipe: Any, runs:
     assert float(typical(np.array(found.errors))) < float(typical(np.array(errors)))
 
 
+@pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.filling.forecaster)
+def test_answers_are_how_far_outputs_are_off_relative_to_states(pipe: Any, runs: Runs, plan: Plan) -> None:
+    def watched(policy: Policy | None, trace: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        states, outputs, step = [], [], pipe.scheduler.step
+
+        def noted(output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            states.append(sample.double())
+            outputs.append(output.double())
+            return step(output, timestep, sample, *args, **kwargs)
+
+        pipe.scheduler.step = noted
+        try:
+            if policy is None:
+                sampled(pipe, trace)
+            else:
+                # Uncorrected: what the model gives at computed steps is what is compared.
+                with TeaCache.from_policy(policy).attached(pipe, allow_borrowed=True):
+                    sampled(pipe, trace)
+        finally:
+            del pipe.scheduler.step
+        return states, outputs
+
+    found = SampledPlans(pipe).sampled(runs.traces[:1], started(plan, runs))
+    assert len(found.answers) == len(plan.computed) - 1
+    assert all(0.05 < answer < 50 for answer in found.answers)
+    # Up to the second computed step nothing was corrected, so that the plain plan shows the same first answer.
+    filling = Filling("hold") if plan.filling.forecaster == "fitted" else plan.filling
+    plain = policy_of(Plan(filling, plan.computed), runs)
+    if plan.filling.forecaster != "fitted":
+        (x, v), (y, w) = watched(None, runs.traces[0]), watched(plain, runs.traces[0])
+        step = plan.computed[1]
+        expected = float((w[step] - v[step]).norm() / (y[step] - x[step]).norm())
+        assert found.answers[0] == pytest.approx(expected, rel=1e-2)
+
+
 def test_the_measure_samples_the_first_runs_of_a_bucket(pipe: Any, runs: Runs, tmp_path: Path) -> None:
     steps: list[None] = []
     measure = measure_with(
@@ -292,6 +354,7 @@ def test_the_measure_samples_the_first_runs_of_a_bucket(pipe: Any, runs: Runs, t
     assert len(steps) == 2 * STEPS
     expected = SampledPlans(pipe).sampled(runs.traces[:2], started(BY_FORECAST, runs))
     assert (found.weights, tuple(found.errors)) == (expected.weights, expected.errors)
+    assert found.answers == dict(zip(BY_FORECAST.computed[1:], expected.answers, strict=True))
 
 
 def test_more_runs_than_were_recorded_are_their_prompts_with_further_seeds(
@@ -363,7 +426,7 @@ def test_of_more_batches_only_those_are_sampled_that_are_not_known(pipe: Any, ru
     assert len(steps) == 4 * STEPS
 
 
-@pytest.mark.parametrize("part", ["errors", "weights"])
+@pytest.mark.parametrize("part", ["errors", "weights", "answers"])
 def test_kept_results_of_other_runs_or_steps_are_refused(traces: Path, measured: tuple[Path, Path], part: str) -> None:
     out, kept = measured
     known = json.loads(kept.read_text())

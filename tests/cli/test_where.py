@@ -60,3 +60,22 @@ def test_the_page_fits_80_columns_and_shows_folders_whole(
     assert result.exit_code == 0
     assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
     assert str(folder) in result.stdout.replace("\n   ", "")
+
+
+def test_without_any_home_folder_the_bundled_layer_is_shown_with_a_note(
+    run_hub: Run, read_json: ReadJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> Any:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    homeless = dict.fromkeys(("HOME", "EASYTEACACHE_HOME", "XDG_DATA_HOME"))
+    result = run_hub("where", env=homeless)
+    assert result.exit_code == 0
+    assert "note: " in result.stdout
+    assert "set EASYTEACACHE_HOME" in " ".join(result.stdout.split())
+    assert "belong in" not in result.stdout
+    content = read_json(run_hub("where", "--json", env=homeless))
+    assert content["home"] is None
+    assert [layer["name"] for layer in content["layers"]] == ["bundled"]
+    assert len(content["notes"]) == 1

@@ -10,6 +10,8 @@ import ast
 import contextlib
 import importlib.util
 import json
+import math
+import struct
 import subprocess
 import sys
 import types
@@ -411,3 +413,85 @@ def _accumulated(distances: Sequence[float], p: Any, threshold: float, first: in
         total = 0.0
         computed.append(step)
     return computed
+
+
+def dpcache(schedule: Any) -> tuple[int, ...]:
+    """SGLang's own check of a DPCache schedule, re-stated: ``validate_schedule`` with ``_validate_mandatory`` and ``_validate_max_gap``.
+
+    sgl-project/sglang, python/sglang/multimodal_gen/runtime/cache/dpcache.py from line 448 on, and from 240 and 256, at commit
+    b9810f5f784730325b2501a99b178bdc3816ec36 (after release 0.5.23). Raises ``ValueError`` where that raises.
+    """
+
+    def require(condition: bool) -> None:
+        if not condition:
+            raise ValueError
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+    fields = "pipeline checkpoint num_inference_steps height width guidance_scale do_classifier_free_guidance quality"
+    fields += " attention_backend dtype scheduler scheduler_config_sha256 timesteps sigmas"
+    needed = (
+        "schema predictor objective source_commit request mandatory_full_steps force_last_full max_gap num_full_steps"
+    )
+    require(
+        isinstance(schedule, dict)
+        and {*needed.split(), "full_steps", "calibrated_cost", "calibration"} <= set(schedule)
+    )
+    require(schedule["schema"] == "sglang-dpcache-schedule-v2")
+    named = {"name": "final-feature-linear-extrapolation", "order": 1, "arithmetic": "feature-dtype-elementwise-v1"}
+    require(isinstance(schedule["predictor"], dict) and schedule["predictor"] == named)
+    require(schedule["objective"] == "pact-mean-abs-final-feature-predicted-steps-only-v1")
+    require(isinstance(schedule["source_commit"], str) and schedule["source_commit"] != "")
+    calibration = schedule["calibration"]
+    require(isinstance(calibration, dict))
+    digest = calibration.get("manifest_sha256")
+    require(isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef"))
+    require(whole(calibration.get("num_samples")) and calibration["num_samples"] >= 0)
+    require(number(schedule["calibrated_cost"]))
+    request = schedule["request"]
+    require(isinstance(request, dict) and set(request) == set(fields.split()))
+    steps = request["num_inference_steps"]
+    require(whole(steps) and steps >= 2)
+    require(all(whole(request[name]) and request[name] > 0 for name in ("height", "width")))
+    for name, length in (("timesteps", steps), ("sigmas", steps + 1)):
+        values = request[name]
+        require(isinstance(values, list) and len(values) == length and all(map(number, values)))
+    require(request["dtype"] == "bfloat16")
+    mandatory, gap, full = schedule["mandatory_full_steps"], schedule["max_gap"], schedule["full_steps"]
+    require(isinstance(mandatory, list) and len(mandatory) >= 2 and all(map(whole, mandatory)))
+    require(mandatory == [*range(len(mandatory))] and len(mandatory) <= steps)
+    require(gap is None or (whole(gap) and gap >= 1))
+    require(isinstance(full, list) and all(map(whole, full)))
+    require(full == sorted(set(full)) and all(0 <= step < steps for step in full))
+    require(full[: len(mandatory)] == mandatory and schedule["num_full_steps"] == len(full))
+    require(not schedule["force_last_full"] or full[-1] == steps - 1)
+    require(gap is None or all(b - a <= gap for a, b in zip(full, [*full[1:], steps], strict=True)))
+    return tuple(full)
+
+
+def dpcache_matches(schedule: Any, request: Mapping[str, Any]) -> bool:
+    """Whether SGLang serves a request with a schedule: all fields alike, noise levels as single-precision numbers (same file, line 560)."""
+    ours, theirs = dict(schedule["request"]), dict(request)
+    for name in ("timesteps", "sigmas"):
+        ours[name], theirs[name] = ([struct.pack("f", value) for value in each[name]] for each in (ours, theirs))
+    return ours == theirs
+
+
+def sglang_mask(variables: Mapping[str, str], num_steps: int) -> list[int] | None:
+    """The mask that SGLang makes of its environment for a run; None where its threshold would decide.
+
+    sgl-project/sglang release 0.5.23, python/sglang/multimodal_gen/runtime/pipelines_core/stages/denoising.py:827 and
+    runtime/cache/cache_dit_integration.py:182.
+    """
+    texts = [variables.get(f"SGLANG_CACHE_DIT_SCM_{which}_BINS") for which in ("COMPUTE", "CACHE")]
+    if not all(texts) or variables.get("SGLANG_CACHE_DIT_ENABLED", "").lower() not in ("1", "true"):
+        return None
+    bins = [[int(part.strip()) for part in (text or "").split(",")] for text in texts]
+    from cache_dit import steps_mask
+
+    mask: list[int] = steps_mask(compute_bins=bins[0], cache_bins=bins[1], total_steps=num_steps, mask_policy="medium")
+    return mask

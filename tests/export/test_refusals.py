@@ -204,15 +204,15 @@ def test_a_blend_of_a_curve_that_is_floored_is_refused(make_registry: Make, reco
     assert refused(registry, "flux.1/dev", "json", *request_and_run(sequence_length=800)).rules == ("length",)
 
 
-@pytest.mark.parametrize(("engine", "rule"), [("json", "plan"), ("python", "plan"), ("cache-dit", "forecast")])
+@pytest.mark.parametrize("engine", ["cache-dit", "cache-dit-python", "sglang-request", "stable-diffusion.cpp"])
 def test_fitted_weights_are_refused_by_every_format_of_schedules_without_a_place_for_them(
-    engine: str, rule: str, record: Record, make_registry: Make
+    engine: str, record: Record, make_registry: Make
 ) -> None:
     weights = [[1.0], [1.0], [-0.5, 1.5], *[[1.0]] * 17]
     point = {"schedule": [0, 1, 3, 19], "forecaster": "fitted", "applied_to": "output", "weights": weights}
     registry = make_registry(record("any/key", bucket={"operating_points": [point | {"evidence": "replayed"}]}))
     error = refused(registry, "any/key", engine, *request_and_run(num_steps=20))
-    assert rule in error.rules
+    assert "forecast" in error.rules
     assert "weights of its own" in str(error) or "with fitted as it was judged" in str(error)
 
 
@@ -249,11 +249,18 @@ def test_a_step_count_that_would_fill_the_memory_is_refused(engine: str, bundled
     assert "at most" in str(error)
 
 
-def test_a_preset_of_another_engine_says_what_it_is(bundled: Registry) -> None:
-    key = next(key for key in bundled if bundled[key].method == "preset")
-    error = refused(bundled, key, "json")
+def test_a_preset_that_no_engine_here_runs_says_what_it_is(bundled: Registry) -> None:
+    error = refused(bundled, "cogvideox/2b/fastercache", "diffusers")
     assert error.rules == ("method",)
-    assert f"easyteacache-hub show {key}" in str(error)
+    assert "FasterCache's FasterCache, which diffusers does not run" in str(error)
+    assert "No exporter writes files of the program that does" in str(error)
+    assert "easyteacache-hub show cogvideox/2b/fastercache" in str(error)
+
+
+def test_a_preset_of_another_engine_names_those_that_run_it(bundled: Registry) -> None:
+    error = refused(bundled, "flux.1/dev/dbcache", "diffusers")
+    assert error.rules == ("method",)
+    assert "Export it to cache-dit, sglang-cache-dit, sglang-request, vllm-omni." in str(error)
 
 
 def test_an_engine_is_handed_the_operating_points_that_it_takes(make_registry: Make, record: Record) -> None:

@@ -19,7 +19,9 @@ from easyteacache.policy.source import Resolver
 from easyteacache.registry.registry import Found
 
 Make = Callable[..., Any]
-CAUTIOUS = "No threshold, speedup or max_error given: threshold 0.1 is the record's most cautious operating point."
+CAUTIOUS = (
+    "No threshold, speedup, max_error or quality given: threshold 0.1 is the record's most cautious operating point."
+)
 PROFILE = {"sigmas": [1.0, 0.5, 0.0], "distances": [0.0, 1.0, 3.0]}
 
 

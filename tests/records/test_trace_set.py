@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from easyteacache.errors import InvalidTrace, NotEnoughTraces
-from easyteacache.records.trace_set import TraceSet
+from easyteacache.records.bucket import Bucket
+from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.trace_set import TraceSet, common_model, one_model
 
 
 @pytest.fixture
@@ -62,6 +64,24 @@ def test_groups_are_chosen_by_length_steps_and_shift(runs, make_trace):
     assert len(traces.group(4096)) == 0
 
 
+def test_runs_of_several_samplers_are_groups_of_their_own(runs, make_trace):
+    euler, unipc = (
+        SamplerRecord(name=name, calls=8, signature=(last,) * 9) for name, last in (("Euler", 1.0), ("UniPC", 2.0))
+    )
+    here = [make_trace(seed, sampler=euler) for seed in range(4)]
+    there = [make_trace(seed, sampler=unipc) for seed in range(20, 24)]
+    traces = TraceSet([*here, *there, *runs[6:]])
+    assert traces.settings() == ((64, 8, 3.0, "Euler"), (64, 8, 3.0, "UniPC"), (144, 8, 3.0))
+    assert [run.header.seed for run in traces.group(64, 8, 3.0, "UniPC")] == [20, 21, 22, 23]
+    assert len(traces.group(64, 8, 3.0)) == 8
+    calibration, heldout = traces.split_heldout()
+    assert calibration.settings() == heldout.settings() == traces.settings()
+    bucket = Bucket(sequence_length=64, num_steps=8, shift=3.0, coefficients=(1.0, 0.0), sampler=unipc)
+    assert traces.setting_of(bucket) == (64, 8, 3.0, "UniPC")
+    assert TraceSet(there).setting_of(bucket) == (64, 8, 3.0)
+    one_model(traces)
+
+
 def test_experts_are_kept_apart(make_trace):
     traces = TraceSet([make_trace(0, part="high-noise"), make_trace(1, part="low-noise"), make_trace(2)])
     assert [run.header.seed for run in traces.part("low-noise")] == [1]
@@ -102,3 +122,24 @@ def test_a_set_is_a_sequence(runs):
     assert len(traces[2:5]) == 3
     assert traces[0].run_id in {run.run_id for run in runs}
     assert "12 runs" in repr(traces)
+
+
+def _of(run, **model):
+    from easyteacache.records.model_identity import ModelIdentity
+
+    header = run.header.model_copy(update={"model": ModelIdentity(**model)})
+    return dataclasses.replace(run, header=header)
+
+
+def test_runs_of_one_file_of_weights_have_the_class_that_any_of_them_names(runs):
+    weights = "family/model@sha256:" + "0" * 64
+    older, newer = (
+        _of(runs[0], checkpoint=weights),
+        _of(runs[1], checkpoint=weights, class_name="WanTransformer3DModel"),
+    )
+    assert common_model(TraceSet([older, newer])).class_name == "WanTransformer3DModel"
+
+
+def test_a_checkpoint_that_may_have_changed_says_nothing_of_a_class(runs):
+    older, newer = _of(runs[0], checkpoint="a/b"), _of(runs[1], checkpoint="a/b", class_name="WanTransformer3DModel")
+    assert common_model(TraceSet([older, newer])).class_name is None

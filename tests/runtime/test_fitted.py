@@ -13,6 +13,7 @@ from easyteacache import TeaCache
 from easyteacache.errors import InvalidCalibration
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.predictors import PlannedRows, UnknownPredictor, predictor
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 SCHEDULE = (0, 1, 4, 6)
 # A row per step: the last outputs computed up to and including it, oldest first.
@@ -46,22 +47,25 @@ def handed_on(state: BranchState, values: list[torch.Tensor], computed: set[int]
     found = []
     for step, value in enumerate(values):
         if state.check(step, None) and step not in (computed or ()):
-            found.append(state.handed(step, state.residual(), size_of(step), reused=True))
+            found.append(state.handed(step, state.residual(), SAMPLER, reused=True))
             state.reuse(None)
         else:
-            found.append(state.handed(step, value, size_of(step), reused=False))
+            found.append(state.handed(step, value, SAMPLER, reused=False))
             state.store_residual(step, None, value)
     return found
 
 
 def size_of(step: int) -> float:
-    """What an uneven sampler multiplies the output of a step by."""
+    """What an uneven Euler sampler multiplies the output of a step by."""
     return -0.05 - 0.01 * step
+
+
+SAMPLER = SamplerSteps.euler([sum(map(size_of, range(step))) for step in range(9)])
 
 
 def computed(state: BranchState, step: int, value: torch.Tensor) -> torch.Tensor:
     """What the sampler gets when ``value`` is computed at ``step``."""
-    return state.handed(step, value, size_of(step), reused=False)
+    return state.handed(step, value, SAMPLER, reused=False)
 
 
 # The weights alone --------------------------------------------------------------------------------------------------------
@@ -223,7 +227,7 @@ def test_a_forecast_of_something_else_is_made_good_all_the_same(make_policy: Any
     for step, value in enumerate(values):
         if state.check(step, None):
             made = torch.full_like(value, float(step))
-            given = state.handed(step, made, size_of(step), reused=True)
+            given = state.handed(step, made, SAMPLER, reused=True)
             assert given is made
             state.reuse(None)
         else:
@@ -234,7 +238,7 @@ def test_a_forecast_of_something_else_is_made_good_all_the_same(make_policy: Any
             torch.testing.assert_close(moved, meant)
 
 
-def test_without_the_size_of_a_step_nothing_is_corrected(make_policy: Any) -> None:
+def test_under_a_sampler_that_is_not_known_nothing_is_corrected(make_policy: Any) -> None:
     values, state = outputs(), state_of(make_policy)
     for step, value in enumerate(values):
         if state.check(step, None):

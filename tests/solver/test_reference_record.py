@@ -39,12 +39,19 @@ def test_the_shipped_record_passes_validation_on_runs_it_has_not_seen(record: ca
     assert record.status == "validated"
 
 
-def test_the_shipped_record_covers_four_lengths_and_two_step_counts(record: calibration.Calibration) -> None:
+def test_the_shipped_record_covers_four_lengths_and_three_step_counts(record: calibration.Calibration) -> None:
     assert {bucket.sequence_length for bucket in record.buckets} == {64, 256, 576, 1024}
-    assert {bucket.num_steps for bucket in record.buckets} == {25, 50}
+    assert {bucket.num_steps for bucket in record.buckets} == {25, 30, 50}
 
 
 def test_every_bucket_offers_a_plan_to_callers_that_see_the_block_stack_alone(record: calibration.Calibration) -> None:
     for bucket in record.buckets:
         targets = {point.applied_to for point in bucket.operating_points}
         assert "residual" in targets
+
+
+def test_it_has_corrected_plans_under_unipc_too(record: calibration.Calibration) -> None:
+    under = [bucket for bucket in record.buckets if bucket.sampler and bucket.sampler.name == "UniPCMultistepScheduler"]
+    assert {bucket.num_steps for bucket in under} == {25, 30, 50}
+    for bucket in under:
+        assert any(point.plan is not None and point.plan.corrected for point in bucket.operating_points)

@@ -46,7 +46,7 @@ class FewRuns(list[int]):
 def found(tool: ModuleType, measure: Valley, monkeypatch: pytest.MonkeyPatch, *, known: Any) -> float:
     weights = ((1.0,),) * STEPS
     begin = Plan(Filling("linear", weights=weights), (0, 6, 8, 12))
-    monkeypatch.setattr(tool, "FittedPlans", lambda measure: SimpleNamespace(plans=lambda *_: {4: begin}))
+    monkeypatch.setattr(tool, "FittedPlans", lambda measure, effort: SimpleNamespace(plans=lambda *_: {4: begin}))
     monkeypatch.setattr(tool, "StateFit", lambda runs: SimpleNamespace(weights=lambda schedule: weights))
     oracle = tool.Oracle(FewRuns(range(RUNS)), measure, lambda message: None)
     return float(oracle.best(4, known)[1].errors[0])

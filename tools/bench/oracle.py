@@ -25,8 +25,8 @@ from easyteacache import Registry, TeaCache
 from easyteacache.bench.curves import worst_tenth
 from easyteacache.bench.run import FIRST_SEED
 from easyteacache.bench.subject import Case, ReferenceSubject, load_reference
+from easyteacache.calibrating.measuring import measure_with, policy_of
 from easyteacache.cli import text
-from easyteacache.cli.measuring import measure_with, policy_of
 from easyteacache.compare import quality
 from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline
 from easyteacache.policy.policy import Policy, resolve
@@ -37,7 +37,7 @@ from easyteacache.solver.replay.fitted_weights import Schedule, StateFit
 from easyteacache.solver.replay.replay import filling_of
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.search.fitted_search import neighbours
-from easyteacache.solver.search.measured import FittedPlans, Measure, Measured
+from easyteacache.solver.search.measured import THOROUGH, FittedPlans, Measure, Measured
 from easyteacache.solver.search.planner import Plan, computed_steps
 
 KEY = "reference/moving-digits"
@@ -157,7 +157,7 @@ class Oracle:
 
     def best(self, count: int, known: Policy) -> tuple[Plan, Measured]:
         """The best plan of ``count`` computed steps, sampled with weights fitted to these runs; ``known`` is one to begin with."""
-        begin = [FittedPlans(self._measure).plans(self._runs, [count], self._tell)[count]]
+        begin = [FittedPlans(self._measure, THOROUGH).plans(self._runs, [count], self._tell)[count]]
         if known.schedule is not None and len(known.schedule) == count:
             begin.append(Plan(filling_of(known), known.schedule))
         tried = [self._started(plan, plan.computed) for plan in begin]

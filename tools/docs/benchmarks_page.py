@@ -14,15 +14,22 @@ from typing import Any
 
 import click
 
-from easyteacache.bench import report
+from easyteacache.bench import report, roster
 from easyteacache.bench.curves import OWN, Standing
 from easyteacache.bench.results import Results, load
 from easyteacache.files import atomic_write
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 RAW = PAGE.with_suffix("")
-#: What the tables of leads call a file's case, in their order.
-LABELS = {
+#: What the tables of leads call a file's case, in their order: in the regime that real models run in, and at shift 3.
+MATCHED_LABELS = {
+    ("matched-digits-0.35", "4x16x16@50"): "4×16×16, 50 steps, shift 0.35",
+    ("matched-flux-0.35", "1x16x16@50"): "FLUX 1×16×16, 50 steps, shift 0.35",
+    ("matched-digits-0.5", "4x16x16@50"): "4×16×16, 50 steps, shift 0.5",
+    ("matched-unipc-0.35", "1x16x16@50"): "UniPC 1×16×16, 50 steps, shift 0.35",
+    ("matched-unipc-0.35", "1x16x16@25"): "UniPC 1×16×16, 25 steps, shift 0.35",
+}
+SHIFT_3_LABELS = {
     ("digits-50", "4x16x16@50"): "4×16×16, 50 steps",
     ("digits-50", "1x16x16@50"): "1×16×16, 50 steps",
     ("digits-50", "4x20x20@50"): "4×20×20, 50 steps",
@@ -31,11 +38,15 @@ LABELS = {
     ("digits-25", "4x20x20@25"): "4×20×20, 25 steps",
     ("flux-50", "1x16x16@50"): "FLUX 1×16×16, 50 steps",
 }
-#: Evenly spaced steps by this project's own runtime: a baseline, and nobody else's code.
+LABELS = MATCHED_LABELS | SHIFT_3_LABELS
+#: This project's own runtime without a calibration: baselines, and nobody else's code.
 RUNTIME = "easyteacache runtime"
 _MARKED = re.compile(r"<!-- generated: (?P<what>[^>]+) -->\n.*?<!-- end of generated -->", re.DOTALL)
+_MATCHED = "matched, "
 
-Cases = Mapping[tuple[str, str], Mapping[str, Any]]
+Key = tuple[str, str]
+Cases = Mapping[Key, Mapping[str, Any]]
+Labels = Mapping[Key, str]
 Asked = Callable[[Standing], bool]
 
 
@@ -74,27 +85,43 @@ def with_tables(page: str, cases: Cases) -> str:
 
 def remarks(cases: Cases) -> Iterator[str]:
     """What the text of the page says of all cases together."""
-    bounds: dict[str, list[tuple[float, str]]] = {"all others": [], "hold": []}
-    for key, case in cases.items():
-        for at in case["targets"]:
-            for one in at["differences"]:
-                where = f"{LABELS[key]}, {at['target']:g}x"
-                value = one.psnr.low if one.against == "all others" else one.psnr.mean
-                if one.against in bounds and (one.against != "hold" or at["target"] >= 2):
-                    bounds[one.against].append((value, where))
-    for against, what in (("all others", "lowest bound of a 95 % interval"), ("hold", "over the best hold-type cache")):
-        for steps in ("50 steps", "25 steps"):
-            found = sorted(each for each in bounds[against] if steps in each[1])
-            (low, first), (high, last) = found[0], found[-1]
-            yield f"{what}, {steps}: {low:.1f} dB ({first}) to {high:.1f} dB ({last})"
+    for labels, groups in ((MATCHED_LABELS, ("",)), (SHIFT_3_LABELS, ("50 steps", "25 steps"))):
+        bounds: dict[str, list[tuple[float, str]]] = {"all others": [], "hold": []}
+        for key, label in labels.items():
+            for at in cases[key]["targets"] if key in cases else ():
+                for one in at["differences"]:
+                    where = f"{label}, {at['target']:g}x"
+                    value = one.psnr.low if one.against == "all others" else one.psnr.mean
+                    if one.against in bounds and (one.against != "hold" or at["target"] >= 2):
+                        bounds[one.against].append((value, where))
+        for against, what in (
+            ("all others", "lowest bound of a 95 % interval"),
+            ("hold", "over the best hold-type cache"),
+        ):
+            for steps in groups:
+                found = sorted(each for each in bounds[against] if steps in each[1])
+                if found:
+                    (low, first), (high, last) = found[0], found[-1]
+                    about = f"{what}, {steps or 'matched'}"
+                    yield f"{about}: {low:.1f} dB ({first}) to {high:.1f} dB ({last})"
 
 
 def _table(what: str, cases: Cases) -> str:
-    if what == "lead over everything else":
-        return _leads(cases, lambda one: one.cell.kind != OWN)
-    if what == "lead over other projects":
-        return _leads(cases, lambda one: one.cell.kind != OWN and one.cell.family != RUNTIME)
+    labels = MATCHED_LABELS if what.startswith(_MATCHED) else SHIFT_3_LABELS
+    asked = what.removeprefix(_MATCHED)
+    if asked == "ahead of us":
+        return _ahead(cases, labels)
+    if asked == "lead over everything else":
+        return _leads(cases, labels, lambda one: one.cell.kind != OWN)
+    if asked == "lead over other projects":
+        return _leads(cases, labels, lambda one: one.cell.kind != OWN and one.cell.family != RUNTIME)
+    if asked == "plan without a record":
+        return _leads(
+            cases, labels, lambda one: one.cell.family != RUNTIME and one.cell.kind != OWN, ours="uncalibrated"
+        )
     file, _, case = what.partition(" ")
+    if (file, case) in MATCHED_LABELS:
+        return _matched(file, case, cases)
     if (file, case) not in cases:
         raise click.ClickException(
             f"docs/{PAGE.name}: no results for the table {what!r}; expected one of {list(cases)}"
@@ -102,19 +129,63 @@ def _table(what: str, cases: Cases) -> str:
     return _standings(cases[file, case])
 
 
-def _leads(cases: Cases, asked: Asked) -> str:
+def _matched(file: str, case: str, cases: Cases) -> str:
+    """A table of the matched regime, and who has no line in it yet."""
+    command = f"`python tools/bench/matched.py {file.removeprefix('matched-')} --folder runs/matched`"
+    if (file, case) not in cases:
+        return f"Not measured yet: {command}."
+    found = cases[file, case]
+    known = {name for at in found["targets"] for name in at["standings"]}
+    known |= {name for name, *_ in found["short"]} | {cell.contender for cell in found["missing"]}
+    missing = [f"*{contender.name}*" for contender in roster.everybody() if contender.name not in known]
+    if not missing:
+        return _standings(found)
+    return f"{_standings(found)}\n\nNot measured yet ({command}): {', '.join(missing)}."
+
+
+def _ahead(cases: Cases, labels: Labels) -> str:
+    """Every cell of another contender that is ahead of EasyTeaCache in the mean or in the worst tenth."""
+    found = []
+    for key, label in labels.items():
+        for at in cases[key]["targets"] if key in cases else ():
+            own = _own(at["standings"])
+            for name, one in at["standings"].items():
+                mean, worst = one.psnr.mean - own.psnr.mean, one.worst - own.worst
+                if one.cell.kind != OWN and max(mean, worst) > 0:
+                    found.append(
+                        f"* **{name}** at {at['target']:g}× ({label}): {_signed(mean)} dB in the mean, {_signed(worst)} dB in the "
+                        "worst tenth"
+                    )
+    return (
+        "\n".join(found)
+        or "Nowhere: no contender is ahead in any cell below, neither in the mean nor in the worst tenth."
+    )
+
+
+def _leads(cases: Cases, labels: Labels, asked: Asked, *, ours: str | None = None) -> str:
     rows = []
-    for key, label in LABELS.items():
+    for key, label in labels.items():
         if key in cases:
-            rows.append([label, *(_lead(at["standings"], asked) for at in cases[key]["targets"])])
-    return _markdown(next(iter(cases.values())), rows)
+            rows.append([label, *(_lead(at["standings"], asked, ours) for at in cases[key]["targets"])])
+    return _markdown(next(cases[key] for key in labels if key in cases), rows)
 
 
-def _lead(standings: Mapping[str, Standing], asked: Asked) -> str:
-    [own] = [one for one in standings.values() if one.cell.kind == OWN]
+def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None) -> str:
+    own = _own(standings) if ours is None else standings.get(ours)
     others = [one for one in standings.values() if asked(one)]
+    if own is None or not others:
+        return "–"
     mean = own.psnr.mean - max(one.psnr.mean for one in others)
-    return f"{mean:+.1f} ({own.worst - max(one.worst for one in others):+.1f})".replace("-", "−")
+    return f"{_signed(mean)} ({_signed(own.worst - max(one.worst for one in others))})"
+
+
+def _own(standings: Mapping[str, Standing]) -> Standing:
+    [own] = [one for one in standings.values() if one.cell.kind == OWN]
+    return own
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def _standings(case: Mapping[str, Any]) -> str:
@@ -129,10 +200,10 @@ def _standings(case: Mapping[str, Any]) -> str:
     return _markdown(case, rows)
 
 
-def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, ...]:
-    """By the mean at 2×, best first; those that do not get there last."""
+def _place(name: str, targets: list[Mapping[str, Standing]]) -> tuple[float, float, str]:
+    """By the mean at 2×, best first, equal ones by name; those that do not get there last."""
     twice = targets[1].get(name)
-    return (1.0, 0.0) if twice is None else (0.0, -twice.psnr.mean)
+    return (1.0, 0.0, name) if twice is None else (0.0, -twice.psnr.mean, name)
 
 
 def _markdown(case: Mapping[str, Any], rows: list[list[str]]) -> str:

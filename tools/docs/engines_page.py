@@ -18,6 +18,11 @@ from easyteacache.files import atomic_write
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "engines.md"
 BEGIN, END = "<!-- generated: engines -->\n", "<!-- end of generated: engines -->"
+PLACES = {
+    "residual": "the residual of the blocks",
+    "feature": "the output of the last block",
+    "output": "the model's output",
+}
 TREATMENT = {"none": "p(x)", "abs": "\\|p(x)\\|"}
 
 
@@ -77,6 +82,9 @@ def _models(models: tuple[CachedModels, ...]) -> str:
 
 def _facts(engine: Engine) -> Iterator[str]:
     yield f"- Window: {WINDOWS[engine.window]}."
+    if engine.place is not None:
+        fills = f", filled with `{engine.fills[0]}`" if engine.fills else ""
+        yield f"- Reused steps: from {PLACES[engine.place]}{fills}."
     if engine.coefficients is not None:
         yield f"- Coefficients: exactly {engine.coefficients}; lower orders are padded with leading zeros, which is exact."
     if not engine.takes_threshold:

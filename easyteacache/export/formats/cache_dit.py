@@ -2,81 +2,61 @@
 
 ``steps_computation_mask`` marks each step, 1 computed and 0 reused; with ``steps_computation_policy: static`` nothing else
 decides. The first block is computed in every step and its output is what the reused residual is added to; warm-up steps come
-before the mask and are therefore set to 1, the step that a schedule computes anyway (vipshop/cache-dit 1.5.3,
-src/cache_dit/caching/load_configs.py and cache_contexts/cache_config.py).
+before the mask and are therefore set to 1, the step that a schedule computes anyway (vipshop/cache-dit release 1.5.3,
+src/cache_dit/caching/load_configs.py and cache_contexts/cache_config.py). A mask may be the name of a policy there, which stands for
+lists inside cache-dit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from easyteacache.export import dbcache, presets
+from easyteacache.export import parsed as files
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
+from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, yaml_mapping
-
-# caching/cache_contexts/calibrators/foca.py of 1.5.3.
-_WHY = (
-    "Its own FoCa takes the difference of two computed steps for a slope however far apart they are. Choose an operating point "
-    "with hold or taylor-N, or let it repeat the residual."
-)
-_TAYLOR = re.compile(r"taylor-(\d)")
 
 
 def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """A YAML document with the section ``cache_config``."""
-    assert numbers.schedule is not None
-    steps = numbers.num_steps or numbers.schedule[-1] + 1
-    computed = set(numbers.schedule)
-    section: dict[str, Any] = {
-        "num_inference_steps": steps,
+    steps = {} if numbers.num_steps is None else {"num_inference_steps": numbers.num_steps}
+    if numbers.preset is not None:
+        section = {**steps, **presets.settings("cache-dit", numbers.preset)}
+        return f"{header(numbers, remarks)}{yaml_mapping({'cache_config': section})}"
+    mask = dbcache.mask_of(numbers)
+    section = {
+        "num_inference_steps": len(mask),
         "Fn_compute_blocks": 1,
         "Bn_compute_blocks": 0,
         "max_warmup_steps": 1,
         "max_cached_steps": -1,
         "max_continuous_cached_steps": -1,
-        "steps_computation_mask": [int(step in computed) for step in range(steps)],
+        "steps_computation_mask": list(mask),
         "steps_computation_policy": "static",
+        **dbcache.filling(numbers),
     }
-    order = _taylor_order(numbers.forecaster)
-    if order:
-        section |= {"enable_taylorseer": True, "taylorseer_order": order}
     return f"{header(numbers, remarks)}{yaml_mapping({'cache_config': section})}"
 
 
 def deviations(numbers: Numbers) -> Iterator[Deviation]:
-    """The mask says when to compute; what fills a reused step is cache-dit's own."""
-    if numbers.schedule is None:
-        return
-    yield Deviation(
-        "signal", False, "cache-dit computes the first block in every step and caches what the others add to it."
-    )
-    if numbers.applied_to != "residual":
-        yield Deviation(
-            "forecast",
-            True,
-            f"The plan was judged on the {numbers.applied_to}; what cache-dit repeats or continues is the residual of the blocks.",
-        )
-    if numbers.forecaster == "hold":
-        return
-    order = _taylor_order(numbers.forecaster)
-    if order is None:
-        yield Deviation(
-            "forecast", True, f"cache-dit cannot fill a reused step with {numbers.forecaster} as it was judged. {_WHY}"
-        )
-    elif order:
-        yield Deviation(
-            "forecast",
-            False,
-            f"cache-dit's TaylorSeer of order {order} divides by its own step distances; it was not judged here.",
-        )
+    """What DBCache does otherwise."""
+    yield from dbcache.deviations(numbers, "cache-dit")
 
 
-def _taylor_order(forecaster: str) -> int | None:
-    """Order of the TaylorSeer that comes nearest, 0 for repeating the residual, None where there is none."""
-    if forecaster == "hold":
-        return 0
-    found = _TAYLOR.fullmatch(forecaster)
-    return int(found[1]) if found else {"linear": 1, "quadratic": 2}.get(forecaster)
+def read(text: str, where: str) -> Iterator[Parsed]:
+    """The section's mask, or its settings where it has none."""
+    section: Any = files.yaml_object(text, where).get("cache_config")
+    if not isinstance(section, dict):
+        raise files.refuse(where, "no section cache_config")
+    if isinstance(section.get("steps_computation_mask"), str):
+        raise files.refuse(
+            where,
+            "steps_computation_mask names a policy, which stands for lists inside cache-dit; write the list that "
+            "cache_dit.steps_mask(mask_policy=…, total_steps=…) gives",
+        )
+    steps = files.whole(section, "num_inference_steps", where)
+    yield dbcache.read(section, "cache-dit", where, num_steps=steps, model_key=files.key_in(text))

@@ -4,7 +4,8 @@
 the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first ``retention_ratio`` of the
 run, which it rounds where MagCache's authors round down. Both raise on a model whose blocks are not registered in _helpers.py.
 ``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
-(huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1).
+(huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1): a threshold for it is a preset. So are
+the settings of ``TaylorSeerCacheConfig``, which forecasts the modules' outputs, not the blocks' (taylorseer_cache.py there).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
+from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
@@ -25,6 +27,11 @@ IDENTITY = (1.0, 0.0)
 
 def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """An import and the expression that makes the configuration."""
+    if numbers.preset is not None:
+        rule = presets.rule_for("diffusers", numbers.preset)
+        assert rule is not None
+        made = python_call(rule.call, presets.settings("diffusers", numbers.preset))
+        return f"{header(numbers, remarks)}from diffusers import {rule.call}\n\nconfig = {made}\n"
     name, arguments = (
         ("MagCacheConfig", _magcache(numbers)) if numbers.ratios else ("FirstBlockCacheConfig", _first(numbers))
     )
@@ -79,10 +86,13 @@ def read(text: str, where: str) -> Iterator[Parsed]:
             num_steps=files.whole(arguments, "num_inference_steps", where),
             model_key=key,
         )
-    elif "FirstBlockCacheConfig" in content:
-        threshold = files.number(content["FirstBlockCacheConfig"], "threshold", where)
-        yield Parsed(
-            coefficients=IDENTITY, threshold=threshold, signal="first_block_residual", post="none", model_key=key
-        )
-    else:
-        raise files.refuse(where, "no call of MagCacheConfig or FirstBlockCacheConfig with literal numbers")
+        return
+    for name, arguments in content.items():
+        rule = presets.rule_called("diffusers", name)
+        if rule is not None:
+            preset = presets.read_by(rule, arguments, lambda reason: files.refuse(where, reason))
+            yield Parsed(preset=preset, model_key=key)
+            return
+    raise files.refuse(
+        where, "no call of MagCacheConfig, FirstBlockCacheConfig or TaylorSeerCacheConfig with literal numbers"
+    )

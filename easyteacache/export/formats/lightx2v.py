@@ -5,7 +5,8 @@ embedding) and the window (5 first steps, or the first and last). HunyuanVideo-1
 a branch, [cond, uncond], of one value a step (ModelTC/LightX2V, configs/caching/teacache/wan_i2v_tea_480p.json and
 configs/caching/magcache/wan_t2v_mag_1_3b.json at 29c8504c1487; the decision, on p(x) as it is, in
 lightx2v/models/networks/wan/infer/feature_caching/transformer_infer.py at c001d0a9f7e5 and hunyuan_video/infer/feature_caching at
-e91f97639b0e). MagCache needs ``magcache_K`` and ``magcache_retention_ratio``: it has no default for them.
+e91f97639b0e). ``Custom`` in place of ``Tea`` has the same gate and continues the residual linearly over the step index from the two latest
+computed steps (configs/caching/custom, WanTransformerInferCustomCaching in the file above). MagCache needs ``magcache_K`` and ``magcache_retention_ratio``: it has no default for them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from easyteacache.export import parsed as files
+from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
@@ -22,6 +24,7 @@ from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
 
+LINEAR = "Custom"
 _SETTING = {
     "frames": "target_video_length",
     "height": "target_height",
@@ -36,10 +39,18 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
     content |= {} if numbers.num_steps is None else {"infer_steps": numbers.num_steps}
     bucket = numbers.bucket
     content |= {theirs: getattr(bucket, ours) for ours, theirs in _SETTING.items() if getattr(bucket, ours) is not None}
+    if numbers.preset is not None:
+        rule = presets.rule_for("lightx2v", numbers.preset)
+        assert rule is not None
+        content["feature_caching"] = rule.call
+        if rule.sets:
+            content["coefficients"] = [list(others[name].coefficients or ()) for name in ("retention", "no-retention")]
+        return strict_json.spell(content | presets.settings("lightx2v", numbers.preset))
     if numbers.ratios:
         return strict_json.spell(content | _magcache(numbers))
-    content["feature_caching"] = "Tea"
-    if numbers.record.model_key.startswith("wan"):
+    wan = numbers.record.model_key.startswith("wan")
+    content["feature_caching"] = LINEAR if wan and numbers.forecaster == "linear" else "Tea"
+    if wan:
         retention = numbers.record.signal == "timestep_projection"
         own, other = list(numbers.coefficients or ()), list(others["set"].coefficients or ()) if "set" in others else []
         content["coefficients"] = [own, other] if retention else [other, own]
@@ -86,6 +97,11 @@ def read(text: str, where: str) -> Iterator[Parsed]:
     if "magcache_ratios" in content:
         yield _read_magcache(content, common, where)
         return
+    blocks = presets.rule_called("lightx2v", content.get("feature_caching"))
+    if blocks is not None and not blocks.sets:
+        yield Parsed(preset=presets.read_by(blocks, content, lambda reason: files.refuse(where, reason)), **common)
+        return
+    common["forecaster"] = "linear" if content.get("feature_caching") == LINEAR else "hold"
     threshold = files.number(content, "teacache_thresh", where)
     listed = content.get("coefficients")
     if not isinstance(listed, list) or not listed:

@@ -3,14 +3,15 @@
 The coefficients are nunchaku's own, chosen by ``model_name``: only records that hold the same ones can be exported. A step that
 ``skip_steps`` covers is computed but its residual is not kept, and the next reuse adds None: 0 is the one value that works, and
 with it step 0 and the last step are computed (nunchaku-tech/nunchaku, nunchaku/caching/teacache.py at 3a3cc3d0649a, which opens
-with "This file is deprecated.").
+with "This file is deprecated."). Its first-block caches take thresholds, which are presets (nunchaku/caching/diffusers_adapters/flux.py
+there).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.numbers import Numbers
@@ -24,8 +25,15 @@ BUILT_IN = {
 
 
 def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
-    """A dictionary of keyword arguments."""
-    arguments: dict[str, Any] = {"model_name": None if model is None else model.name}
+    """A dictionary of keyword arguments; for a preset the call that applies it."""
+    if numbers.preset is not None:
+        arguments = presets.settings("nunchaku", numbers.preset)
+        given = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())
+        return (
+            f"{header(numbers, remarks)}from nunchaku.caching.diffusers_adapters import apply_cache_on_pipe\n\n"
+            f"apply_cache_on_pipe(\n    pipe,\n{given})\n"
+        )
+    arguments = {"model_name": None if model is None else model.name}
     arguments |= {} if numbers.num_steps is None else {"num_steps": numbers.num_steps}
     arguments |= {"rel_l1_thresh": numbers.threshold, "skip_steps": 0, "enabled": True}
     return f"{header(numbers, remarks)}TEACACHE = {python_literal(arguments)}\n"

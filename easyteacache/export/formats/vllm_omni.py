@@ -4,7 +4,8 @@
 (vllm-project/vllm-omni release 0.30.0, vllm_omni/diffusion/cache/teacache: config.py, the decision in hook.py, the keys in
 backend.py). MagCache's keys begin with ``mag_``; it takes ``num_inference_steps`` from this object, 28 where it is missing, reads
 one ratio a step and no interpolation, and rounds ``mag_retention_ratio * num_inference_steps``, which may not be 0
-(vllm_omni/diffusion/cache/magcache/backend.py and hook.py).
+(vllm_omni/diffusion/cache/magcache/backend.py and hook.py). cache-dit's DBCache takes its settings under cache-dit's own names, and of
+masks of steps only the names of policies; SeaCache's keys begin with ``sea_`` (vllm_omni/diffusion/data.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from easyteacache.export import dbcache, presets
 from easyteacache.export import parsed as files
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
@@ -19,6 +21,7 @@ from easyteacache.export.numbers import Numbers, nearest_ratios, pad
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
+from easyteacache.records.preset import Preset
 
 COUNT = 5
 
@@ -26,7 +29,9 @@ COUNT = 5
 def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Numbers], remarks: Sequence[str]) -> str:
     """The object to pass as ``cache_config``."""
     content: dict[str, Any] = {ORIGIN: origin(numbers, remarks)}
-    if numbers.ratios:
+    if numbers.preset is not None:
+        content |= presets.settings("vllm-omni", numbers.preset)
+    elif numbers.ratios:
         ratios = next(iter(numbers.ratios.values()))
         content["mag_threshold"] = numbers.threshold
         content |= {} if numbers.limit is None else {"mag_max_skip_steps": numbers.limit}
@@ -56,6 +61,16 @@ def read(text: str, where: str) -> Iterator[Parsed]:
             num_steps=files.whole(content, "num_inference_steps", where),
             model_key=key,
         )
+        return
+    if "sea_threshold" in content:
+        rule = presets.rule_for("vllm-omni", Preset(engine="vLLM-Omni", method="SeaCache"))
+        assert rule is not None
+        yield Parsed(preset=presets.read_by(rule, content, lambda reason: files.refuse(where, reason)), model_key=key)
+        return
+    if "residual_diff_threshold" in content:
+        if content.get("scm_steps_mask_policy") is not None:
+            raise files.refuse(where, "scm_steps_mask_policy names a policy, which stands for lists inside cache-dit")
+        yield dbcache.read(content, "vLLM-Omni", where, model_key=key)
         return
     yield Parsed(
         coefficients=files.numbers(content.get("coefficients"), "coefficients", where),

@@ -8,7 +8,7 @@ instance: the class, and every other instance, are left as they are.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -64,13 +64,13 @@ def strip_forward(state: State, module: nn.Module, ours: Any, before: Any, name:
         name: of the hook.
 
     Raises:
-        AttachError: hooks of others are there, which cannot be told from ours in a copy.
+        AttachError: hooks of others are there, or something wraps ours, which a copy would share with the original.
     """
-    registry = state.get("_diffusers_hook")
-    if registry is not None and set(registry.hooks) - {name}:
+    others = sorted({one for part in module.modules() for one in _hooks_of(part)} - {name})
+    if others:
         raise AttachError(
-            f"this {type(module).__name__} has an EasyTeaCache and other hooks ({', '.join(set(registry.hooks) - {name})}), and a "
-            "copy would call the original's blocks: call cache.detach() before copying it, and attach again afterwards"
+            f"this {type(module).__name__} has an EasyTeaCache and other hooks of diffusers ({', '.join(others)}), and their copies "
+            "would go on calling the original: take them off, or copy a model that was loaded anew"
         )
     state.pop("_diffusers_hook", None)
     plain = isinstance(before, types.MethodType) and before.__self__ is module
@@ -79,6 +79,16 @@ def strip_forward(state: State, module: nn.Module, ours: Any, before: Any, name:
         state["forward"] = before
         if plain:
             del state["forward"]
-    if state.get("_old_forward") is ours:
+    elif state.get("_old_forward") is ours:
         # Offloading by accelerate came later and keeps the forward it found.
         state["_old_forward"] = before
+    elif state.get("forward", before) is not before:
+        raise AttachError(
+            f"the forward of this {type(module).__name__} was replaced after an EasyTeaCache was attached, and a copy's would go on "
+            "calling the original: put it back before copying, or call cache.detach()"
+        )
+
+
+def _hooks_of(module: nn.Module) -> Iterable[str]:
+    registry = getattr(module, "_diffusers_hook", None)
+    return () if registry is None else registry.hooks

@@ -19,17 +19,20 @@ from easyteacache.integrations.diffusers import (
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches, describing
 from easyteacache.integrations.diffusers.calling_thread import Caller, CallingThread
-from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
+from easyteacache.integrations.diffusers.forward_state import Forward
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
+from easyteacache.runtime.driver import COMPUTED, Place, StepDriver
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
     from torch import nn
 
     from easyteacache.policy.policy import Policy
+    from easyteacache.runtime.run_observer import RunObserver
     from easyteacache.runtime.session import Session
 
 
@@ -43,6 +46,7 @@ _OTHER_THREAD = (
     "another thread is in the middle of a run of this transformer, and a cache follows one run at a time: forwards of other threads "
     "are computed in full."
 )
+_ALTERED = "the scheduler's options were changed in the middle of a run: the rest of it is computed in full."
 _NO_CONTEXT = Context()
 
 
@@ -52,9 +56,9 @@ def _outside_graphs(reason: str) -> Callable[[Method], Method]:
     return torch.compiler.disable(**({"reason": reason} if takes_reasons else {}))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def capabilities(*, corrects: bool) -> Capabilities:
-    """What hooks can apply: they see the blocks and the output, and correct where the sampler is known to be Euler's."""
-    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects)
+def capabilities(*, corrects: bool, euler: bool) -> Capabilities:
+    """What hooks can apply: they see the blocks and the output, and correct where it is known what the sampler makes of it."""
+    return Capabilities(sees=("residual", "feature", "output"), corrects=corrects, euler=euler)
 
 
 class Driver:
@@ -64,9 +68,11 @@ class Driver:
         session: whose branches are driven.
         adapter: of the transformer's class.
         transformer: the module.
-        scheduler: gives the pipeline's scheduler; None for a bare transformer.
+        pipe: gives the pipeline that calls; None where only the transformer is known.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
+        observer: watches the runs; None: nobody does.
+        look: called at the beginning of every forward, to see who calls.
     """
 
     def __init__(
@@ -75,13 +81,19 @@ class Driver:
         adapter: Adapter,
         transformer: nn.Module,
         *,
-        scheduler: Callable[[], Any] | None = None,
+        pipe: Callable[[], Any] = lambda: None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
+        observer: RunObserver | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._steps = StepDriver(session)
+        self._observer = observer
         self._identity = model_identity.of_class(transformer)
-        self.clock = Clock(scheduler)
+        self._pipe = pipe
+        self.clock = Clock(lambda: getattr(pipe(), "scheduler", None))
+        self._guidance: float | None = None
         kind: Any = type(transformer)
         parameters = forwards.parameter_names(kind)
         self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
@@ -98,6 +110,7 @@ class Driver:
         self.on_run: Callable[[], None] = lambda: None
         self._adapters = active_adapters.Watched(transformer)
         self._reduction, self._shared = reduction, False
+        self._look = look
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._tokens: dict[str, int] = {}
         self._distances: list[float] | None = None
@@ -140,18 +153,19 @@ class Driver:
     # Around a forward ------------------------------------------------------------------------------------------------
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
-    def begin(self, arguments: Mapping[str, Any], *, compiled: bool = False) -> None:
+    def begin(self, arguments: Mapping[str, Any], *, whole: bool = False) -> None:
         """A forward begins: which run, branch and step; and the decision, where it needs no tensor.
 
         Args:
             arguments: of the transformer's forward, by name.
-            compiled: a graph runs that holds the hooks, or is stepped around.
+            whole: one graph of the whole model runs, which holds the hooks.
 
         Raises:
-            AttachError: another thread is in the middle of a run, and ``compiled``; or branches cannot be told apart.
+            AttachError: another thread is in the middle of a run, and ``whole``; or branches cannot be told apart.
         """
+        self._look()
         if not self._served(arguments):
-            self._leave_alone(compiled)
+            self._leave_alone(whole)
             return
         if self.forward is not None:
             self.end_run()
@@ -168,7 +182,15 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
-        if changed or (branch in self._last and self._last[branch][1] != shape):
+        self._note_guidance()
+        if self.clock.altered():
+            self.session.tell(_ALTERED)
+            self._no_longer("the scheduler's options were changed")
+            changed = True
+        reshaped = branch in self._last and self._last[branch][1] != shape
+        if reshaped:
+            self._no_longer("its latents changed their shape")
+        if changed or reshaped:
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
@@ -178,10 +200,12 @@ class Driver:
             reads_signal = self._will_read_signal(policy, timestep)
             place = Place(branch, self.clock.step, target=policy.applied_to, reads_signal=reads_signal)
             self.forward = Forward(arguments, place, COMPUTED)
-            return
-        self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
-        if not self.forward.place.reads_signal:
-            self._decide(self.forward)
+        else:
+            self.forward = Forward(arguments, self._place(branch, self.clock.step, self._tokens[branch], arguments))
+            if not self.forward.place.reads_signal:
+                self._decide(self.forward)
+        if self._observer is not None:
+            self._observer.forward_begins(branch, arguments)
 
     def _served(self, arguments: Mapping[str, Any]) -> bool:
         """Is this thread's run the one that is followed, or does one begin that can be?"""
@@ -195,9 +219,20 @@ class Driver:
         self._caller.alone.begin(_NO_CONTEXT, timestep)
         return False
 
-    def _leave_alone(self, compiled: bool) -> None:
+    def _note_guidance(self) -> None:
+        """Another guidance half-way changes no branch's output, and what their errors are multiplied by."""
+        before, here = self._guidance, guidance_of(self._pipe())
+        if before is None or here is None or here == before:
+            return
+        self._guidance = here
+        if self.session.policy.expected_error is not None:
+            self.session.tell(
+                f"the guidance scale was changed from {before:g} to {here:g} in the middle of a run: its evidence is of no such run."
+            )
+
+    def _leave_alone(self, whole: bool) -> None:
         """Another thread is in the middle of a run, of which this forward is no part."""
-        if compiled:
+        if whole:
             raise AttachError(
                 "another thread is in the middle of a run of this compiled transformer, whose cache follows one run at a time: let "
                 "one thread sample after the other, or give each a transformer and a cache of its own"
@@ -206,9 +241,16 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
+        if self._tokens:
+            self._no_longer("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
+
+    def _no_longer(self, why: str) -> None:
+        """The run is no longer what it began as: tell who watches."""
+        if self._observer is not None:
+            self._observer.changed(why)
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
@@ -227,8 +269,11 @@ class Driver:
     def _begin_run(self, timestep: torch.Tensor | None) -> None:
         self.end_run()
         self.clock.begin(self.context, timestep)
+        context = self._run_context()
+        if self._observer is not None:
+            self._observer.run_begins(context, self.clock.facts)
         try:
-            self.session.begin(self._run_context())
+            self._steps.begin(context)
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -241,7 +286,9 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
-        can = capabilities(corrects=self.clock.euler)
+        # Of a pipeline whose scheduler does not drive this run it says nothing.
+        self._guidance = None if facts is None else guidance_of(self._pipe())
+        can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
             shift=self.clock.shift,
@@ -249,6 +296,7 @@ class Driver:
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
             values_per_token=token_layouts.values_per_token(self.transformer),
+            guidance_scale=self._guidance,
             begun=True,
         )
 
@@ -259,39 +307,36 @@ class Driver:
         if reduce is not None or self._shared:
             self.session.reduce, self._shared = reduce, reduce is not None
 
-    def end_run(self) -> None:
-        """The run is over or was broken off: let go of every tensor; what it did can still be asked for."""
+    def end_run(self, *, judge: bool = True) -> None:
+        """The run is over or was broken off: let go of every tensor; what it did can still be asked for.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        if self._observer is not None:
+            self._observer.run_ends()
         self.forward = None
         self.branches.clear()
         self.clock.end()
         self._last.clear()
         self._tokens.clear()
         self._distances = None
-        self.session.release()
+        self._steps.end(judge=judge)
 
     def _place(self, branch: str, step: int, tokens: int, arguments: Mapping[str, Any]) -> Place:
         """The branch's state and policy, and what a decision needs besides the signal."""
-        state = self.session.branch(branch, step, sequence_length=tokens)
-        policy, sigma, coordinate = state.policy, None, None
-        if policy.profile is not None or policy.coordinate == "sigma":
-            sigma = self.clock.sigma(self.context)
-        if policy.coordinate == "sigma":
-            coordinate = sigma
-        elif policy.coordinate == "timestep":
-            timestep, coordinate = self._timestep(arguments), self.clock.time()
-            coordinate = float(timestep.flatten()[0]) if coordinate is None and timestep is not None else coordinate
-        reads_signal = policy.reads_signal(sigma)
-        distance = self._distance(policy, step, arguments) if reads_signal else None
-        return Place(
+        return self._steps.place(
             branch,
             step,
-            state,
-            sigma=sigma,
-            coordinate=coordinate,
-            distance=distance,
-            target=policy.applied_to,
-            reads_signal=reads_signal and distance is None,
+            sequence_length=tokens,
+            sigma=lambda: self.clock.sigma(self.context),
+            time=lambda: self._time(arguments),
+            distance=lambda policy: self._distance(policy, step, arguments),
         )
+
+    def _time(self, arguments: Mapping[str, Any]) -> float | None:
+        timestep, known = self._timestep(arguments), self.clock.time()
+        return float(timestep.flatten()[0]) if known is None and timestep is not None else known
 
     def _distance(self, policy: Policy, step: int, arguments: Mapping[str, Any]) -> float | None:
         """The signal distance to the step before, where it follows from the sampler's timesteps."""
@@ -308,11 +353,7 @@ class Driver:
         return not timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
 
     def _decide(self, forward: Forward) -> None:
-        place = forward.place
-        assert place.state is not None
-        reuse = place.state.check(place.step, forward.seen.signal, sigma=place.sigma, distance=place.distance)
-        forecast = place.state.residual(coordinate=place.coordinate) if reuse else None
-        forward.decision = Decision(reuse, forecast)
+        forward.decision = self._steps.decide(forward.place, forward.seen.signal)
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
     def finish(self) -> None:
@@ -336,16 +377,15 @@ class Driver:
                 seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
             self.hand_on(seen.returned, forward)
-            assert place.state is not None
-            place.state.check(place.step, seen.signal, sigma=place.sigma, distance=place.distance)
+            self._steps.admits(place, seen.signal)
         if seen.skipping:
-            place.state.reuse(seen.signal, coordinate=place.coordinate)
+            self._steps.reused(place, seen.signal)
         elif seen.truth is not None:
             truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
-            place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
+            self._steps.computed(place, truth, seen.signal)
         if self.clock.num_steps is not None and place.step == self.clock.num_steps - 1:
-            self.session.settle()
+            self._steps.settle()
 
     def _whole_length(self, forward: Forward) -> int:
         head = next(iter(forward.seen.heads.values()))
@@ -368,6 +408,8 @@ class Driver:
         assert forward is not None
         seen = forward.seen
         seen.heads = forwards.entering(arguments, self.adapter.streams)
+        if self._observer is not None:
+            self._observer.entered(block, arguments, seen.collected)
         if forward.place.reads_signal:
             source = signals.source_of(self.adapter, self.session.policy.signal)
             seen.signal = signals.extract(source, block, arguments, seen.collected)
@@ -392,6 +434,8 @@ class Driver:
         """The first block has run: its residual is the signal, where that is what was waited for."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.after_first(output)
         if forward.place.reads_signal and forward.seen.signal is None:
             forward.seen.signal = forwards.residuals(blocks, output, forward.seen.heads)
             self.decide_late()
@@ -412,6 +456,8 @@ class Driver:
         """The last block has run."""
         forward = self.forward
         assert forward is not None
+        if self._observer is not None:
+            self._observer.left(output)
         # Nothing here may tell a run's first forward from later computed ones: it would be compiled apart.
         if forward.seen.heads and not forward.place.of_output:
             seen = forwards.features if forward.place.target == "feature" else forwards.residuals
@@ -431,7 +477,7 @@ class Driver:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = state.handed(forward.place.step, held, self.clock.step_size(), reused=forward.seen.skipping)
+        handed = self._steps.handed(forward.place, held, self.clock.sampler_steps, reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:
@@ -440,6 +486,8 @@ class Driver:
         if forward is None:
             return output
         forward.seen.returned = output
+        if self._observer is not None:
+            self._observer.returned(output)
         if forward.place.of_output and not forward.seen.skipping:
             forward.seen.truth = forwards.outputs(output)
         elif forward.place.of_output:

@@ -32,15 +32,22 @@ class ExpertCaches:
         self._attachment = Attachment("these caches are attached already: detach() them first")
 
     def attach(
-        self, pipe: Any, *, residual_device: torch.device | str | None = None, allow_borrowed: bool = False
+        self,
+        pipe: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> ExpertCaches:
-        """Attach every cache to its expert; returns self.
+        """Attach every cache to its expert, as ``TeaCache.attach`` does; returns self.
 
         Raises:
             AttachError: the pipeline's transformers are not those the caches are for, or as ``TeaCache.attach``.
         """
         self._attachment.put_on(
-            lambda: attach_parts(self.caches, pipe, residual_device=residual_device, allow_borrowed=allow_borrowed)
+            lambda: attach_parts(
+                self.caches, pipe, residual_device=residual_device, allow_borrowed=allow_borrowed, sessions=sessions
+            )
         )
         return self
 
@@ -50,10 +57,15 @@ class ExpertCaches:
 
     @contextlib.contextmanager
     def attached(
-        self, pipe: Any, *, residual_device: torch.device | str | None = None, allow_borrowed: bool = False
+        self,
+        pipe: Any,
+        *,
+        residual_device: torch.device | str | None = None,
+        allow_borrowed: bool = False,
+        sessions: str | None = None,
     ) -> Iterator[ExpertCaches]:
         """``with caches.attached(pipe): …`` attaches, and detaches whatever happens."""
-        self.attach(pipe, residual_device=residual_device, allow_borrowed=allow_borrowed)
+        self.attach(pipe, residual_device=residual_device, allow_borrowed=allow_borrowed, sessions=sessions)
         try:
             yield self
         finally:
@@ -72,7 +84,7 @@ class ExpertCaches:
     @property
     def nbytes(self) -> int:
         """Bytes of tensors held at this moment."""
-        return sum(session.nbytes for session in self.sessions.values())
+        return sum(session.whole.nbytes for session in self.sessions.values())
 
     def statistics(self) -> dict[str, RunStatistics]:
         """Per expert and branch, ``component/branch``."""

@@ -20,6 +20,7 @@ from torch import nn
 
 from easyteacache.integrations.diffusers import copies
 from easyteacache.integrations.diffusers.driver import Driver
+from easyteacache.integrations.diffusers.drivers import Drivers
 from easyteacache.integrations.diffusers.forward_state import Arguments, bound, parameter_names, skipped
 from easyteacache.integrations.diffusers.models.adapter import Blocks
 from easyteacache.integrations.diffusers.step_tracker import Context
@@ -32,16 +33,16 @@ Call = Callable[..., Any]
 class _ContextListener(StateManager):  # type: ignore[misc]
     """Hands every ``cache_context`` on to the driver; diffusers passes a name or, in newer releases, an object."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, drivers: Drivers) -> None:
         super().__init__(BaseState)
-        self._driver = driver
+        self._drivers = drivers
 
     def set_context(self, context: Any) -> None:
         super().set_context(context)
         if context is None or isinstance(context, str):
-            self._driver.context = Context(context)
+            self._drivers.here.context = Context(context)
             return
-        self._driver.context = Context(
+        self._drivers.here.context = Context(
             context.name,
             getattr(context, "step_index", None),
             getattr(context, "num_inference_steps", None),
@@ -50,7 +51,7 @@ class _ContextListener(StateManager):  # type: ignore[misc]
 
     def reset(self, *args: Any, **kwargs: Any) -> None:
         super().reset(*args, **kwargs)
-        self._driver.context = Context()
+        self._drivers.here.context = Context()
 
 
 class RootHook(ModelHook):  # type: ignore[misc]
@@ -58,15 +59,15 @@ class RootHook(ModelHook):  # type: ignore[misc]
 
     _is_stateful = True
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, drivers: Drivers) -> None:
         super().__init__()
-        self._driver = driver
-        self.listener = _ContextListener(driver)
+        self._drivers = drivers
+        self.listener = _ContextListener(drivers)
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         """The pipeline's call is over."""
         self.listener.reset()
-        self._driver.leave_run()
+        self._drivers.here.leave_run()
         return module
 
 
@@ -74,15 +75,16 @@ class BlockHook(ModelHook):  # type: ignore[misc]
     """Runs or skips one block.
 
     Args:
-        driver: of the transformer.
+        drivers: of the transformer.
         blocks: the list that the block is in.
         first, last: whether it is the first or the last block of all.
     """
 
-    def __init__(self, driver: Driver, blocks: Blocks, *, first: bool, last: bool) -> None:
+    def __init__(self, drivers: Drivers, blocks: Blocks, *, first: bool, last: bool) -> None:
         super().__init__()
-        self._driver, self._blocks, self._first, self._last = driver, blocks, first, last
-        self._inside = False
+        self._drivers, self._blocks, self._first, self._last = drivers, blocks, first, last
+        #: The block was compiled on its own, and this hook acts around its graph instead of inside it.
+        self._around = False
         self._names: tuple[str, ...] = ()
 
     def initialize_hook(self, module: nn.Module) -> nn.Module:
@@ -93,51 +95,51 @@ class BlockHook(ModelHook):  # type: ignore[misc]
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The block's forward."""
-        if self._inside:
+        if self._around:
             return self.fn_ref.original_forward(*args, **kwargs)
         return self.run(self.fn_ref.original_forward, module, args, kwargs)
 
     def run(self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call or skip the block; ``call`` is its forward, or what that was compiled into."""
-        forward = self._driver.forward
+        driver = self._drivers.here
+        forward = driver.forward
         if forward is None:
             return call(*args, **kwargs)
         arguments = bound(self._names, args, kwargs)
         if self._first:
-            return self._run_first(call, module, arguments, args, kwargs)
+            return self._run_first(driver, call, module, arguments, args, kwargs)
         if not forward.seen.skipping:
             output = call(*args, **kwargs)
             if self._last:
-                self._driver.leave(self._blocks, output)
+                driver.leave(self._blocks, output)
             return output
-        return self._driver.fill(self._blocks, arguments) if self._last else skipped(self._blocks, arguments)
+        return driver.fill(self._blocks, arguments) if self._last else skipped(self._blocks, arguments)
 
     def _run_first(
-        self, call: Call, module: nn.Module, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        driver: Driver,
+        call: Call,
+        module: nn.Module,
+        arguments: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
-        forward = self._driver.forward
+        forward = driver.forward
         assert forward is not None
-        self._driver.enter(module, arguments)
+        driver.enter(module, arguments)
         if forward.seen.skipping:
             return skipped(self._blocks, arguments)
         output = call(*args, **kwargs)
-        self._driver.after_first(self._blocks, output)
+        driver.after_first(self._blocks, output)
         return output
 
-    def outside(self, module: nn.Module) -> None:
+    def step_out(self, module: nn.Module) -> None:
         """Step out of a block that was compiled on its own: decisions are no part of its graph."""
         compiled = module._compiled_call_impl
-        if compiled is None or isinstance(compiled, _Outside):
-            return
-        module._compiled_call_impl = _Outside(self, module, compiled)
-
-    def call_inside(self, compiled: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the compiled block, in whose graph this hook does nothing."""
-        self._inside = True
-        try:
-            return compiled(*args, **kwargs)
-        finally:
-            self._inside = False
+        # For all calls from now on, not for each call's time: several threads may run one block at once.
+        self._around = compiled is not None
+        if compiled is not None and not isinstance(compiled, _Outside):
+            module._compiled_call_impl = _Outside(self, module, compiled)
 
 
 class _Outside:
@@ -147,10 +149,7 @@ class _Outside:
         self.hook, self.module, self.compiled = hook, module, compiled
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self.hook.call_inside(self.compiled, args, kwargs)
-
-        return self.hook.run(call, self.module, args, kwargs)
+        return self.hook.run(self.compiled, self.module, args, kwargs)
 
 
 class Registered:
@@ -187,15 +186,23 @@ class Registered:
 
 
 class Installed:
-    """The hooks of one transformer; ``remove`` takes every one of them off again. Copies of it come without them."""
+    """The hooks of one transformer; ``remove`` takes every one of them off again. Copies of it come without them.
 
-    def __init__(self, driver: Driver, located: list[tuple[Blocks, nn.Module]], handles: list[Any]) -> None:
-        self._driver, self._handles = driver, handles
-        root = driver.transformer
-        self._registered = [Registered(root, RootHook(driver))]
+    Args:
+        root: the transformer.
+        drivers: of it.
+        located: its blocks, in the order they run, each with the list it is in.
+        handles: of further hooks, to be removed with these.
+    """
+
+    def __init__(
+        self, root: nn.Module, drivers: Drivers, located: list[tuple[Blocks, nn.Module]], handles: list[Any]
+    ) -> None:
+        self._root, self._drivers, self._handles = root, drivers, handles
+        self._registered = [Registered(root, RootHook(drivers))]
         self._blocks: list[tuple[nn.Module, BlockHook]] = []
         for position, (blocks, block) in enumerate(located):
-            hook = BlockHook(driver, blocks, first=position == 0, last=position == len(located) - 1)
+            hook = BlockHook(drivers, blocks, first=position == 0, last=position == len(located) - 1)
             self._registered.append(Registered(block, hook))
             self._blocks.append((block, hook))
         self._handles.append(root.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
@@ -211,18 +218,19 @@ class Installed:
                 yield copies.leave_out(module, functools.partial(_strip, module, hooked.get(id(module)), ids))
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._driver.compiled_whole:
+        driver = self._drivers.here
+        if driver.compiled_whole:
             return
-        compiled = False
+        self._drivers.refuse_graph(module)
         for block, hook in self._blocks:
-            hook.outside(block)
-            compiled = compiled or block._compiled_call_impl is not None
-        self._driver.begin(Arguments(type(module), args, kwargs), compiled=compiled)
+            hook.step_out(block)
+        driver.begin(Arguments(type(module), args, kwargs))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        output = self._driver.output(output)
-        if not self._driver.compiled_whole:
-            self._driver.finish()
+        driver = self._drivers.here
+        output = driver.output(output)
+        if not driver.compiled_whole:
+            driver.finish()
         return output
 
     def remove(self) -> None:
@@ -231,13 +239,12 @@ class Installed:
             undo()
         for handle in self._handles:
             handle.remove()
-        root = self._driver.transformer
         for one in self._registered:
             one.remove()
         for block, _ in self._blocks:
             if isinstance(block._compiled_call_impl, _Outside):
                 block._compiled_call_impl = block._compiled_call_impl.compiled
-        forget_children(root)
+        forget_children(self._root)
 
 
 def _strip(module: nn.Module, registered: Registered | None, handles: set[int], state: dict[str, Any]) -> None:
@@ -271,7 +278,7 @@ class Around:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: decide, run the graph, commit."""
         driver = self.driver
-        driver.begin(Arguments(type(driver.transformer), args, kwargs), compiled=True)
+        driver.begin(Arguments(type(driver.transformer), args, kwargs), whole=True)
         driver.compiled_whole = True
         try:
             output = self.compiled(*args, **kwargs)

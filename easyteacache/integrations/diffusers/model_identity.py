@@ -14,6 +14,9 @@ from torch import nn
 from easyteacache.integrations.diffusers.active_adapters import adapters_of
 from easyteacache.records.model_identity import ModelIdentity
 
+#: Values of a tensor that a digest looks at, spread over its whole length.
+SAMPLED = 8
+
 
 def configuration_name(transformer: Any) -> str:
     """``Class@sha256`` of a transformer's configuration: the alias of kind ``transformer_class``.
@@ -47,6 +50,41 @@ def of_run(transformer: nn.Module, known: ModelIdentity | None = None) -> ModelI
             "adapters": adapters_of(transformer),
         }
     )
+
+
+def weights_digest(transformer: nn.Module) -> str | None:
+    """A short name for the weights as they are now: another fine-tune, or a fused adapter, has another one.
+
+    It is taken over names, shapes and ``SAMPLED`` values of every tensor, so that it costs milliseconds and no pass over the weights.
+    Adapters that are loaded but do not act are left out. None where no value can be read, as while everything is offloaded.
+
+    Args:
+        transformer: the module.
+    """
+    digest, seen = hashlib.sha256(), False
+    acting = [f".{adapter.name}." for adapter in adapters_of(transformer)]
+    values: list[torch.Tensor] = []
+    with torch.no_grad():
+        for name, tensor in sorted(transformer.state_dict(keep_vars=True).items()):
+            idle = "lora_" in name and not any(adapter in name for adapter in acting)
+            if not isinstance(tensor, torch.Tensor) or idle:
+                continue
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)}\n".encode())
+            if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta or tensor.numel() == 0:
+                # Quantised tensors keep their numbers in ways of their own; their names and shapes have to do.
+                continue
+            places = torch.linspace(0, tensor.numel() - 1, min(SAMPLED, tensor.numel()), device=tensor.device).long()
+            values.append(tensor.detach().reshape(-1)[places].to(torch.float32))
+            seen = True
+        devices: dict[torch.device, list[torch.Tensor]] = {}
+        for value in values:
+            devices.setdefault(value.device, []).append(value)
+        # One copy from each device instead of one a tensor.
+        copied = {device: iter(torch.cat(found).cpu()) for device, found in devices.items()}
+        for value in values:
+            kept = [float(next(copied[value.device])) for _ in range(len(value))]
+            digest.update(repr(kept).encode())
+    return digest.hexdigest()[:32] if seen else None
 
 
 def number_type(transformer: nn.Module) -> str | None:

@@ -51,6 +51,37 @@ def keys_for(pipe: Any, registry: Registry, *, allow_borrowed: bool = False) -> 
     }
 
 
+def key_for_new(pipe: Any, registry: Registry) -> str:
+    """The key under which a calibration made here of this pipeline's transformer is filed.
+
+    That of the model whose records its exact names lead to; else its Hub repository id in lower case; else ``local/`` with the class
+    and eight digits of its configuration's hash. A folder's name on this machine is nobody's business.
+
+    Raises:
+        AttachError: the pipeline has no transformer.
+    """
+    transformer = next(iter(parts_of(pipe).values()))
+    names = list(dict.fromkeys(_names(pipe, transformer)))
+    for name in _by_trust(names, registry):
+        if _known(name, registry):
+            try:
+                return model_of(_own(registry.find(name), allow_borrowed=False))
+            except (EasyTeaCacheError, AttachError):
+                continue
+    for name in names:
+        key = re.sub(r"[^a-z0-9._/-]+", "-", name.lower())
+        if "@" not in name and model_key.is_valid(key):
+            return key
+    kind, _, digest = names[0].partition("@")
+    return f"local/{kind.lower()}-{digest[:8]}"
+
+
+def repository_of(pipe: Any) -> str | None:
+    """The Hub repository id that a pipeline or its transformer was loaded from; None where neither says one."""
+    transformer = next(iter(parts_of(pipe).values()))
+    return next((name for name in _names(pipe, transformer) if "@" not in name), None)
+
+
 def _names(pipe: Any, transformer: Any) -> Iterator[str]:
     yield configuration_name(transformer)
     for config in (getattr(pipe, "config", None), transformer.config):
@@ -124,9 +155,12 @@ def _known(name: str, registry: Registry) -> bool:
 
 
 def _made_with(transformer: Any, registry: Registry) -> list[str]:
-    """Keys of the models that records say were made with this class and configuration, of the first layer that has any."""
+    """Keys of the models that records say were made with this class and configuration, of the first layer that has any.
+
+    Layers of others' records come last, as for names: what was pulled displaces none of this machine's own or of the package's.
+    """
     kind, _, digest = configuration_name(transformer).partition("@")
-    for layer in registry.layers:
+    for layer in sorted(registry.layers, key=lambda layer: layer.foreign):
         found = []
         for key, entry in layer.index.records.items():
             if entry.class_name != kind:

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.first_timestep import SPAN, place_of
 from easyteacache.integrations.diffusers.scheduler_facts import SchedulerFacts, facts_of, numbers
+from easyteacache.runtime.sampler_steps import SamplerSteps
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Clock:
         #: What the pipeline's scheduler does in this run; None where it does not drive the loop, or nobody knows it.
         self.facts: SchedulerFacts | None = None
         self._live = False
+        self._options: Any = None
+        self._altered = False
         self._base = 0
         self._guessed = False
         self._standing = False
@@ -78,6 +81,14 @@ class Clock:
         """True when the scheduler drives this loop from its first noise level on, each step adding Δσ · output and nothing else."""
         return self.facts is not None and self.facts.begin == 0 and self.facts.euler
 
+    def altered(self) -> bool:
+        """Have the scheduler's options been changed in the middle of the run? From there on it does something else."""
+        options = getattr(self.scheduler, "config", None)
+        if options is not self._options:
+            self._altered = self._altered or options != self._options
+            self._options = options
+        return self._altered
+
     def restarted(self, context: Context) -> bool:
         """Does this forward belong to another run than the last one, as far as context and scheduler can tell?"""
         if self.step < 0 or getattr(self.scheduler, "timesteps", None) is not self._timesteps:
@@ -97,6 +108,7 @@ class Clock:
         self._first = self._value
         self.step, self.num_steps = context.step or following or 0, context.num_steps
         self._timesteps = getattr(scheduler, "timesteps", None)
+        self._options = getattr(scheduler, "config", None)
         self._index = self._scheduler_index()
         if following is not None or self._timesteps is None or not getattr(scheduler, "num_inference_steps", None):
             return
@@ -272,10 +284,10 @@ class Clock:
         # Other parametrisations count sigma beyond 1; a profile over [0, 1] says nothing about them.
         return () if levels is None or max(levels) > 1.0 + 1e-6 else levels
 
-    def step_size(self) -> float | None:
-        """σ of the next step − σ of this one, where the scheduler knows both."""
-        here, there = _at(self._levels(), self.step), _at(self._levels(), self.step + 1)
-        return None if here is None or there is None else there - here
+    @property
+    def sampler_steps(self) -> SamplerSteps | None:
+        """What the scheduler's steps do in this run; None where it does not drive the loop, draws noise, or is not known."""
+        return None if self.facts is None else self.facts.steps
 
     def time(self) -> float | None:
         """Timestep of this step from the scheduler's list, or None."""

@@ -10,8 +10,9 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.policy import Policy
 from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import families
+from easyteacache.runtime.sampler_steps import SamplerSteps
 from easyteacache.solver.replay import gate_replay
-from easyteacache.solver.replay.predictor_rows import Filling
+from easyteacache.solver.replay.predictor_rows import Filling, Target
 from easyteacache.solver.replay.replay import Decisions, Replay, mean_computed
 from easyteacache.solver.search import schedules
 
@@ -43,13 +44,19 @@ def uniform(replay: Replay, computed: int, filling: Filling) -> Array:
 
 
 def fewer_steps(replay: Replay, computed: int) -> Array:
-    """Errors (R,) of simply sampling with ``computed`` Euler steps.
+    """Errors (R,) of simply sampling with ``computed`` steps of the same sampler.
 
     From the traces: a coarse Euler step keeps one output over several fine ones, that is, it holds the model's output on a
-    uniform subset of the noise levels (teacher forced, like every replay). Where the traces lack the output, its residual.
+    uniform subset of the noise levels (teacher forced, like every replay); a multistep sampler continues the last two outputs, and
+    the better of both stands for it. Where the traces lack the output, its residual.
     """
-    target = "output" if replay.runs.output is not None else "residual"
-    return uniform(replay, computed, Filling("hold", "step", target))  # type: ignore[arg-type]
+    target: Target = "output" if replay.runs.output is not None else "residual"
+    held = uniform(replay, computed, Filling("hold", "step", target))
+    steps = SamplerSteps.of(replay.runs.map)
+    if steps is not None and steps.memory == 1:
+        return held
+    continued = uniform(replay, computed, Filling("linear", "step", target))
+    return min(held, continued, key=lambda errors: float(np.log(errors).mean()))
 
 
 def identity(replay: Replay, policy: Policy, computed: float, filling: Filling) -> Array:

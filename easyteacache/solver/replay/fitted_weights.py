@@ -1,11 +1,11 @@
 """Fit what the sampler is handed at every step of a schedule, computed steps included, by least squares on traces.
 
-A first-order (Euler) sampler is at x_0 + Σ_{i<j} Δσ_i v_i before step j. From the outputs v_k computed so far, the best that can be said
-about that state is C_j = argmin_c E‖Σ_{i<j} Δσ_i v_i − Σ_k c_k v_k‖², a few unknowns in the runs' Gram matrix. What the sampler is handed at
-step j is then (C_{j+1} − C_j)·v / Δσ_j. At a reused step that is a forecast; at a computed one it is the output *plus a correction* of
-what the forecasts since the last computed step got wrong, which costs no forward. Extrapolating and then correcting with the new
-value is what predictor-corrector solvers do (UniPC, arXiv 2302.04867); here the weights are not those of a polynomial but those that
-recorded runs ask for.
+The state before step k is Σ_i A[k, i + 1] v_i beside the noise, A the map of the sampler (``records.sampler``). From the outputs v_k
+computed so far, the best that can be said about it is C_k = argmin_c E‖Σ_i A[k, i + 1] v_i − Σ_k c_k v_k‖², a few unknowns in the runs' Gram
+matrix. The model sees the states of computed steps alone. So at a reused step the sampler is handed a prediction, and at a computed one the
+output *plus a correction*, which brings the state of the next computed step to its C, for all that the sampler's memory makes of what it was
+handed before. That makes good what predictions got wrong, and costs no forward. Extrapolating and then correcting with the new value is what predictor-corrector solvers do
+(UniPC, arXiv 2302.04867); here the weights are not those of a polynomial but those that recorded runs ask for.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from easyteacache.errors import InvalidTrace
-from easyteacache.records.sampler import EULER
 from easyteacache.records.trace import Array
+from easyteacache.runtime.sampler_steps import LEAST_MOVE, SamplerSteps
 from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.gate_replay import Schedule
+from easyteacache.solver.replay.propagation import View
 from easyteacache.solver.replay.runs import Runs
 
 Weights = tuple[tuple[float, ...], ...]
@@ -30,11 +31,8 @@ RIDGE = 1e-6
 
 
 def correctable(runs: Runs) -> bool:
-    """Whether these runs say what the fit needs: the model's output, a velocity, and a sampler that adds Δσ·v and nothing else."""
-    heads = [trace.header for trace in runs.traces]
-    samplers = [head.sampler for head in heads]
-    euler = all(one is not None and one.name == EULER and one.prediction == "velocity" for one in samplers)
-    return euler and runs.output is not None
+    """Whether these runs say what the fit needs: the model's output, and the map of a sampler with a short memory."""
+    return runs.output is not None and runs.mapped and SamplerSteps.of(runs.map) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,7 @@ class _Arrival:
 
     Attributes:
         total: (S,) C_j, the weights of all outputs computed before the step.
-        errors: (K, R) size of the state's error before every computed step but the first, and last before the step itself; relative to
+        errors: (K, R) or (K, V, R), size of the state's error before every computed step but the first, and last before the step itself; relative to
             how far the sampler moves the noise.
     """
 
@@ -55,31 +53,43 @@ class StateFit:
     """Fits schedules on one set of runs, and predicts what they do there.
 
     Args:
-        runs: R runs of S steps by an Euler sampler, with the Gram matrices of the guided output.
-        view: how errors travel, a name of ``propagation.VIEWS``.
+        runs: R runs of S steps, with the Gram matrices of the guided output; ``correctable`` holds for them.
+        view: how errors travel; where it is V views at once, predicted errors are (V, R) instead of (R,).
     """
 
-    def __init__(self, runs: Runs, *, view: str = "measured") -> None:
-        self.num_steps, self._sizes = runs.num_steps, runs.step_sizes
+    def __init__(self, runs: Runs, *, view: View = "measured") -> None:
+        self.num_steps = runs.num_steps
         self._travel = Travel(runs, "output", view=view)
         self._mean = np.asarray(self._travel.grams.mean(axis=0))
         #: (S + 1, S) exact weights of the state before each step, and of the final sample.
-        self._exact = np.vstack((np.zeros(runs.num_steps), np.tril(np.tile(self._sizes, (runs.num_steps, 1)))))
+        self._exact = runs.moves
+        self._least = LEAST_MOVE * float(np.max(np.abs(runs.moves[-1])))
         self._projections: dict[Schedule, Array] = {}
-        self._nothing = np.empty((0, len(runs)))
+        self._nothing = np.empty((0, *self._travel.shape))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
-        """One row a step: weights of the last computed outputs, oldest first, the step's own last where it is computed."""
-        total, rows = np.zeros(self.num_steps), []
+        """One row a step: weights of the last computed outputs, oldest first, the step's own last where it is computed.
+
+        At a reused step they predict its output. At a computed one they put the state right that the model sees next: the sampler is handed
+        what its memory makes of the steps before, those after it predicted.
+        """
+        handed, rows = np.zeros((self.num_steps, self.num_steps)), list[tuple[float, ...]]()
         computed: list[int] = []
-        chosen = set(schedule)
-        for step in range(self.num_steps):
-            computed += [step] if step in chosen else []
+        for step, end in zip(schedule, (*schedule[1:], self.num_steps), strict=True):
+            computed.append(step)
             recent = computed[-HISTORY:]
-            change = self._towards(total, recent, step + 1)
-            total[recent] += change
-            rows.append(tuple(_rounded(float(w / self._sizes[step])) for w in change))
+            handed[step, step] = 1.0
+            for reused in range(step + 1, end):
+                exact = np.zeros(self.num_steps)
+                exact[reused] = 1.0
+                handed[reused, recent] = self._towards(np.zeros(self.num_steps), recent, exact, 1.0)
+            size = self._exact[end, step]
+            # Before the first there is nothing to put right.
+            if step and abs(size) > self._least:
+                missing = self._exact[end] - self._exact[end, :end] @ handed[:end]
+                handed[step, recent] += self._projection(tuple(recent)) @ missing / size
+            rows += [tuple(_rounded(float(w)) for w in handed[each, recent]) for each in range(step, end)]
         return tuple(rows)
 
     def errors(self, schedule: Sequence[int]) -> Array:
@@ -91,9 +101,9 @@ class StateFit:
         return np.asarray(self._arrive(tuple(schedule), self.num_steps).errors[-1])
 
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:
-        """Predicted error of every run's final sample with given weights, relative to how far the sampler moved the noise, (R,)."""
-        totals = np.cumsum(matrix(schedule, weights, self.num_steps) * self._sizes[:, None], axis=0)
-        return self._travel.final(totals - self._exact[1:], totals, schedule)
+        """Predicted error of every run's final sample with given weights, relative to what the outputs make up of it, (R,)."""
+        totals = self._exact @ matrix(schedule, weights, self.num_steps)
+        return self._travel.final(totals - self._exact, totals, schedule)
 
     def _arrive(self, computed: Schedule, step: int) -> _Arrival:
         """The state before ``step`` when ``computed`` were the computed steps so far; shared by schedules that begin alike."""
@@ -105,16 +115,16 @@ class StateFit:
             before = self._arrive(computed[:-1], computed[-1])
             total, earlier = before.total.copy(), before.errors
         recent = list(computed[-HISTORY:])
-        total[recent] += self._towards(total, recent, step)
+        exact = self._exact[step]
+        total[recent] += self._towards(total, recent, exact, exact[step - 1])
         own = self._travel.arriving(total - self._exact[step], total, computed, earlier)
         errors = np.concatenate((earlier, own[None]))
         found = self._arrivals[computed, step] = _Arrival(total, errors)
         return found
 
-    def _towards(self, total: Array, recent: list[int], step: int) -> Array:
-        """What to add to the weights of the ``recent`` outputs so that the state before ``step`` is met best."""
-        missing = self._exact[step] - total
-        held = self._sizes[step - 1]
+    def _towards(self, total: Array, recent: list[int], exact: Array, held: float) -> Array:
+        """What to add to the weights of the ``recent`` outputs so that the ``exact`` state is met best; at least ``held`` of the last."""
+        missing = exact - total
         missing[recent[-1]] -= held
         change = self._projection(tuple(recent)) @ missing
         change[-1] += held

@@ -20,7 +20,7 @@ from easyteacache.runtime.predictors import Predictor, predictor
 from easyteacache.solver.replay.runs import Runs
 
 Coordinate = Literal["step", "timestep", "sigma"]
-Target = Literal["residual", "output"]
+Target = Literal["residual", "feature", "output"]
 Anchors = tuple[int, ...]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -47,14 +48,20 @@ VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 APART = 0.5
 
 
-def responses(sigmas: Array, *, view: str = "measured") -> Array:
-    """How much of a disturbance of the state before each step its output repeats, (S,), in units of the state.
+#: How outputs answer to disturbances: a name of ``VIEWS``, or the answers at every step themselves, (S,) or (V, S) of V views at once.
+View: TypeAlias = "str | Array"
+
+
+def responses(sigmas: Array, *, view: View = "measured") -> Array:
+    """How much of a disturbance of the state before each step its output repeats, (S,) or (V, S), in units of the state.
 
     Measured on plans of the reference model: ‖δv‖/‖δx‖ between runs that follow a plan and full ones, the same seeds. The part of δv along
     δx is small; what matters is that outputs computed between σ 0.9 and 0.7, where a sample is decided, answer most.
 
     Args:
         sigmas: (S + 1,) noise levels, falling from about 1.
-        view: a name of ``VIEWS``.
+        view: a name of ``VIEWS``; answers of a model's own are returned as they are.
     """
+    if not isinstance(view, str):
+        return view
     return np.asarray(APART * np.interp(sigmas[:-1] / sigmas[0], _LEVELS, VIEWS[view]))

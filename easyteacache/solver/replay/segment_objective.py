@@ -1,9 +1,9 @@
 """Predicted error of the final sample of a plan, without the model.
 
-Step j's error e_j = Σ_k w_k r_k − r_j enters the sample as Δσ_j e_j and travels through the rest of the run. What happens to it on
+Step j's error e_j = Σ_k w_k r_k − r_j enters the sample as a_j e_j, a_j the weight of its output there (Δσ_j of Euler's), and travels through the rest of the run. What happens to it on
 the way follows from the model's Jacobian, which no trace holds; but for a velocity v = (x − x̂)/σ it lies between two cases:
 
-* where the sample is undecided, an error grows by g_j until the end: the final error is ‖Σ_j g_j Δσ_j e_j‖, one quadratic form in
+* where the sample is undecided, an error grows by g_j until the end: the final error is ‖Σ_j g_j a_j e_j‖, one quadratic form in
   the run's Gram matrix, because everything is linear in the residuals;
 * where the model is certain of x̂, δv = δx/σ pulls errors back, as long as outputs are computed. A forecast made of outputs that were
   computed on a disturbed state feeds the disturbance back instead, the more the further it extrapolates.
@@ -33,8 +33,8 @@ class Segment:
     """What the reused steps between one computed step and the next contribute.
 
     Attributes:
-        direction: (S,) weights of the residuals in Σ g_j Δσ_j e_j.
-        squares: (R,) Σ ‖g_j Δσ_j e_j‖² of every run.
+        direction: (S,) weights of the residuals in Σ g_j a_j e_j.
+        squares: (R,) Σ ‖g_j a_j e_j‖² of every run.
     """
 
     direction: Array
@@ -55,8 +55,8 @@ class Objective:
         self.runs, self.filling = runs, filling
         self.rows = rows or Rows(filling, runs)
         self._gram = runs.gram(filling.applied_to)
-        self._transfer = runs.transfer if filling.applied_to == "residual" else np.ones(runs.num_steps)
-        self._factors = gains * runs.step_sizes * self._transfer
+        self._transfer = runs.transfer_of(filling.applied_to)
+        self._factors = gains * runs.moves[-1] * self._transfer
         self._segments: dict[tuple[Anchors, int], Segment] = {}
         self._nothing = Segment(np.zeros(runs.num_steps), np.zeros(len(runs)))
 
@@ -79,9 +79,12 @@ class Objective:
         answers[:, own, own] = np.where(rows[:, own, own] == 0.0, 1.0 / self.runs.sigmas[:-1], 0.0)
         # [:, j]: the disturbance of the state before step j, in units of the residuals.
         disturbed = np.zeros((len(rows), steps + 1, steps))
+        changes = np.zeros((len(rows), steps, steps))
         for j in range(steps):
-            change = (answers[:, j, None, : j + 1] @ disturbed[:, : j + 1])[:, 0] + self._transfer[j] * rows[:, j]
-            disturbed[:, j + 1] = disturbed[:, j] + self.runs.step_sizes[j] * change
+            changes[:, j] = (answers[:, j, None, : j + 1] @ disturbed[:, : j + 1])[:, 0] + self._transfer[j] * rows[
+                :, j
+            ]
+            disturbed[:, j + 1] = self.runs.moves[j + 1, : j + 1] @ changes[:, : j + 1]
         return self._norms(disturbed[:, -1])
 
     def _norms(self, directions: Array) -> Array:

@@ -195,12 +195,14 @@ def _buckets(
 ) -> Iterator[_Bucket]:
     calibration, heldout = traces.split_heldout()
     for place, bucket in enumerate(record.buckets, start=1):
-        setting = (bucket.sequence_length, bucket.num_steps, bucket.shift or 0.0)
+        setting = traces.setting_of(bucket)
         progress(f"collecting {describe(bucket)}")
         evidence = collect(record, bucket, calibration.group(*setting), heldout.group(*setting))
         stem = f"{bucket.sequence_length}-tokens-{bucket.num_steps}-steps" + (
             f"-shift-{bucket.shift:g}" if bucket.shift else ""
         )
+        if len(setting) > 3:
+            stem += f"-{setting[3]}"
         drawings = []
         for name, draw in DRAWINGS.items():
             progress(f"drawing {name} at {describe(bucket)}")

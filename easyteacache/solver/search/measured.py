@@ -3,15 +3,19 @@
 Traces say exactly what a plan gets wrong at each step, not what the model makes of it. Where the model is at hand, sampling settles that,
 and fits the weights to the outputs that the plan itself computes: on the reference model the best of the candidates is 1 to 3 dB, in
 the worst samples up to 10 dB, better than the first, and weights of its own are worth up to 0.6 dB more where few steps are computed.
-Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md). So plans race.
+Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md). So few samples are spent
+on what they show best. Every plan that is sampled shows how outputs answer to disturbances, at all its computed steps, and the search is done
+again with that; what fills reused steps best is the model's, and asked of all budgets together. Where more runs can be had, plans race.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from easyteacache.records.bucket import FITTED
 from easyteacache.records.trace import Array
@@ -20,6 +24,7 @@ from easyteacache.solver.replay.fitted_weights import StateFit, Weights, correct
 from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.search.answers import Answers
 from easyteacache.solver.search.fitted_search import FittedSearch
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.race import race, typical_of
@@ -34,10 +39,13 @@ class Measured:
     Attributes:
         weights: fitted to what the plan itself computed, from those of the traces on.
         errors: (R,) of the final samples with them, relative L2, above 0.
+        answers: computed step → ‖δv‖ / ‖δx‖, what its output differed by from the uncached run's, relative to what the state did;
+            empty where nobody says.
     """
 
     weights: Weights
     errors: Array
+    answers: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def typical(self) -> float:
@@ -56,15 +64,52 @@ class Measure(Protocol):
         """How many of them a choice may take, 1 or more."""
         ...
 
+    def size(self, runs: Runs, /) -> int:
+        """How many runs the first batch has."""
+        ...
+
+    def seconds(self, runs: Runs, /) -> float | None:
+        """How long one uncached run takes; None where that is not known and need not be, because all was sampled before."""
+        ...
+
 
 #: A schedule's own weights fill its reused steps.
 BY_WEIGHTS = Filling(FITTED, "step", "output")
 #: Or a forecast of the residual does, whose head then sees the actual sample. Traces cannot tell that it is better, sampling can.
 FILLED_BY = tuple(Filling(name) for family in families() for name in family.sampled)
-#: Schedules that are sampled with every filling; the others with the first alone.
-FINALISTS = 2
-#: The view that is searched under when nothing is measured.
-UNMEASURED = ("measured",)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is sampled before a plan is chosen.
+
+    Attributes:
+        schedules: the most that are sampled for every number of computed steps; None: all candidates.
+        finalists: how many of them are sampled with every filling.
+        fillings: what reused steps may be filled with, the first of all schedules.
+        together: one filling is chosen for all numbers of computed steps together, because few runs cannot tell for each.
+    """
+
+    schedules: int | None
+    finalists: int
+    fillings: tuple[Filling, ...]
+    together: bool
+
+    def work(self, shares: Sequence[float], runs: int) -> float:
+        """How many uncached runs sampling takes as long as, about; more where plans are too close to be told apart on the first batch.
+
+        Args:
+            shares: computed steps ÷ steps, of every plan that is asked for.
+            runs: of a batch.
+        """
+        schedules = 9 if self.schedules is None else self.schedules
+        return runs * (1.0 + sum(shares) * (schedules + self.finalists * (len(self.fillings) - 1)))
+
+
+#: Two schedules of every budget, what is expected of any model and what this one shows, filled in two ways: with six runs about sixty uncached runs.
+QUICK = Effort(2, 1, (FILLED_BY[0], BY_WEIGHTS), together=True)
+#: Every candidate, the two best of them filled in every way: for models that are cheap, and records that many will use.
+THOROUGH = Effort(None, 2, (FILLED_BY[0], BY_WEIGHTS, *FILLED_BY[1:]), together=False)
 
 
 class FittedPlans:
@@ -76,11 +121,12 @@ class FittedPlans:
 
     Args:
         measure: samples plans with the model; None: traces alone decide.
+        effort: how much of that.
     """
 
-    def __init__(self, measure: Measure | None = None) -> None:
-        self._measure = measure
-        self._won: dict[tuple[int, float | None, bool], dict[int, Plan]] = {}
+    def __init__(self, measure: Measure | None = None, effort: Effort = QUICK) -> None:
+        self._measure, self._effort = measure, effort
+        self._won: dict[tuple[int, float | None, bool, str], dict[int, Plan]] = {}
 
     @property
     def measured(self) -> bool:
@@ -93,33 +139,103 @@ class FittedPlans:
             return {}
         fit = StateFit(runs)
         if self._measure is None:
-            search = FittedSearch(runs, min(counts), views=UNMEASURED, tick=lambda: progress(""))
-            return {count: _plan(fit, search.candidates(count)[0], BY_WEIGHTS) for count in counts}
+            search = FittedSearch(runs, counts, tick=lambda: progress(""))
+            return {count: _plan(fit, search.best(count), BY_WEIGHTS) for count in counts}
         head = runs.traces[0].header
-        setting = (runs.num_steps, head.shift, head.moves)
+        setting = (runs.num_steps, head.shift, head.moves, "" if head.sampler is None else head.sampler.name)
         if setting in self._won:
             progress(f"sampling {len(counts)} plans of {runs.num_steps} steps")
             won = {count: _plan(fit, plan.computed, plan.filling) for count, plan in self._won[setting].items()}
             return {count: _refitted(won[count], self._measure(runs, won[count])) for count in counts}
-        search = FittedSearch(runs, min(counts), tick=lambda: progress(""))
-        self._won[setting] = {
-            count: _best(self._measure, fit, runs, search.candidates(count), progress) for count in counts
-        }
+        contest = _Contest(self._measure, self._effort, runs, fit, progress)
+        contest.announce(counts)
+        self._won[setting] = contest.winners(counts)
         return self._won[setting]
 
 
-def _best(measure: Measure, fit: StateFit, runs: Runs, schedules: Sequence[Schedule], progress: Progress) -> Plan:
-    """The best of all schedules with one filling, then of the best two with every other."""
-    progress(f"sampling plans that compute {len(schedules[0])} of {runs.num_steps} steps")
+class _Contest:
+    """Samples the candidates of one setting."""
 
-    def sample(plan: Plan, batches: int) -> Measured:
-        return measure(runs, plan, batches=batches)
+    def __init__(self, measure: Measure, effort: Effort, runs: Runs, fit: StateFit, progress: Progress) -> None:
+        self._measure, self._effort, self._runs, self._fit, self._tell = measure, effort, runs, fit, progress
+        self._rounds = measure.batches(runs)
 
-    rounds = measure.batches(runs)
-    plans = [_plan(fit, schedule, FILLED_BY[0]) for schedule in schedules]
-    finalists = [plan for plan, _ in race(plans, sample, rounds)[:FINALISTS]]
-    others = [_plan(fit, plan.computed, filling) for filling in (BY_WEIGHTS, *FILLED_BY[1:]) for plan in finalists]
-    return _refitted(*race([*finalists, *others], sample, rounds)[0])
+    def announce(self, counts: Sequence[int]) -> None:
+        """Say how long it will take, before it begins."""
+        work = self._effort.work([count / self._runs.num_steps for count in counts], self._measure.size(self._runs))
+        one = self._measure.seconds(self._runs)
+        took = "" if one is None else f": {spelled(work * one)}, for one takes {spelled(one)}"
+        self._tell(
+            f"sampling plans of {self._runs.num_steps} steps will take as long as about {work:.0f} uncached runs{took}"
+        )
+
+    def winners(self, counts: Sequence[int]) -> dict[int, Plan]:
+        """Computed steps → the plan that won, with the weights that it was sampled with."""
+        search = FittedSearch(self._runs, counts, tick=lambda: self._tell(""))
+        expected = {count: search.best(count) for count in counts}
+        search = self._observed(expected) or search
+        ranked = {}
+        for count in counts:
+            schedules = list(dict.fromkeys((expected[count], search.best(count))))
+            if self._effort.schedules is None or self._effort.schedules > len(schedules):
+                schedules = list(dict.fromkeys((*schedules, *search.candidates(count))))
+            ranked[count] = self._raced([self._plan(each) for each in schedules[: self._effort.schedules]])
+        if self._effort.together:
+            return self._filled_alike(ranked)
+        return {count: self._filled(plans) for count, plans in ranked.items()}
+
+    def _observed(self, expected: Mapping[int, Schedule]) -> FittedSearch | None:
+        """The search again, with the answers of this model to what plans of every number of computed steps did; None where nobody says."""
+        shown: dict[int, list[float]] = {}
+        for schedule in expected.values():
+            for step, answer in self._sample(self._plan(schedule), 1).answers.items():
+                # After a computed step the state is hardly off, and what is answered to that is rounding.
+                if step - 1 not in schedule:
+                    shown.setdefault(step, []).append(answer)
+        if not shown:
+            return None
+        steps = sorted(shown)
+        answers = [float(np.exp(np.mean(np.log(shown[step])))) for step in steps]
+        curve = Answers.expected(self._runs).observed(steps, answers)
+        return FittedSearch(self._runs, tuple(expected), answers=curve, tick=lambda: self._tell(""))
+
+    def _filled(self, plans: Sequence[Plan]) -> Plan:
+        """The best of the ``plans`` of one number of computed steps, the first ones with every filling."""
+        finalists = plans[: self._effort.finalists]
+        others = [self._plan(plan.computed, filling) for filling in self._effort.fillings[1:] for plan in finalists]
+        return self._finished(self._raced([*finalists, *others])[0])
+
+    def _filled_alike(self, ranked: Mapping[int, Sequence[Plan]]) -> dict[int, Plan]:
+        """The best schedule of every number of computed steps, all with the filling that is best for them together."""
+        best = {count: plans[0] for count, plans in ranked.items()}
+
+        def together(filling: Filling) -> float:
+            plans = [self._plan(plan.computed, filling) for plan in best.values()]
+            return float(np.mean([self._sample(plan, 1).typical for plan in plans]))
+
+        chosen = min(self._effort.fillings, key=together)
+        return {count: self._finished(self._plan(plan.computed, chosen)) for count, plan in best.items()}
+
+    def _raced(self, plans: Sequence[Plan]) -> list[Plan]:
+        return [plan for plan, _ in race(plans, self._sample, self._rounds)]
+
+    def _finished(self, plan: Plan) -> Plan:
+        return _refitted(plan, self._sample(plan, 1))
+
+    def _sample(self, plan: Plan, batches: int) -> Measured:
+        self._tell(f"sampling {len(plan.computed)} of {self._runs.num_steps} steps, {plan.filling}")
+        return self._measure(self._runs, plan, batches=batches)
+
+    def _plan(self, schedule: Schedule, filling: Filling | None = None) -> Plan:
+        return _plan(self._fit, schedule, filling or self._effort.fillings[0])
+
+
+def spelled(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, length in (("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1g} seconds"
 
 
 def _refitted(plan: Plan, measured: Measured) -> Plan:

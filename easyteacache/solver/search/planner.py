@@ -15,8 +15,8 @@ import numpy as np
 from easyteacache.records.trace import Array
 from easyteacache.runtime.predictors import families, predictor
 from easyteacache.solver.replay import gate_replay
-from easyteacache.solver.replay.error_propagation import PlainTravel
 from easyteacache.solver.replay.gate_replay import Schedule, Window
+from easyteacache.solver.replay.plan_errors import PlanErrors
 from easyteacache.solver.replay.predictor_rows import Filling, Rows, Target
 from easyteacache.solver.replay.propagation import gains
 from easyteacache.solver.replay.runs import Runs, change_norms
@@ -61,7 +61,6 @@ class Planner:
     tick: Callable[[], None] = lambda: None
     _objectives: dict[tuple[Filling, int], Objective] = field(default_factory=dict, init=False)
     _rows: dict[Filling, Rows] = field(default_factory=dict, init=False)
-    _travels: dict[Filling, PlainTravel] = field(default_factory=dict, init=False)
     _eliminated: dict[tuple[Filling, int], dict[int, Schedule]] = field(default_factory=dict, init=False)
     _improved: dict[tuple[Filling, int], Schedule] = field(default_factory=dict, init=False)
     _values: dict[tuple[Filling, Schedule, int], float] = field(default_factory=dict, init=False)
@@ -74,6 +73,7 @@ class Planner:
         )
         self._groups = (chosen, *halves)
         self._gains = gains(self.runs.sigmas)
+        self._travels = PlanErrors(self._groups[0], rows=self._rows)
         self._fewest = computed_steps(self.runs.num_steps, max(SPEEDUPS))
 
     def scheduled(self, computed: int, *, target: Target | None = None) -> Plan:
@@ -152,10 +152,7 @@ class Planner:
         return [*found, self.also[computed]] if computed in self.also else found
 
     def _travelled(self, filling: Filling, steps: Schedule) -> float:
-        if filling not in self._travels:
-            rows = self._rows.setdefault(filling, Rows(filling, self.runs))
-            self._travels[filling] = PlainTravel(self._groups[0], filling, rows=rows)
-        return float(typical(self._travels[filling].errors(steps)))
+        return float(typical(self._travels.errors(steps, filling)))
 
     def _improve(self, filling: Filling, computed: int) -> Schedule:
         key = (filling, computed)

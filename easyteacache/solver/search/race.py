@@ -3,11 +3,13 @@
 Samples of diffusion models differ by more than plans do, so that few runs choose by chance and many are dear. Most candidates are
 clearly worse after few runs, though. Racing (Maron and Moore 1993, "Hoeffding races") spends the runs on those that are close: after
 every batch a plan is dropped unless chance leaves it a chance to be better than the leader by what is worth having. Both were sampled on the
-same runs, so what counts is the spread of their difference.
+same runs, so what counts is the spread of their difference. And after every batch the worse half is dropped whatever chance may say, down
+to the best two ("successive halving", Jamieson and Talwalkar 2016), so that many candidates do not make a race long.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -54,6 +56,8 @@ def race(
         stay = [may_win(result.errors, leader[1].errors) for _, result in others]
         dropped = [each for each, stays in zip(others, stay, strict=True) if not stays] + dropped
         others = [each for each, stays in zip(others, stay, strict=True) if stays]
+        most = max(1, math.ceil(len(left) / 2) - 1)
+        dropped, others = [*others[most:], *dropped], others[:most]
         if not others:
             return [leader, *dropped]
         left, batches = [plan for plan, _ in (leader, *others)], batches + 1

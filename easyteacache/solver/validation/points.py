@@ -19,6 +19,7 @@ from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.gate_replay import drive, from_truth
 from easyteacache.solver.replay.replay import Replay, filling_of, mean_computed, policy_at, window_of
 from easyteacache.solver.replay.runs import Runs
+from easyteacache.solver.validation.error_statistics import ninetieth
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged
 
@@ -78,7 +79,7 @@ class _Trial:
             computed=round(self.computed, 2),
             speedup=round(self.num_steps / self.computed, 3),
             error=float(self.errors.mean()),
-            p90=float(np.percentile(self.errors, 90)),
+            p90=ninetieth(self.errors),
             baselines={name: float(values.mean()) for name, values in self.baselines.items()},
         )
 
@@ -135,9 +136,14 @@ def _incumbent(replay: Replay, incumbent: Calibration, computed: float) -> Array
     """The incumbent's errors (R,) with at most as many computed steps; None where it says nothing about these runs."""
     head = replay.runs.traces[0].header
     try:
-        run = RunContext(sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift)
+        run = RunContext(
+            sequence_length=head.sequence_length, num_steps=head.num_steps, shift=head.shift, sampler=head.sampler
+        )
         policy = resolve(incumbent, Request(threshold=0.0), run, allow_yanked=True)
         own = [b for b in incumbent.buckets if b.setting == (head.sequence_length, head.num_steps, head.shift or 0.0)]
+        own = [
+            b for b in own if b.sampler is None or head.sampler is None or b.sampler.agrees(head.sampler) is not False
+        ]
         policies = [policy_at(incumbent, bucket, point) for bucket in own for point in bucket.operating_points]
         candidates = [(replay.decide(p), filling_of(p)) for p in policies]
         candidates = [(d, f) for d, f in candidates if mean_computed(d) <= computed]
@@ -156,7 +162,7 @@ def _judge_errors(trial: _Trial) -> list[Finding]:
     given = {
         "mean": mean,
         "median": float(np.percentile(trial.errors, 50)),
-        "90th percentile": float(np.percentile(trial.errors, 90)),
+        "90th percentile": ninetieth(trial.errors),
         "largest": float(trial.errors.max()),
     }
     # What others found on prompts of their own, these runs cannot repeat.

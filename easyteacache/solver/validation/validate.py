@@ -18,6 +18,7 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.records import calibration as records
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.sampler import EULER
 from easyteacache.records.trace_set import TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit
@@ -59,7 +60,7 @@ def validate(record: Calibration, traces: TraceSet, incumbent: Calibration | Non
     calibration, heldout = traces.split_heldout()
     points: list[Judged] = []
     for bucket in record.buckets:
-        setting = (bucket.sequence_length, bucket.num_steps, bucket.shift or 0.0)
+        setting = traces.setting_of(bucket)
         seen, unseen = calibration.group(*setting), heldout.group(*setting)
         findings += _judge_fit(record, bucket, seen)
         findings.append(_judge_ranks(record, bucket, unseen))
@@ -72,7 +73,8 @@ def validate(record: Calibration, traces: TraceSet, incumbent: Calibration | Non
 def describe(bucket: Bucket) -> str:
     """A bucket as findings name it."""
     shift = "" if bucket.shift is None else f", shift {bucket.shift:g}"
-    return f"{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}"
+    sampler = "" if bucket.sampler is None or bucket.sampler.name == EULER else f", {bucket.sampler.name}"
+    return f"{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}{sampler}"
 
 
 def _admissible(record: Calibration, traces: TraceSet) -> list[Finding]:
@@ -154,17 +156,16 @@ def _judge_settings(record: Calibration, traces: TraceSet) -> list[Finding]:
     found = []
     recorded = set(traces.settings())
     for bucket in record.buckets:
-        setting = (bucket.sequence_length, bucket.num_steps, bucket.shift or 0.0)
+        setting = traces.setting_of(bucket)
         message = "" if setting in recorded else "no run of this setting"
         found.append(Finding("traces.bucket", not message, describe(bucket), message=message))
         if not message:
             found.append(_judge_sampler(bucket, traces.group(*setting)))
-        recorded.discard(setting)  # type: ignore[arg-type]
-    for length, steps, shift in sorted(recorded):
+        recorded.discard(setting)
+    for length, steps, shift, *sampler in sorted(recorded):
         message = "runs of a setting that the record has no bucket for"
-        found.append(
-            Finding("traces.bucket", False, f"{length} tokens, {steps} steps, shift {shift:g}", message=message)
-        )
+        where = ", ".join((f"{length} tokens, {steps} steps, shift {shift:g}", *sampler))
+        found.append(Finding("traces.bucket", False, where, message=message))
     return found
 
 
@@ -181,7 +182,7 @@ def _judge_split(traces: TraceSet) -> list[Finding]:
     for setting in traces.settings():
         group = traces.group(*setting)
         sides = group.split_heldout() if len(group) > 1 else (group, group[:0])
-        where = f"{setting[0]} tokens, {setting[1]} steps, shift {setting[2]:g}"
+        where = ", ".join((f"{setting[0]} tokens, {setting[1]} steps, shift {setting[2]:g}", *setting[3:]))
         for rule, side in zip(("traces.calibration-runs", "traces.heldout-runs"), sides, strict=True):
             good = RULES[rule].holds(len(side))
             message = "" if good else f"{len(side)} runs, at least {RULES[rule].limit:g} are needed: record more"

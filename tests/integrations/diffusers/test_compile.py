@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from tiny_pipelines import flux, sample, wan
+
+from easyteacache.errors import AttachError, EasyTeaCacheWarning
 
 pytestmark = [
     pytest.mark.slow,
@@ -134,3 +138,72 @@ def test_a_known_plan_reads_no_tensor(make_cache, monkeypatch):
         driver_reads = [asked[start:end] for start, end in zip(before, after, strict=True)]
     assert cache.statistics()["cond"].hits == (1, 4)
     assert driver_reads == [[]] * len(driver_reads)
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+def beside(pipe):
+    """Another pipeline with the same transformer and a scheduler of its own."""
+    other = type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler.from_config(pipe.scheduler.config)})
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def in_two_threads(pipes):
+    """A sample of each pipeline, step by step at once."""
+    both = threading.Barrier(2, timeout=60)
+
+    def in_step(pipe, step, timestep, kwargs):
+        both.wait()
+        return kwargs
+
+    def run(seed):
+        return sample(pipes[seed], "wan", steps=STEPS, seed=seed, callback_on_step_end=in_step)
+
+    with ThreadPoolExecutor(2) as pool:
+        return [future.result() for future in [pool.submit(run, seed) for seed in range(2)]]
+
+
+@pytest.mark.parametrize("first", ["compile", "attach"])
+@pytest.mark.parametrize("signal", ["timestep_projection", "modulated_input", "first_block_residual"])
+def test_compiled_blocks_serve_each_thread_its_own_run(signal, first, make_cache):
+    pipes = [wan()]
+    pipes.append(beside(pipes[0]))
+    cache = make_cache(signal=signal, threshold=0.3)
+    expected = []
+    for seed, pipe in enumerate(pipes):
+        with cache.attached(pipe):
+            expected.append(sample(pipe, "wan", steps=STEPS, seed=seed))
+            assert cache.current_speedup_rate() > 1.0
+    backend = Counted()
+    if first == "attach":
+        cache.attach(pipes[0], sessions="thread")
+    pipes[0].transformer.compile_repeated_blocks(backend=backend, fullgraph=True)
+    if first == "compile":
+        cache.attach(pipes[0], sessions="thread")
+    for _ in range(2):
+        for found, one in zip(in_two_threads(pipes), expected, strict=True):
+            torch.testing.assert_close(found, one, **COMPARE)
+    assert 0 < backend.graphs <= 2
+    cache.detach()
+    assert all(type(block._compiled_call_impl).__name__ == "function" for block in pipes[0].transformer.blocks)
+
+
+def test_beside_a_run_on_compiled_blocks_the_other_thread_computes(make_cache):
+    pipes = [wan()]
+    pipes.append(beside(pipes[0]))
+    pipes[0].transformer.compile_repeated_blocks(backend=Counted(), fullgraph=True)
+    plain = [sample(pipe, "wan", steps=STEPS, seed=seed) for seed, pipe in enumerate(pipes)]
+    with make_cache(schedule=(0, 3)).attached(pipes[0]), pytest.warns(EasyTeaCacheWarning, match="another thread"):
+        found = in_two_threads(pipes)
+    # Whichever began first was served.
+    assert sorted(map(torch.equal, found, plain)) == [False, True]
+
+
+def test_a_whole_model_compiled_after_each_thread_has_a_session_is_refused(make_cache):
+    pipe = wan()
+    with make_cache(schedule=(0, 3)).attached(pipe, sessions="thread"):
+        pipe.transformer.compile(backend=Counted())
+        with pytest.raises(AttachError, match="compile_repeated_blocks"):
+            sample(pipe, "wan", steps=STEPS)

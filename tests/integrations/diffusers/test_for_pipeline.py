@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import flow_matching, flux, sample, t5, tokenizer, wan, wan_transformer, wan_vae
+from conftest import policy
+from tiny_pipelines import flux, sample, wan, wan_experts
 
 from easyteacache import TeaCache
 from easyteacache.errors import AmbiguousModelKey, AttachError, UnknownModelKey
 from easyteacache.integrations.diffusers import ExpertCaches, configuration_name
+from easyteacache.policy.request import Request
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.registry import index
 from easyteacache.registry.registry import Layer, Registry
@@ -140,23 +143,7 @@ def test_the_bundled_registry_knows_the_checkpoint_that_everybody_uses():
 
 @pytest.fixture
 def experts():
-    """Wan2.2's two experts; the first has the earlier, noisier steps."""
-    import diffusers
-
-    second = wan_transformer()
-    with torch.no_grad():
-        second.proj_out.weight.mul_(1.1)
-    pipe = diffusers.WanPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=t5(),
-        vae=wan_vae(),
-        scheduler=flow_matching(),
-        transformer=wan_transformer(),
-        transformer_2=second,
-        boundary_ratio=0.8,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return wan_experts()
 
 
 def test_two_experts_have_a_calibration_and_a_state_each(experts, registry):
@@ -214,3 +201,48 @@ def test_a_failed_attach_leaves_neither_expert_hooked(experts, make_cache):
     with pytest.raises(ValueError):
         caches.attach(experts)
     assert not experts.transformer._forward_pre_hooks
+
+
+def asking(speedup: float | None, **changes: Any) -> TeaCache:
+    """A cache of a policy made by hand that was asked for a speed-up."""
+    cache = TeaCache.from_policy(policy(**changes))
+    cache.session.wish(Request(speedup=speedup))
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("asked", "computed", "said"),
+    [
+        # Of 8 steps on two experts 3 are computed: 2.67 times.
+        ((4.0, 4.0), ((0,), (0, 5)), "a speed-up of 4 was asked for, and the run reached 2.67 over both experts"),
+        ((2.3, 2.3), ((0,), (0, 5)), None),
+        ((1.5, 1.5), ((0,), (0, 5)), "a speed-up of 1.5 was asked for, and the run reached 2.67"),
+        ((4.0, None), ((0,), (0, 5)), None),
+    ],
+)
+@pytest.mark.parametrize("sessions", [None, "thread"])
+def test_the_speedup_of_two_experts_is_judged_over_the_whole_run(experts, asked, computed, said, sessions):
+    parts = ("transformer", "transformer_2")
+    pairs = zip(asked, computed, strict=True)
+    caches = ExpertCaches({part: asking(one, schedule=plan) for part, (one, plan) in zip(parts, pairs, strict=True)})
+    with warnings.catch_warnings(record=True) as told, caches.attached(experts, sessions=sessions):
+        warnings.simplefilter("always")
+        for _ in range(2):
+            sample(experts, "wan", steps=STEPS)
+            assert round(caches.current_speedup_rate(), 2) == 2.67
+    texts = [str(one.message) for one in told if "speed-up" in str(one.message)]
+    assert len(texts) == (said is not None)
+    assert all(said in text for text in texts)
+
+
+def test_a_run_of_two_experts_that_was_broken_off_is_not_judged(experts):
+    caches = ExpertCaches({part: asking(4.0, schedule=(0, 5)) for part in ("transformer", "transformer_2")})
+
+    def stop(pipe, step, timestep, kwargs):
+        pipe._interrupt = step == STEPS - 3
+        return kwargs
+
+    with warnings.catch_warnings(), caches.attached(experts):
+        warnings.simplefilter("error")
+        sample(experts, "wan", steps=STEPS, callback_on_step_end=stop)
+        assert len(caches.statistics()["transformer_2/cond"].steps) == 2

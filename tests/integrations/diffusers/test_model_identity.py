@@ -19,7 +19,7 @@ from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.calibration import Calibration, save
 from easyteacache.records.model_identity import ActiveAdapter, ModelIdentity
 from easyteacache.registry import index
-from easyteacache.registry.registry import Registry
+from easyteacache.registry.registry import Layer, Registry
 
 Make = Callable[..., Any]
 
@@ -90,6 +90,19 @@ def test_for_pipeline_finds_it_by_class_and_configuration_in_another_folder(
     if not bare:
         pipe.register_to_config(_name_or_path=str(folder.parent))
     assert TeaCache.for_pipeline(pipe, threshold=0.1, registry=layers).policy.model_key == "mine/model"
+
+
+def test_what_was_pulled_displaces_no_other_layer_s_record_of_the_configuration(tmp_path: Path) -> None:
+    known, layers = model_identity.of_class(wan().transformer), []
+    for name, key in (("pulled", "theirs/model"), ("bundled", "ours/model")):
+        path = tmp_path / name / f"{key}.json"
+        path.parent.mkdir(parents=True)
+        save(record(known, key), path)
+        layers.append(Layer(name, tmp_path / name, foreign=name == "pulled"))
+    found = TeaCache.for_pipeline(wan(), threshold=0.1, registry=Registry(layers))
+    assert found.policy.model_key == "ours/model"
+    alone = TeaCache.for_pipeline(wan(), threshold=0.1, registry=Registry(layers[:1]))
+    assert alone.policy.model_key == "theirs/model"
 
 
 def test_two_records_of_one_configuration_are_ambiguous(filed: Make) -> None:

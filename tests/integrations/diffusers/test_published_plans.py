@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import sample, wan
+from diffusers import FlowMatchEulerDiscreteScheduler
+from tiny_pipelines import PIPELINES, sample, wan
 from tiny_transformers import arguments, build, flat
 
 from easyteacache import EasyTeaCacheWarning, TeaCache
@@ -216,6 +217,39 @@ def test_a_plan_computes_its_steps_and_fills_the_others_with_rows_times_what_was
     assert_is_the_weighted_sum(rows, plan.computed, *watch.of(plan.applied_to), watch.tails)
 
 
+@pytest.mark.parametrize("scale", [1.0, 4.5])
+def test_a_plan_of_the_guided_output_applied_per_branch_gives_the_guided_output_of_its_rows(
+    scale: float, models: Any
+) -> None:
+    """Rows are weights, and guidance is a weighted sum of branches: filling each branch fills their sum."""
+    one = PLANS["z-image/base/meancache-0"]
+    model, (point,), session = models(one.class_name), one.bucket.operating_points, one.session()
+    assert point.plan.combined
+    watch = Watch(model)
+    detach = attach(session, model)
+    watch.outside()
+    try:
+        run(model, one.class_name, one.steps, ("cond", "uncond"))
+        found = session.statistics()
+    finally:
+        detach()
+        watch.close()
+    for statistics in found.values():
+        assert [record.step for record in statistics.steps if not record.reused] == list(point.plan.computed)
+    raw, handed = (
+        [scale * cond + (1 - scale) * uncond for cond, uncond in zip(seen[::2], seen[1::2], strict=True)]
+        for seen in (watch.raw, watch.handed)
+    )
+    rows = predictor(point.plan.predictor).over(one.levels).rows(point.plan.computed, one.steps)
+    # Both sums round in single precision, as large as the terms of either branch.
+    sizes = [
+        abs(scale) * cond.abs() + abs(1 - scale) * uncond.abs()
+        for cond, uncond in zip(watch.raw[::2], watch.raw[1::2], strict=True)
+    ]
+    assert_is_the_weighted_sum(rows, point.plan.computed, raw, handed, sizes)
+    assert any("comes to the same where guidance is a weighted sum" in note for note in session.policy.notes)
+
+
 @pytest.mark.parametrize("one", parameters(MAGCACHE))
 def test_magcache_computes_the_steps_of_its_ratios_in_every_branch(one: One, models: Any) -> None:
     model, session = models(one.class_name), one.session()
@@ -307,6 +341,46 @@ def test_without_noise_levels_a_plan_that_needs_them_computes_every_step(models:
 
 
 # On whole pipelines -------------------------------------------------------------------------------------------------
+
+#: Class of a plan's model → its pipeline here; the other classes' plans run above, forward by forward.
+OWN = {
+    "WanTransformer3DModel": "wan",
+    "FluxTransformer2DModel": "flux",
+    "HunyuanVideoTransformer3DModel": "hunyuan",
+    "QwenImageTransformer2DModel": "qwen",
+}
+ON_PIPELINES = {name: one for name, one in PLANS.items() if one.class_name in OWN}
+QUICK_PIPELINES = {"wan2.1/t2v-14b/lemica-0", "qwen-image/lemica-0"}
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pytest.param(one, id=name, marks=[] if name in QUICK_PIPELINES else [pytest.mark.slow])
+        for name, one in ON_PIPELINES.items()
+    ],
+)
+def test_a_pipeline_of_the_plan_s_own_class_computes_exactly_its_steps(one: One) -> None:
+    """At the plan's own step count and shift, both branches of a guided call."""
+    name = OWN[one.class_name]
+    pipe, (point,) = PIPELINES[name](), one.bucket.operating_points
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=one.bucket.shift or 3.0)
+    session = Session(Resolver(Found(one.record, "bundled", one.record.model_key)), Request(), RunContext())
+    detach = attach(session, pipe)
+    try:
+        sample(pipe, name, steps=one.steps)
+        found = session.statistics()
+    finally:
+        detach()
+    assert len(found) == 2
+    for statistics in found.values():
+        assert tuple(record.step for record in statistics.steps if not record.reused) == point.plan.computed
+
+
+def test_plans_on_pipelines_are_those_of_four_classes() -> None:
+    assert {one.class_name for one in ON_PIPELINES.values()} == set(OWN)
+    assert set(ON_PIPELINES) >= QUICK_PIPELINES
+    assert len(ON_PIPELINES) >= 45
 
 
 def test_magcache_on_a_pipeline_takes_the_ratios_at_its_own_step_count() -> None:

@@ -110,7 +110,8 @@ def test_levels_and_timesteps_are_those_from_where_the_run_begins(declared: bool
     clock, sigmas = loop.clock, scheduler.sigmas.double()
     assert clock.num_steps == 8
     assert clock.sigma(Context()) == pytest.approx(float(sigmas[14]))
-    assert clock.step_size() == pytest.approx(float(sigmas[15] - sigmas[14]))
+    assert clock.sampler_steps is not None
+    assert clock.sampler_steps.moves[2][0] == pytest.approx(float(sigmas[15] - sigmas[14]))
     assert clock.time() == pytest.approx(float(scheduler.timesteps[14]))
     assert torch.equal(clock.timesteps(), scheduler.timesteps[12:])
     assert clock.facts is not None

@@ -14,11 +14,12 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_module
+from diffusers.hooks import apply_group_offloading
 from tiny_pipelines import PIPELINES, sample
 from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
 
-from easyteacache.errors import EasyTeaCacheWarning
+from easyteacache.errors import AttachError, EasyTeaCacheWarning
 
 WAN = "WanTransformer3DModel"
 
@@ -206,6 +207,85 @@ def test_a_copy_of_one_block_runs_its_own_weights(make_cache):
     assert not hasattr(block, "_diffusers_hook")
     assert "forward" not in vars(block)
     assert not any("__reduce_ex__" in vars(module) for module in model.modules())
+
+
+def counted(module):
+    """A hook of somebody else's that torch keeps on a module, and its calls."""
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
+
+
+def grouped(model):
+    apply_group_offloading(
+        model,
+        onload_device=torch.device("cpu"),
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+    )
+
+
+def wrapped(model):
+    inner = model.blocks[1].forward
+    model.blocks[1].forward = lambda *args, **kwargs: inner(*args, **kwargs)
+
+
+BESIDE = {
+    "a hook of torch": lambda model: counted(model.blocks[0]),
+    "accelerate": lambda model: cpu_offload(model, execution_device="cpu"),
+    "compiled blocks": lambda model: model.compile_repeated_blocks(backend="eager"),
+}
+REFUSED = {
+    "group offloading": (grouped, "group_offloading"),
+    "layerwise casting": (
+        lambda model: model.enable_layerwise_casting(storage_dtype=torch.float16, compute_dtype=torch.float32),
+        "layerwise_casting",
+    ),
+}
+
+
+@pytest.mark.parametrize("put", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("order", ["before", "after"])
+@torch.no_grad()
+def test_a_copy_keeps_what_others_put_beside_the_cache_and_runs_its_own_weights(put, order, make_cache):
+    model = build(WAN)
+    plain = [forward(model, step) for step in range(3)]
+    if order == "before":
+        put(model)
+    with make_cache(schedule=(0,)).attached(model) as cache:
+        if order == "after":
+            put(model)
+        forward(model, 0)
+        twin = copy.deepcopy(model)
+        for parameter in model.blocks.parameters():
+            if parameter.device.type != "meta":
+                parameter.zero_()
+        assert all(torch.equal(forward(twin, step), plain[step]) for step in range(3))
+        assert cache.statistics()["default"].pattern == "█"
+
+
+@pytest.mark.parametrize(("put", "named"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("order", ["before", "after"])
+@torch.no_grad()
+def test_a_copy_that_would_call_the_original_is_refused_with_the_hook_s_name(put, named, order, make_cache):
+    model = build(WAN)
+    if order == "before":
+        put(model)
+    with make_cache(schedule=(0,)).attached(model):
+        if order == "after":
+            put(model)
+        with pytest.raises(AttachError, match=rf"other hooks of diffusers \({named}\)"):
+            copy.deepcopy(model)
+
+
+@torch.no_grad()
+def test_a_copy_of_a_block_whose_forward_was_wrapped_after_attach_is_refused(make_cache):
+    model = build(WAN)
+    with make_cache(schedule=(0,)).attached(model):
+        wrapped(model)
+        with pytest.raises(AttachError, match="replaced after an EasyTeaCache was attached"):
+            copy.deepcopy(model)
 
 
 # Wrapped since -------------------------------------------------------------------------------------------------------

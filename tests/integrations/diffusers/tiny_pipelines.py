@@ -321,6 +321,24 @@ def _quiet(pipe: Any) -> Any:
     return pipe
 
 
+def wan_experts():
+    """Wan2.2's two experts; the first has the earlier, noisier steps."""
+    second = wan_transformer()
+    with torch.no_grad():
+        second.proj_out.weight.mul_(1.1)
+    pipe = diffusers.WanPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=wan_vae(),
+        scheduler=flow_matching(),
+        transformer=wan_transformer(),
+        transformer_2=second,
+        boundary_ratio=0.8,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 PIPELINES = {
     "wan": wan,
     "wan_i2v": wan_i2v,

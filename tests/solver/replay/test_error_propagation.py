@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from easyteacache.runtime.predictors import predictors
-from easyteacache.solver.replay.error_propagation import PlainTravel, Travel
+from easyteacache.solver.replay.error_propagation import Travel
 from easyteacache.solver.replay.fitted_weights import StateFit, matrix
+from easyteacache.solver.replay.plan_errors import PlanErrors
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.propagation import VIEWS, responses
 from easyteacache.solver.replay.runs import Runs
@@ -55,11 +56,10 @@ def test_without_responses_the_final_error_is_the_norm_of_what_was_missed(
     made: list[Any], runs: Runs, schedule: tuple[int, ...], name: str
 ) -> None:
     filling = Filling(name, "step", "output")
-    travel = PlainTravel(runs, filling)
-    travel._travel._responses = np.zeros(runs.num_steps)
+    plans = PlanErrors(runs, view=np.zeros(runs.num_steps))
     rows = Rows(filling, runs).matrix(schedule)
-    difference = np.einsum("s,st,rtd->rd", runs.step_sizes, rows, outputs(made, runs))
-    assert travel.errors(schedule) == pytest.approx(np.linalg.norm(difference, axis=1), rel=1e-5, abs=1e-7)
+    difference = np.einsum("s,st,rtd->rd", runs.moves[-1], rows, outputs(made, runs))
+    assert plans.errors(schedule, filling) == pytest.approx(np.linalg.norm(difference, axis=1), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -67,8 +67,8 @@ def test_held_outputs_travel_as_written_down(made: list[Any], runs: Runs, schedu
     handed = np.zeros((20, 20))
     for step in range(20):
         handed[step, max(k for k in schedule if k <= step)] = 1.0
-    expected = recursion(outputs(made, runs), runs.step_sizes, handed, schedule, responses(runs.sigmas))
-    found = PlainTravel(runs, Filling("hold", "step", "output")).errors(schedule)
+    expected = recursion(outputs(made, runs), runs.moves[-1], handed, schedule, responses(runs.sigmas))
+    found = PlanErrors(runs).errors(schedule, Filling("hold", "step", "output"))
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_fitted_weights_travel_as_written_down(
     fit = StateFit(runs, view=view)
     weights = fit.weights(schedule)
     handed, answers = matrix(schedule, weights, 20), responses(runs.sigmas, view=view)
-    expected = recursion(outputs(made, runs), runs.step_sizes, handed, schedule, answers)
+    expected = recursion(outputs(made, runs), runs.moves[-1], handed, schedule, answers)
     # What cancels in the sum of tensors is lost in that of their products.
     assert fit.errors_of(schedule, weights) == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
@@ -92,10 +92,9 @@ def test_fitted_weights_travel_as_written_down(
 def test_a_stronger_response_never_lowers_an_error(
     runs: Runs, step: int, more: float, schedule: tuple[int, ...], name: str
 ) -> None:
-    travel = PlainTravel(runs, Filling(name, "step", "output"))
-    before = travel.errors(schedule)
-    travel._travel._responses = travel._travel._responses + more * (np.arange(20) == step)
-    after = travel.errors(schedule)
+    filling, answers = Filling(name, "step", "output"), responses(runs.sigmas)
+    before = PlanErrors(runs).errors(schedule, filling)
+    after = PlanErrors(runs, view=answers + more * (np.arange(20) == step)).errors(schedule, filling)
     assert (after >= before).all()
     # The first step is computed on the noise itself, and a reused step answers nothing.
     if step == 0 or step not in schedule:
@@ -105,14 +104,14 @@ def test_a_stronger_response_never_lowers_an_error(
 @pytest.mark.parametrize("target", ["residual", "output"])
 @pytest.mark.parametrize("name", ["hold", "cubic", "foca"])
 def test_computing_every_step_has_no_error(runs: Runs, name: str, target: Any) -> None:
-    assert PlainTravel(runs, Filling(name, "step", target)).errors(tuple(range(20))) == pytest.approx(0.0, abs=1e-9)
+    assert PlanErrors(runs).errors(tuple(range(20)), Filling(name, "step", target)) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_errors_do_not_depend_on_the_scale_of_a_run(make_run: Callable[..., Any], runs: Runs) -> None:
     trace = make_run(1).trace
     larger = dataclasses.replace(trace, grams={name: 9.0 * gram for name, gram in trace.grams.items()})
     filling = Filling("linear", "step", "output")
-    both = PlainTravel(Runs.stack([trace, larger]), filling).errors(SCHEDULES[0])
+    both = PlanErrors(Runs.stack([trace, larger])).errors(SCHEDULES[0], filling)
     assert both[0] == pytest.approx(both[1], rel=1e-9)
 
 

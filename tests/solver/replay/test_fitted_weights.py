@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from easyteacache.errors import InvalidTrace
+from easyteacache.records.sampler import EULER
 from easyteacache.records.trace_set import Trace, TraceSet
 from easyteacache.runtime.predictors import predictors
-from easyteacache.solver.replay.fitted_weights import EULER, HISTORY, RIDGE, StateFit, correctable, matrix
+from easyteacache.solver.replay.fitted_weights import HISTORY, RIDGE, StateFit, correctable, matrix
 from easyteacache.solver.replay.predictor_rows import Filling, Rows
 from easyteacache.solver.replay.propagation import VIEWS
 from easyteacache.solver.replay.runs import Runs
@@ -45,23 +46,31 @@ def scaled(made: list[Any], runs: Runs) -> Array:
     return np.stack([one.outputs["guided"] for one in made]) / runs.displacement[:, None, None]
 
 
-def least_squares(outputs: Array, sizes: Array, schedule: tuple[int, ...]) -> list[Array]:
-    """The rows of every step, by ``lstsq`` on the outputs (R, S, D): the state after the step is met best, given what was handed on."""
-    count, rows = len(outputs), []
-    handed = np.zeros_like(outputs[:, 0])
-    computed: list[int] = []
-    for step, size in enumerate(sizes):
-        computed += [step] if step in schedule else []
-        recent = computed[-HISTORY:]
-        exact = np.einsum("s,rsd->rd", sizes[: step + 1], outputs[:, : step + 1])
-        columns = outputs[:, recent].transpose(0, 2, 1).reshape(-1, len(recent)) / np.sqrt(count)
-        missing = (exact - handed - size * outputs[:, recent[-1]]).reshape(-1) / np.sqrt(count)
-        ridge = RIDGE * np.square(columns).sum() / len(recent)
-        columns = np.vstack((columns, np.sqrt(ridge) * np.eye(len(recent))))
-        change, *_ = np.linalg.lstsq(columns, np.concatenate((missing, np.zeros(len(recent)))), rcond=None)
-        change[-1] += size
-        handed = handed + np.einsum("k,rkd->rd", change, outputs[:, recent])
-        rows.append(change / size)
+def nearest(outputs: Array, recent: list[int], missing: Array) -> Array:
+    """Weights of the ``recent`` outputs (R, S, D) nearest to what is ``missing`` (R, D), by ``lstsq``; small ones."""
+    count = len(outputs)
+    columns = outputs[:, recent].transpose(0, 2, 1).reshape(-1, len(recent)) / np.sqrt(count)
+    ridge = RIDGE * np.square(columns).sum() / len(recent)
+    columns = np.vstack((columns, np.sqrt(ridge) * np.eye(len(recent))))
+    found, *_ = np.linalg.lstsq(columns, np.append(missing / np.sqrt(count), np.zeros(len(recent))), rcond=None)
+    return np.asarray(found)
+
+
+def least_squares(outputs: Array, moves: Array, schedule: tuple[int, ...]) -> list[Array]:
+    """The rows of every step, by ``lstsq`` on the outputs (R, S, D): every reused output is met best, and the state of every computed step."""
+    rows, handed = list[Array](), outputs.copy()
+    for position, (step, end) in enumerate(zip(schedule, (*schedule[1:], len(moves) - 1), strict=True)):
+        recent = list(schedule[: position + 1][-HISTORY:])
+        last = np.eye(len(recent))[-1]
+        gap = [last + nearest(outputs, recent, outputs[:, each] - outputs[:, step]) for each in range(step + 1, end)]
+        for each, row in enumerate(gap, step + 1):
+            handed[:, each] = np.einsum("k,rkd->rd", row, outputs[:, recent])
+        own = last
+        if step:
+            missing = np.einsum("s,rsd->rd", moves[end, :end], outputs[:, :end] - handed[:, :end])
+            own = last + nearest(outputs, recent, missing) / moves[end, step]
+            handed[:, step] = np.einsum("k,rkd->rd", own, outputs[:, recent])
+        rows += [own, *gap]
     return rows
 
 
@@ -70,7 +79,7 @@ def test_weights_are_the_least_squares_solution_on_the_tensors(
     made: list[Any], runs: Runs, schedule: tuple[int, ...]
 ) -> None:
     found = StateFit(runs).weights(schedule)
-    expected = least_squares(scaled(made, runs), runs.step_sizes, schedule)
+    expected = least_squares(scaled(made, runs), runs.moves, schedule)
     assert [len(row) for row in found] == [len(row) for row in expected]
     for row, other in zip(found, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-4, abs=1e-4 * np.abs(other).max())
@@ -97,9 +106,9 @@ def test_computing_every_step_needs_no_correction(runs: Runs) -> None:
 def test_the_errors_of_fitted_weights_are_those_of_the_schedule(
     runs: Runs, schedule: tuple[int, ...], view: str
 ) -> None:
-    # The search jumps over a gap at once where the weights go step by step, each with a ridge of its own.
+    # The search jumps over a gap at once where weights predict every step of it, each with a ridge of its own.
     fit = StateFit(runs, view=view)
-    assert fit.errors_of(schedule, fit.weights(schedule)) == pytest.approx(fit.errors(schedule), rel=0.12, abs=1e-6)
+    assert fit.errors_of(schedule, fit.weights(schedule)) == pytest.approx(fit.errors(schedule), rel=0.25, abs=1e-6)
 
 
 def test_schedules_that_begin_alike_share_what_was_found_and_change_nothing(runs: Runs) -> None:
@@ -139,7 +148,7 @@ def polynomial(make_run: Callable[..., Any], degree: int) -> tuple[Array, Runs]:
 def missed(outputs: Array, runs: Runs, schedule: tuple[int, ...]) -> float:
     """Greatest relative distance between the final samples, the plan's against the exact one."""
     handed = matrix(schedule, StateFit(runs).weights(schedule), 20)
-    difference = np.einsum("s,st,rtd->rd", runs.step_sizes, handed - np.eye(20), outputs)
+    difference = np.einsum("s,st,rtd->rd", runs.moves[-1], handed - np.eye(20), outputs)
     return float(np.max(np.linalg.norm(difference, axis=1) / runs.displacement))
 
 
@@ -162,7 +171,7 @@ def test_on_runs_that_the_fit_has_not_seen_it_ends_nearer_than_any_forecast(
     weights = StateFit(Runs.stack([make_run(seed, sampler=EULER).trace for seed in range(24)])).weights(schedule)
 
     def end(errors: Array) -> float:
-        difference = np.einsum("s,st,rtd->rd", unseen.step_sizes, errors, scaled(made, unseen))
+        difference = np.einsum("s,st,rtd->rd", unseen.moves[-1], errors, scaled(made, unseen))
         return float(np.linalg.norm(difference, axis=1).mean())
 
     fitted = end(matrix(schedule, weights, 20) - np.eye(20))

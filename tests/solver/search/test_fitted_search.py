@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from easyteacache.policy.policy import resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records import calibration as records
-from easyteacache.records.sampler import SamplerRecord
+from easyteacache.records.sampler import EULER, SamplerRecord
 from easyteacache.records.trace_set import Trace, TraceHeader, TraceSet
 from easyteacache.solver.fit.sigma_profile import fit_profile
-from easyteacache.solver.replay.fitted_weights import EULER, StateFit, Weights, matrix
+from easyteacache.solver.replay.fitted_weights import StateFit, Weights, matrix
 from easyteacache.solver.replay.predictor_rows import Filling
-from easyteacache.solver.replay.propagation import VIEWS
+from easyteacache.solver.replay.propagation import responses
 from easyteacache.solver.replay.replay import Replay, policy_at
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import typical
 from easyteacache.solver.search import plans as offer
-from easyteacache.solver.search.fitted_search import FittedSearch, eliminate, improve
-from easyteacache.solver.search.measured import BY_WEIGHTS, FILLED_BY, UNMEASURED, FittedPlans, Measured
+from easyteacache.solver.search.answers import Answers
+from easyteacache.solver.search.fitted_search import FittedSearch, Judge, eliminate, extend, improve, least_regret
+from easyteacache.solver.search.measured import BY_WEIGHTS, FILLED_BY, QUICK, THOROUGH, FittedPlans, Measured
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.solve import solve
 from easyteacache.solver.validation.validate import validate
@@ -148,6 +149,12 @@ class Counted:
     def batches(self, runs: Runs) -> int:
         return 1
 
+    def size(self, runs: Runs) -> int:
+        return len(runs)
+
+    def seconds(self, runs: Runs) -> float | None:
+        return None
+
     def __call__(self, runs: Runs, plan: Plan, *, batches: int | None = None) -> Measured:
         self.sizes.append(batches)
         return self.known.setdefault(plan, self.sampled(runs, plan))
@@ -166,9 +173,29 @@ def runs() -> Runs:
 # Searching ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", ["measured", "earliest"])
-def test_elimination_gives_a_schedule_of_every_count_each_within_the_last(runs: Runs, view: str) -> None:
-    found = eliminate(StateFit(runs, view=view), 3)
+def judged(runs: Runs, *views: str) -> Judge:
+    return Judge(StateFit(runs, view=np.stack([responses(runs.sigmas, view=view) for view in views])))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_under_views_at_once_repeated_errors_are_added_up_as_if_at_right_angles(runs: Runs, views: int) -> None:
+    schedule, answers = (0, 2, 5, 9, 13), np.random.default_rng(3).uniform(0.5, 5.0, (views, STEPS))
+    weights, grams = StateFit(runs).weights(schedule), runs.gram("output") / np.square(runs.displacement)[:, None, None]
+    totals = np.cumsum(matrix(schedule, weights, STEPS) * np.diff(runs.sigmas)[:, None], axis=0)
+    missed = totals - np.tril(np.tile(np.diff(runs.sigmas), (STEPS, 1)))
+    found = StateFit(runs, view=answers).errors_of(schedule, weights)
+    for position, view in enumerate(answers):
+        before: dict[int, Array] = {}
+        for step in (*schedule[1:], STEPS):
+            own = np.einsum("i,rij,j->r", missed[step - 1], grams, missed[step - 1])
+            repeated = sum((totals[step - 1, k] * view[k] * error) ** 2 for k, error in before.items())
+            before[step] = np.sqrt(own + repeated)
+        assert found[position] == pytest.approx(before[STEPS], rel=1e-6)
+
+
+@pytest.mark.parametrize("views", [("measured",), ("measured", "earliest")])
+def test_elimination_gives_a_schedule_of_every_count_each_within_the_last(runs: Runs, views: tuple[str, ...]) -> None:
+    found = eliminate(judged(runs, *views), 3)
     assert sorted(found) == list(range(3, STEPS + 1))
     for count in range(3, STEPS):
         assert len(found[count]) == count
@@ -177,54 +204,73 @@ def test_elimination_gives_a_schedule_of_every_count_each_within_the_last(runs: 
 
 
 @pytest.mark.parametrize("computed", [1, 3, 5, 8])
-def test_improving_keeps_count_and_step_zero_and_never_ends_worse(runs: Runs, computed: int) -> None:
-    fit = StateFit(runs)
+@pytest.mark.parametrize("weights", [None, (1.0, 0.0)])
+def test_improving_keeps_count_and_step_zero_and_leaves_no_move_that_gains(
+    runs: Runs, computed: int, weights: tuple[float, float] | None
+) -> None:
+    judge, shares = judged(runs, "measured", "rising"), np.array(weights or (0.5, 0.5))
     even = tuple(sorted({round(k * STEPS / computed) for k in range(computed)}))
-    found = improve([fit], even)
+    found = improve(judge, even, None if weights is None else shares)
     assert (len(found), found[0], sorted(set(found))) == (computed, 0, list(found))
     assert found[-1] < STEPS
-    assert typical(fit.errors(found)) <= typical(fit.errors(even))
-    if computed > 1:
-        assert found != even
-        # Nothing that one step away could still be gained is left.
-        assert improve([fit], found) == found
+    assert shares @ judge.of(found) <= shares @ judge.of(even)
+    # Not even among those that were not tried again after the last move.
+    for old in found[1:]:
+        for new in {old - 2, old - 1, old + 1, old + 2} & set(range(1, STEPS)) - set(found):
+            assert shares @ judge.of(tuple(sorted({*found, new} - {old}))) >= shares @ judge.of(found) - 1e-4
 
 
-def test_candidates_are_better_than_the_starts_of_their_search(runs: Runs) -> None:
-    for view in ("measured", "strong"):
-        fit = StateFit(runs, view=view)
-        starts = eliminate(fit, 3)
-        gains = []
-        for computed in (3, 4, 6, 8):
-            [found] = FittedSearch(runs, 3, views=(view,)).candidates(computed)
-            gains.append(float(typical(fit.errors(starts[computed])) - typical(fit.errors(found))))
-        assert min(gains) >= 0
-        assert max(gains) > 0
+def test_more_steps_are_added_where_they_help_most(runs: Runs) -> None:
+    judge = judged(runs, "measured")
+    found = extend(judge, (0, 6, 11), 5)
+    assert set(found) > {0, 6, 11}
+    assert len(found) == 5
+    first = extend(judge, (0, 6, 11), 4)
+    others = [tuple(sorted((0, 6, 11, step))) for step in range(1, STEPS) if step not in (6, 11)]
+    assert judge.of(first).mean() == min(judge.of(other).mean() for other in others)
 
 
-def test_views_together_find_what_lies_between_them() -> None:
+def test_the_schedule_that_no_view_finds_poor_is_taken() -> None:
+    values = {"first": (0.0, 3.0), "second": (3.0, 0.0), "between": (1.0, 1.2), "never": (4.0, 4.0)}
+    judge: Any = type("Judge", (), {"of": staticmethod(lambda name: np.array(values[name]))})
+    names: Any = list(values)
+    assert least_regret(judge, names) == "between"
+    # What all views find equally poor loses nothing.
+    assert least_regret(judge, ["never"]) == "never"  # type: ignore[list-item]
+
+
+COUNTS = (3, 4, 6, 8)
+
+
+def test_a_budget_is_never_predicted_worse_than_a_cheaper_one() -> None:
     calibration, _ = TraceSet.load(REFERENCE_TRACES).split_heldout()
-    [setting] = [each for each in calibration.settings() if each[0] == 256]
-    runs = Runs.stack(calibration.group(*setting).runs)
-    fits = [StateFit(runs, view=view) for view in VIEWS]
-    own = list(dict.fromkeys(FittedSearch(runs, 12, views=(view,)).candidates(12)[0] for view in VIEWS))
-    found = FittedSearch(runs, 12).candidates(12)
-    assert found[: len(own)] == own
-    between = found[len(own) :]
-    assert all(improve(fits, schedule) == schedule for schedule in between)
-    # No view's own; an oracle that knew the benchmark's runs found it (docs/benchmarks.md).
-    assert (0, 5, 7, 10, 12, 14, 16, 18, 20, 22, 23, 24) in between
+    for setting in calibration.settings()[:2]:
+        runs = Runs.stack(calibration.group(*setting).runs)
+        counts = range(5, 21)
+        search, judge = FittedSearch(runs, counts), Judge(StateFit(runs, view=Answers.expected(runs).plausible()))
+        values = np.stack([judge.of(search.best(count)) for count in counts])
+        assert (np.diff(values, axis=0) < 0.0).all()
 
 
-def test_a_search_gives_different_schedules_two_a_view_at_most_and_the_same_twice(runs: Runs) -> None:
-    first, second = FittedSearch(runs, 3), FittedSearch(runs, 3)
-    for computed in (3, 5, 8):
+def test_a_search_finds_what_no_single_start_finds(runs: Runs) -> None:
+    search, judge = FittedSearch(runs, COUNTS), Judge(StateFit(runs, view=Answers.expected(runs).plausible()))
+    starts = eliminate(judge, 3)
+    for computed in COUNTS:
+        best = search.best(computed)
+        assert judge.of(best).mean() <= judge.of(starts[computed]).mean() + 0.05
+        assert len(best) == computed
+        assert best[0] == 0
+
+
+def test_candidates_are_different_and_the_same_twice_and_the_best_is_first(runs: Runs) -> None:
+    first, second = FittedSearch(runs, COUNTS), FittedSearch(runs, COUNTS)
+    for computed in COUNTS:
         found = first.candidates(computed)
         assert found == second.candidates(computed) == first.candidates(computed)
-        assert len(set(found)) == len(found) <= 2 * len(VIEWS)
+        assert len(set(found)) == len(found)
+        assert found[0] == first.best(computed)
         assert all(len(schedule) == computed and schedule[0] == 0 for schedule in found)
-        assert found[0] == FittedSearch(runs, 3, views=UNMEASURED).candidates(computed)[0]
-    assert len(first.candidates(5)) > 1
+    assert len(first.candidates(6)) > 1
 
 
 # Choosing -----------------------------------------------------------------------------------------------------------------
@@ -232,23 +278,69 @@ def test_a_search_gives_different_schedules_two_a_view_at_most_and_the_same_twic
 
 def test_the_candidate_that_samples_best_is_chosen(runs: Runs) -> None:
     measure, counts = Counted(fitted=1.01, quadratic=1.01, foca=1.01), (8, 5, 4, 3)
-    plans = FittedPlans(measure).plans(runs, counts)
-    search, surprises = FittedSearch(runs, min(counts)), 0
+    plans = FittedPlans(measure, THOROUGH).plans(runs, counts)
+    search, surprises = FittedSearch(runs, counts), 0
     for count in counts:
         candidates = search.candidates(count)
         asked = [plan for plan in measure.asked if len(plan.computed) == count]
-        first = [plan.computed for plan in asked if bare(plan) == FILLED_BY[0]]
-        assert first == candidates
-        values = [float(typical(sampled(runs, plan))) for plan in asked[: len(candidates)]]
-        best = int(np.argmin(values))
-        assert plans[count].computed == candidates[best]
-        surprises += best > 0
+        assert {plan.computed for plan in asked} == set(candidates)
+        values = {plan.computed: float(typical(sampled(runs, plan))) for plan in asked if bare(plan) == FILLED_BY[0]}
+        ranked = sorted(candidates, key=lambda schedule: values[schedule])
+        assert plans[count].computed == ranked[0]
+        surprises += ranked[0] != candidates[0]
         # The two best schedules are tried with every filling, the others with one.
-        finalists = {candidates[place] for place in np.argsort(values)[:2]}
-        assert {plan.computed for plan in asked if bare(plan) != FILLED_BY[0]} == finalists
-        assert len(asked) == len(candidates) + 3 * len(finalists)
+        assert {plan.computed for plan in asked if bare(plan) != FILLED_BY[0]} == set(ranked[:2])
+        assert len(asked) == len(candidates) + 3 * min(2, len(candidates))
     # Otherwise measuring would have been for nothing.
     assert surprises
+
+
+def test_with_little_effort_few_plans_are_sampled_and_it_is_said_before(runs: Runs) -> None:
+    class Timed(Counted):
+        def seconds(self, runs: Runs) -> float | None:
+            assert not self.known
+            return 90.0
+
+    measure, told, counts = Timed(), list[str](), (8, 5, 4, 3)
+    FittedPlans(measure).plans(runs, counts, told.append)
+    assert len(measure.known) <= (QUICK.schedules or 0) * len(counts) + len(counts)
+    spent = len(runs) * (1.0 + sum(len(plan.computed) / STEPS for plan in measure.known))
+    said = QUICK.work([count / STEPS for count in counts], len(runs))
+    assert 0.5 * said <= spent <= 1.01 * said
+    [first] = [message for message in told if "uncached" in message]
+    assert told.index(first) == 0
+    assert f"about {said:.0f} uncached runs: {said * 90 / 60:.0f} minutes, for one takes 90 seconds" in first
+
+
+def test_six_runs_and_the_usual_budgets_take_about_sixty_uncached_runs() -> None:
+    assert QUICK.work([0.8, 0.66, 0.5, 0.4, 0.32, 0.24, 0.2], 6) == pytest.approx(60.0, rel=0.1)
+
+
+class Answering(Counted):
+    """What its outputs answer is known: ``strength`` times what is expected of any model."""
+
+    def __init__(self, runs: Runs, strength: Callable[[int], float]) -> None:
+        super().__init__()
+        self.curve, self.strength = Answers.expected(runs).curve, strength
+
+    def __call__(self, runs: Runs, plan: Plan, *, batches: int | None = None) -> Measured:
+        found = super().__call__(runs, plan, batches=batches)
+        return replace(found, answers={step: self.curve[step] * self.strength(step) for step in plan.computed[1:]})
+
+
+def test_what_the_model_answers_moves_the_schedules_that_are_sampled(runs: Runs) -> None:
+    counts, shown = (6, 5, 4), []
+    for loud in (range(8), range(8, STEPS)):
+        measure = Answering(runs, lambda step, loud=loud: 8.0 if step in loud else 0.2)  # type: ignore[misc]
+        FittedPlans(measure).plans(runs, counts)
+        shown.append({plan.computed for plan in measure.known} - {FittedSearch(runs, counts).best(n) for n in counts})
+    assert shown[0] != shown[1]
+
+
+def test_one_filling_is_chosen_for_all_budgets_together(runs: Runs) -> None:
+    for worse, wanted in (({"linear": 2.0}, "fitted"), ({"fitted": 2.0}, "linear")):
+        plans = FittedPlans(Counted(**worse)).plans(runs, (8, 5, 4))
+        assert {plan.filling.forecaster for plan in plans.values()} == {wanted}
 
 
 def test_only_close_candidates_are_sampled_on_more_runs(runs: Runs) -> None:
@@ -267,7 +359,7 @@ def test_only_close_candidates_are_sampled_on_more_runs(runs: Runs) -> None:
             )
 
     most: dict[Plan, int] = {}
-    [found] = FittedPlans(Batched()).plans(runs, (5,)).values()
+    [found] = FittedPlans(Batched(), THOROUGH).plans(runs, (5,)).values()
     assert {1, 3} <= set(most.values())
     assert 3 in {
         batches for plan, batches in most.items() if (plan.computed, bare(plan)) == (found.computed, bare(found))
@@ -277,16 +369,16 @@ def test_only_close_candidates_are_sampled_on_more_runs(runs: Runs) -> None:
 @pytest.mark.parametrize("filling", [BY_WEIGHTS, *FILLED_BY])
 def test_what_fills_the_reused_steps_best_is_chosen_by_sampling_too(runs: Runs, filling: Filling) -> None:
     worse = {each.forecaster: 2.0 for each in (BY_WEIGHTS, *FILLED_BY) if each != filling}
-    [plan] = FittedPlans(Counted(**worse)).plans(runs, (5,)).values()
+    [plan] = FittedPlans(Counted(**worse), THOROUGH).plans(runs, (5,)).values()
     assert bare(plan) == filling
     # And with the weights that sampling found.
     assert plan.filling.weights == changed(StateFit(runs).weights(plan.computed))
 
 
-def test_without_a_measure_the_preferred_view_s_schedule_is_taken(runs: Runs) -> None:
+def test_without_a_measure_the_schedule_of_least_regret_is_taken(runs: Runs) -> None:
     plans = FittedPlans().plans(runs, (8, 4))
-    search = FittedSearch(runs, 4, views=UNMEASURED)
-    assert {count: plan.computed for count, plan in plans.items()} == {n: search.candidates(n)[0] for n in (8, 4)}
+    search = FittedSearch(runs, (8, 4))
+    assert {count: plan.computed for count, plan in plans.items()} == {n: search.best(n) for n in (8, 4)}
     assert {plan.filling.forecaster for plan in plans.values()} == {"fitted"}
 
 
@@ -335,6 +427,7 @@ def test_a_corrected_plan_that_replay_finds_worse_is_offered_only_where_it_was_s
     assert everything
     monkeypatch.setattr(StateFit, "weights", lambda self, schedule: held(schedule))
     monkeypatch.setattr(offer, "_worth_offering", lambda plan, replay: True)
+    monkeypatch.setattr(offer, "undominated", lambda plans, errors: plans)
     assert corrected(FittedPlans()) == []
     assert set(corrected(FittedPlans(Counted()))) >= set(everything)
 

@@ -42,6 +42,7 @@ class RecordingSettings:
         branch_names: for pipelines that name no branches: what to call them, in the order in which they run. Only branches
             called ``cond`` and ``uncond`` get a guided Gram.
         checkpoint: what to store as the checkpoint's name.
+        checkpoint_commit: commit or hash of the checkpoint.
         features: record what enters the model's head, too.
         publish_prompts: store each prompt's text, not only its hash.
     """
@@ -55,6 +56,7 @@ class RecordingSettings:
     checkpoint: str | None = None
     features: bool = True
     publish_prompts: bool = True
+    checkpoint_commit: str | None = None
 
 
 def record_run(
@@ -63,6 +65,7 @@ def record_run(
     settings: RecordingSettings,
     *,
     on_step: Callable[[], None] | None = None,
+    on_result: Callable[[Any], None] | None = None,
     reduce: Reduce | None = None,
     shard: Callable[[int], Shard] | None = None,
 ) -> tuple[Trace, ...]:
@@ -73,6 +76,7 @@ def record_run(
         job: as ``resolved`` returned it.
         settings: of the recording.
         on_step: called at every sampler step.
+        on_result: called with what the pipeline returned, its latents.
         reduce, shard: with sequence parallelism: adds a tensor up over the group, and which tokens this process holds, for
             example ``Shard.even(rank, world_size)``.
 
@@ -102,7 +106,9 @@ def record_run(
             stack.enter_context(
                 tapped(transformer, probe, recorders[name], branch_names=settings.branch_names, on_step=on_step)
             )
-        pipe(**arguments_of(pipe, job))
+        result = pipe(**arguments_of(pipe, job))
+        if on_result is not None:
+            on_result(result)
         facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
         return _finish(recorders, _transformers(pipe), facts, job, settings)
 
@@ -175,9 +181,14 @@ def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in accepted}
 
 
-def _identity(transformer: nn.Module, checkpoint: str | None, part: str | None) -> ModelIdentity:
-    # The recorder knows the number type: that of what enters the blocks.
-    known = {"checkpoint": checkpoint, "part": part, "dtype": None}
+def _identity(transformer: nn.Module, settings: RecordingSettings, part: str | None) -> ModelIdentity:
+    known = {
+        "checkpoint": settings.checkpoint,
+        "checkpoint_commit": settings.checkpoint_commit,
+        "part": part,
+        # The recorder knows the number type: that of what enters the blocks.
+        "dtype": None,
+    }
     return model_identity.of_run(transformer).model_copy(update=known)
 
 
@@ -202,7 +213,7 @@ def _finish(
                 guidance_scale=job.guidance_scale,
                 prompt=job.prompt,
                 publish_prompt=settings.publish_prompts,
-                model=_identity(transformers[name], settings.checkpoint, part),
+                model=_identity(transformers[name], settings, part),
                 sampler=facts.record(),
                 # Of the whole run: a part's states are not reached from its own outputs alone.
                 sampler_map=None if several else facts.map,

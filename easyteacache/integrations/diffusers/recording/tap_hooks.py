@@ -17,18 +17,16 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.branch_names import Branches
-from easyteacache.integrations.diffusers.forward_state import Arguments, sample_of
+from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.integrations.diffusers.hooks import NAME as ATTACHED
 from easyteacache.integrations.diffusers.hooks import forget_children
 from easyteacache.integrations.diffusers.models.adapter import Output
 from easyteacache.integrations.diffusers.models.signals import watch
-from easyteacache.integrations.diffusers.recording.probe import Probe, as_tokens
+from easyteacache.integrations.diffusers.recording.probe import Probe
+from easyteacache.integrations.diffusers.recording.recorded_forward import BOTH_BRANCHES, FIRST_BRANCH, RecordedForward
 from easyteacache.recording.recorder import Recorder
 
 NAME = "easyteacache_record"
-FIRST_BRANCH = "cond"
-# What pipelines of diffusers call a forward that holds both guidance branches as one batch.
-BOTH_BRANCHES = "cond_uncond"
 
 
 class _Context(StateManager):  # type: ignore[misc]
@@ -58,8 +56,8 @@ class _ContextTap(ModelHook):  # type: ignore[misc]
         return module
 
 
-class _Forward:
-    """The forward that is running: its branch, its noise level, what enters its blocks.
+class _Forward(RecordedForward):
+    """The forward that is running, seen by hooks of its own.
 
     Args:
         recorder: sees everything.
@@ -71,56 +69,26 @@ class _Forward:
     def __init__(
         self, recorder: Recorder, probe: Probe, branch_names: Sequence[str], on_step: Callable[[], None] | None
     ) -> None:
-        self.recorder, self.probe = recorder, probe
+        super().__init__(recorder, probe)
         self.context_tap = _ContextTap()
         self.outputs: dict[Output, Any] = {}
-        self.branch, self.timestep, self.block_input = FIRST_BRANCH, 0.0, torch.empty(0)
-        self._arguments: Arguments | None = None
         self._on_step = on_step
         self._unnamed, self._found = Branches(probe.adapter.conditioning), list[str]()
         self._branch_names = tuple(branch_names)
 
-    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The transformer was called."""
-        self._arguments = Arguments(type(module), args, kwargs)
-        # Image-to-video models give every token its own timestep; the generated ones have the largest.
-        self.timestep = float(torch.as_tensor(self._arguments.required(self.probe.adapter.timestep)).max())
+        arguments = Arguments(type(module), args, kwargs)
+        # Asked for first: its error says which argument is missing.
+        arguments.required(self.probe.adapter.timestep)
         named = self.context_tap.context.name
-        self.branch = FIRST_BRANCH if named == BOTH_BRANCHES else named or self._by_conditioning(self._arguments)
+        self.begin(FIRST_BRANCH if named == BOTH_BRANCHES else named or self._by_conditioning(arguments), arguments)
         if self._on_step is not None and self.branch == FIRST_BRANCH:
             self._on_step()
 
-    def enter(self, arguments: Arguments) -> None:
-        """The first block was called."""
-        recorder, probe, branch = self.recorder, self.probe, self.branch
-        self.block_input = probe.block_input(arguments)
-        tokens = as_tokens(self.block_input)
-        length = probe.sequence_length(self.block_input, self._arguments or {})
-        recorder.begin(
-            recorder.steps(branch), branch=branch, timestep=self.timestep, block_input=tokens, sequence_length=length
-        )
-        for name in recorder.signals:
-            value = probe.signal(name, arguments, self.outputs)
-            if value is not None:
-                recorder.observe_signal(name, value, branch=branch)
-
-    def after_first(self, result: Any) -> None:
-        """The first block returned; until then the transformer itself held its input, so keeping it cost nothing."""
-        if "first_block_residual" in self.recorder.signals:
-            residual = self.probe.head_output(result, self.block_input) - self.block_input
-            self.recorder.observe_signal("first_block_residual", as_tokens(residual), branch=self.branch)
-        # Only its shape is wanted from here on.
-        self.block_input = self.block_input.new_empty(1).expand(self.block_input.shape)
-
-    def leave(self, result: Any) -> None:
-        """The last block returned."""
-        self.recorder.end(as_tokens(self.probe.tail_output(result, self.block_input)), branch=self.branch)
-
-    def finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def returned(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """The transformer returned."""
-        step = self.recorder.steps(self.branch) - 1
-        self.recorder.observe_output(step, branch=self.branch, output=sample_of(output))
-        self._arguments = None
+        self.finish(output)
 
     def _by_conditioning(self, arguments: Arguments) -> str:
         found = self._unnamed.name(arguments)
@@ -139,7 +107,7 @@ class _HeadTap(ModelHook):  # type: ignore[misc]
 
     @torch.no_grad()
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        self.forward.enter(Arguments(type(module), args, kwargs))
+        self.forward.enter(Arguments(type(module), args, kwargs), self.forward.outputs)
         return args, kwargs
 
     @torch.no_grad()
@@ -189,9 +157,9 @@ def tapped(
         _register(stack, transformer, forward.context_tap, NAME)
         _register(stack, probe.head, _HeadTap(forward), f"{NAME}_head")
         _register(stack, probe.tail, _TailTap(forward), f"{NAME}_tail")
-        begun = transformer.register_forward_pre_hook(forward.begin, with_kwargs=True, prepend=True)
+        begun = transformer.register_forward_pre_hook(forward.called, with_kwargs=True, prepend=True)
         stack.callback(begun.remove)
-        stack.callback(transformer.register_forward_hook(forward.finish).remove)
+        stack.callback(transformer.register_forward_hook(forward.returned).remove)
         forget_children(transformer)
         yield
 

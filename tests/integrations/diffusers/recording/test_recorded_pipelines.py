@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_pipelines
 
-from easyteacache.cli.measuring import policy_of
+from easyteacache.calibrating.measuring import policy_of
 from easyteacache.integrations.diffusers.recording import Job, RecordingSettings
 from easyteacache.integrations.diffusers.recording.pipeline_runs import record_run, resolved
 from easyteacache.integrations.diffusers.recording.plan_sampling import SampledPlans
@@ -56,11 +56,9 @@ def test_a_pipeline_is_recorded_and_sampled_again(name: str, monkeypatch: pytest
     assert [trace.num_steps for trace in traces] == [STEPS] * len(PROMPTS)
     assert all(trace.header.branches[0] == "cond" for trace in traces)
     runs = Runs.stack(traces)
-    # CogVideoX samples with DDIM, which cannot be handed corrections.
-    assert correctable(runs) == (name != "cogvideox")
-    if correctable(runs):
-        schedule = (0, 2, 4, 6)
-        plan = Plan(dataclasses.replace(Filling("linear"), weights=StateFit(runs).weights(schedule)), schedule)
-        found = SampledPlans(pipe).sampled(runs.traces, policy_of(plan, runs))
-        assert len(found.errors) == len(PROMPTS)
-        assert all(0 < error < 0.2 for error in found.errors)
+    assert correctable(runs)
+    schedule = (0, 2, 4, 6)
+    plan = Plan(dataclasses.replace(Filling("linear"), weights=StateFit(runs).weights(schedule)), schedule)
+    found = SampledPlans(pipe).sampled(runs.traces, policy_of(plan, runs))
+    assert len(found.errors) == len(PROMPTS)
+    assert all(0 < error < 0.2 for error in found.errors)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from easyteacache.integrations.diffusers.recording.trajectory_fit import Refit
+from easyteacache.records.sampler import euler_map
 
 STEPS, RUNS, SIZE, HISTORY = 12, 5, 40, 4
 LEVELS = torch.linspace(1.0, 0.0, STEPS + 1).tolist()
 SIZES = [after - before for before, after in itertools.pairwise(LEVELS)]
+EULER = euler_map(LEVELS)
 SCHEDULES = [(0, 3, 6, 9), (0, 1, 2, 5, 6, 10), (0, 4, 11), tuple(range(STEPS))]
 
 Handed = Callable[[int, Tensor, Tensor], Tensor]
@@ -81,7 +83,7 @@ def exact() -> list[Tensor]:
 def test_the_rows_say_what_was_handed_to_the_sampler(
     exact: list[Tensor], schedule: tuple[int, ...], fills: bool
 ) -> None:
-    refit = Refit(exact, SIZES, schedule, holding(schedule), fills=fills)
+    refit = Refit(exact, EULER, schedule, holding(schedule), fills=fills)
     found = sampled(noise(), schedule, refit.handed)
     assert len(refit.rows) == STEPS
     seen = [len([place for place in schedule if place <= step]) for step in range(STEPS)]
@@ -94,7 +96,7 @@ def test_the_rows_say_what_was_handed_to_the_sampler(
 @pytest.mark.parametrize("fills", [False, True])
 @pytest.mark.parametrize("schedule", SCHEDULES[:3])
 def test_they_bring_new_runs_nearer_too(schedule: tuple[int, ...], fills: bool, exact: list[Tensor]) -> None:
-    refit = Refit(exact, SIZES, schedule, holding(schedule), fills=fills)
+    refit = Refit(exact, EULER, schedule, holding(schedule), fills=fills)
     own = error(sampled(noise(), schedule, refit.handed), exact)
     others = sampled(noise(1), range(STEPS), as_it_is)
     fitted = error(sampled(noise(1), schedule, with_rows(refit.rows, schedule, fills)), others)
@@ -104,7 +106,7 @@ def test_they_bring_new_runs_nearer_too(schedule: tuple[int, ...], fills: bool, 
 
 
 def test_a_run_that_computes_everything_is_left_where_it_is(exact: list[Tensor]) -> None:
-    refit = Refit(exact, SIZES, range(STEPS), holding(range(STEPS)), fills=False)
+    refit = Refit(exact, EULER, range(STEPS), holding(range(STEPS)), fills=False)
     assert error(sampled(noise(), range(STEPS), refit.handed), exact) < 1e-6
     for row in refit.rows:
         assert row == pytest.approx((0.0,) * (len(row) - 1) + (1.0,), abs=1e-4)
@@ -114,8 +116,8 @@ def test_runs_count_by_their_relative_error(exact: list[Tensor]) -> None:
     # The same runs with one of them a thousand times as large: its share in the fit stays one of five.
     factor = torch.ones(RUNS, 1, 1)
     factor[0] = 1000.0
-    plain = Refit(exact, SIZES, (0, 3), holding((0, 3)), fills=True)
-    scaled = Refit([state * factor for state in exact], SIZES, (0, 3), holding((0, 3)), fills=True)
+    plain = Refit(exact, EULER, (0, 3), holding((0, 3)), fills=True)
+    scaled = Refit([state * factor for state in exact], EULER, (0, 3), holding((0, 3)), fills=True)
     for step in range(5):
         output, state = velocity(exact[step], step), exact[step]
         plain.handed(step, output, state)
@@ -126,7 +128,7 @@ def test_runs_count_by_their_relative_error(exact: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_outputs_that_say_nothing_are_handed_on(value: float, exact: list[Tensor]) -> None:
-    refit = Refit(exact, SIZES, (0, 2), holding((0, 2)), fills=True)
+    refit = Refit(exact, EULER, (0, 2), holding((0, 2)), fills=True)
     for step in range(4):
         found = refit.handed(step, torch.full_like(exact[0], value), exact[step])
         assert found.shape == exact[0].shape
@@ -136,6 +138,6 @@ def test_outputs_that_say_nothing_are_handed_on(value: float, exact: list[Tensor
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_the_sampler_is_handed_its_own_number_type(dtype: torch.dtype, exact: list[Tensor]) -> None:
-    refit = Refit(exact, SIZES, (0, 2), holding((0, 2)), fills=False)
+    refit = Refit(exact, EULER, (0, 2), holding((0, 2)), fills=False)
     for step in range(3):
         assert refit.handed(step, velocity(exact[step], step).to(dtype), exact[step]).dtype == dtype

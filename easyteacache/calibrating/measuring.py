@@ -1,4 +1,4 @@
-"""`easyteacache solve --measure`: what the solver asks of a model that is at hand."""
+"""What the solver asks of a model that is at hand (`easyteacache solve --measure`, ``easyteacache.calibrate``)."""
 
 from __future__ import annotations
 
@@ -55,10 +55,19 @@ class _Measuring:
         if batches is not None and self._batch is not None:
             runs = runs[: batches * self._batch]
         found = self._plans.sampled(runs, policy_of(plan, known), batch=self._batch)
-        return Measured(found.weights, np.array(found.errors))
+        steps = plan.computed[1:] if found.answers else ()
+        return Measured(found.weights, np.array(found.errors), dict(zip(steps, found.answers, strict=True)))
 
     def batches(self, known: Runs, /) -> int:
         return 1 if self._batch is None else math.ceil(len(self._all(known)) / self._batch)
+
+    def size(self, known: Runs, /) -> int:
+        count = len(self._all(known))
+        return count if self._batch is None else min(self._batch, count)
+
+    def seconds(self, known: Runs, /) -> float | None:
+        """None where plans are known already: a search that goes on samples what is lacking and nothing else."""
+        return None if self._plans.kept else self._plans.seconds(_alike(known))
 
     def _all(self, known: Runs) -> list[Trace]:
         alike = _alike(known)[: self._count]

@@ -1,0 +1,1 @@
+"""Calibrations that make themselves: in one call, or while a pipeline generates."""

@@ -1,0 +1,1 @@
+"""Is this cache right, on this pipeline, here: plain answers, each with what to do."""
