@@ -247,7 +247,7 @@
       link.append(element("bdi", "text", row.title));
       head.append(link, element("span", "key", row.key));
       const mark = document.querySelector(`template[data-tier="${row.evidence}"]`).content.cloneNode(true);
-      const engines = row.engines.map((i) => data.engines[i]).join(", ");
+      const engines = row.engines.map((i) => data.engines[i]).join(" · ");
       made.append(head, cell("Method", "", row.method), cell("Evidence", "", mark), cell("Speed-up", row.speedup ? "num" : "num none", row.speedup ? factorText(row.speedup) : "–"),
         cell("Settings", "num", String(row.settings)), cell("Exports to", engines ? "" : "none", engines || "–"));
       return made;
