@@ -7,6 +7,7 @@ from typing import Literal
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.model_choice import ModelResolver
+from easyteacache.policy.quality import Quality
 from easyteacache.policy.record_free import EVEN, UNIVERSAL, OrUniversal
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.source import PolicySource, Resolver
@@ -28,17 +29,24 @@ class Wish:
         key: the model's key or an exact alias; needed for ``registry``.
         speedup: steps divided by computed steps to reach, at least 1; 1 computes every step.
         unknown: why there is no key, a sentence; None where there is one.
+        quality: a level of ``policy/quality.py`` in place of the speed-up, which only records can meet; None: the speed-up.
     """
 
     source: PlanSource = "registry"
     key: str | None = None
     speedup: float = 2.0
     unknown: str | None = None
+    quality: Quality | None = None
 
     @property
     def exact(self) -> bool:
         """Every step is computed, and outputs are those without the cache bit for bit."""
-        return self.source == "exact" or self.speedup <= 1.0
+        return self.source == "exact" or self.quality == "exact" or (self.quality is None and self.speedup <= 1.0)
+
+    @property
+    def request(self) -> Request:
+        """The same as a session takes it."""
+        return Request(speedup=self.speedup) if self.quality is None else Request(quality=self.quality)
 
     def session(self, run: RunContext) -> Session:
         """The session of one run.
@@ -48,7 +56,7 @@ class Wish:
             UnreachableTarget: no operating point reaches the speed-up.
             InvalidCalibration: there is no key, or the record is damaged.
         """
-        return Session(self._source(), Request(speedup=self.speedup), run)
+        return Session(self._source(), self.request, run)
 
     def _source(self) -> PolicySource:
         if self.source == "even":

@@ -431,10 +431,31 @@ def test_runs_that_do_not_pass_ask_for_two_more(five, generate, monkeypatch):
         generate(15)
     generate(6)
     assert recorded_line(five) == "recording: run 7 of 8"
+    assert record_files() == []
     generate(7)
-    generate(8)
-    assert computed(five) == HALF
     assert asked == [6, 8]
+    assert len(record_files()) == 1
+
+
+def test_a_record_that_does_not_reach_what_is_asked_for_grows(six, pipe, generate):
+    six.detach()
+    (path,) = record_files()
+    cache = TeaCache.for_pipeline(pipe, speedup=7.5, calibrate=True).attach(pipe)
+    generate(20)
+    line = recorded_line(cache)
+    assert line is not None
+    assert line.startswith("recording: run 7 of 16, because a speed-up of 7.5 is not calibrated")
+    assert len(records.load(path).provenance.traces) == 7
+
+
+def test_a_record_that_has_grown_to_its_end_says_that_it_does_not_reach_it(six, pipe, generate, monkeypatch):
+    six.detach()
+    monkeypatch.setattr(while_working, "MOST_RUNS", 6)
+    cache = TeaCache.for_pipeline(pipe, speedup=7.5, calibrate=True).attach(pipe)
+    with pytest.warns(EasyTeaCacheWarning, match="does not reach what is asked for"):
+        generate(20)
+    assert computed(cache) == STEPS
+    assert len(trace_files()) == 6
 
 
 def test_damaged_traces_and_records_are_made_anew(six, generate):

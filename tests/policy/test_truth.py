@@ -29,7 +29,8 @@ LENGTHS = sorted({b.sequence_length for b in RECORD.buckets if b.sequence_length
 MODEL = ModelIdentity(class_name="WanTransformer3DModel", dtype="float32")
 
 
-OWN = {b.num_steps: b.sampler for b in RECORD.buckets if b.sampler is not None}
+#: Of Euler's sampler; the record has buckets of UniPC's, too.
+OWN = {b.num_steps: b.sampler for b in RECORD.buckets if b.sampler is not None and b.sampler.is_euler}
 
 
 def euler(steps: int, shift: float) -> SamplerRecord:

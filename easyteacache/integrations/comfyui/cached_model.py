@@ -11,17 +11,27 @@ from easyteacache.integrations.comfyui.report import RunReport
 from easyteacache.integrations.comfyui.wrappers import ModelWrappers
 from easyteacache.integrations.wish import PlanSource, Wish
 from easyteacache.policy.model_choice import described
+from easyteacache.policy.quality import NAMES, level
 from easyteacache.policy.request import OUTPUTS, RunContext
 from easyteacache.runtime.notices import logger
 
 #: Stands for "read it off the configuration" where a node asks for a key.
 AUTO = "auto"
+#: Stands for "as many times fewer calls as ``speedup`` says" where a node asks for a quality.
+BY_SPEEDUP = "by speed-up"
+QUALITIES = (BY_SPEEDUP, *NAMES)
 
 Show = Callable[[str], None]
 
 
 def cached(
-    model: Any, *, plan: PlanSource, model_key: str, speedup: float, show: Show = lambda _: None
+    model: Any,
+    *,
+    plan: PlanSource,
+    model_key: str,
+    speedup: float,
+    quality: str = BY_SPEEDUP,
+    show: Show = lambda _: None,
 ) -> tuple[Any, str]:
     """A clone of the model with the cache on it, and what is known before it runs.
 
@@ -30,10 +40,12 @@ def cached(
         plan: where the plan comes from.
         model_key: a key or an alias of the registry; ``auto`` reads it off the configuration.
         speedup: calls of the model divided by computed ones to reach, at least 1.
+        quality: a level of ``policy/quality.py``, or what an engine calls it, in its place.
         show: shows a text on the node, before a run and after it.
     """
     key, told = found_key(model, model_key)
-    wish = Wish(plan, key, speedup, unknown=None if key is not None else told)
+    wanted = None if quality == BY_SPEEDUP else level(quality).name
+    wish = Wish(plan, key, speedup, unknown=None if key is not None else told, quality=wanted)
     heading = "\n".join([_asked(wish), *([told] if plan.startswith("registry") and not wish.exact else [])])
     wrappers = ModelWrappers(
         None if wish.exact else wish.session,
@@ -71,6 +83,8 @@ def reported(report: RunReport, show: Show) -> None:
 def _asked(wish: Wish) -> str:
     if wish.exact:
         return "Exact: every call of the model is computed."
+    if wish.quality is not None:
+        return f"Plan: {wish.source}, of {wish.quality} quality (error at most {level(wish.quality).most:g})."
     return f"Plan: {wish.source}, {wish.speedup:g} times fewer calls."
 
 

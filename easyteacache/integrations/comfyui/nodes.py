@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import ComfyExtension, io, ui
 
-from easyteacache.integrations.comfyui.cached_model import AUTO, cached, reported
+from easyteacache.integrations.comfyui.cached_model import AUTO, BY_SPEEDUP, QUALITIES, cached, reported
 from easyteacache.integrations.comfyui.compared_images import compared
 from easyteacache.integrations.comfyui.run_recorder import recorded_model
 from easyteacache.integrations.wish import SOURCES
@@ -48,16 +48,23 @@ class EasyTeaCacheNode(io.ComfyNode):
                     tooltip="Calls divided by computed calls; 1 computes every call.",
                 ),
                 io.String.Input("model_key", default=AUTO, tooltip=_KEY),
+                io.Combo.Input(
+                    "quality",
+                    options=list(QUALITIES),
+                    default=BY_SPEEDUP,
+                    optional=True,
+                    tooltip="An error that runs which were held out stayed within, in place of the speed-up; records alone can say so.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model"), io.String.Output(display_name="about")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, plan: Any, speedup: float, model_key: str) -> io.NodeOutput:
+    def execute(cls, model: Any, plan: Any, speedup: float, model_key: str, quality: str = BY_SPEEDUP) -> io.NodeOutput:
         """Put the cache on a clone of the model."""
         show = _shown_on(cls.hidden.unique_id)
-        found, text = cached(model, plan=plan, model_key=model_key, speedup=speedup, show=show)
+        found, text = cached(model, plan=plan, model_key=model_key, speedup=speedup, quality=quality, show=show)
         show(text)
         return io.NodeOutput(found, text, ui=ui.PreviewText(text))
 

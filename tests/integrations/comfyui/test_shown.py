@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from easyteacache.errors import EasyTeaCacheWarning
 from easyteacache.integrations.comfyui import status as statuses
 from easyteacache.integrations.comfyui.cached_model import cached, found_key
 from easyteacache.integrations.comfyui.compared_images import compared
@@ -66,6 +67,25 @@ def test_exact_by_name_or_by_a_speedup_of_one(plan: Any, speedup: float) -> None
     model, about = cached(Patcher(), plan=plan, model_key="auto", speedup=speedup)
     assert about == "Exact: every call of the model is computed."
     assert torch.equal(CFGGuider(model).sample(sampler()), CFGGuider(Patcher()).sample(sampler()))
+
+
+def test_exact_by_quality() -> None:
+    for name in ("exact", "lossless"):
+        model, about = cached(Patcher(), plan="registry", model_key="auto", speedup=2.0, quality=name)
+        assert about == "Exact: every call of the model is computed."
+        assert torch.equal(CFGGuider(model).sample(sampler()), CFGGuider(Patcher()).sample(sampler()))
+
+
+def test_a_quality_that_no_record_can_promise_computes_every_call_and_says_why() -> None:
+    shown: list[str] = []
+    model, about = cached(
+        Patcher(), plan="registry", model_key="wan2.1/t2v-14b/lemica", speedup=2.0, quality="high", show=shown.append
+    )
+    assert about.startswith("Plan: registry, of high quality (error at most 0.02).")
+    with pytest.warns(EasyTeaCacheWarning, match="quality='high'"):
+        found = CFGGuider(model).sample(sampler())
+    assert torch.equal(found, CFGGuider(Patcher()).sample(sampler()))
+    assert "Computed in full:" in shown[-1]
 
 
 def test_a_key_by_hand_goes_before_the_configuration() -> None:

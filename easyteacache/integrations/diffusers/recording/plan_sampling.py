@@ -161,12 +161,12 @@ class SampledPlans:
         """Final states (R, ...) under ``plan``, its weights and its answers; where uncached states are given, fitted to and compared with them."""
         assert plan.schedule is not None
         assert plan.weights is not None
-        fills, schedule = plan.forecaster == FITTED, plan.schedule
-        refit = Refit(exact, sampler_map, schedule, plan.weights, fills=fills)
-        plain, answers = replace(plan, weights=None), list[float]()
+        fills = plan.forecaster == FITTED
+        refit = Refit(exact, sampler_map, plan.schedule, plan.weights, fills=fills)
+        plain, answers, computed = replace(plan, weights=None), list[float](), frozenset(plan.schedule)
 
         def handed(step: int, output: Tensor, state: Tensor) -> Tensor:
-            if exact is not None and step and step in schedule:
+            if exact is not None and step and step in computed:
                 answers.append(_answer(output, state, exact[step], self._outputs[step]))
             return refit.handed(step, output, state)
 
