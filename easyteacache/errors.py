@@ -286,3 +286,7 @@ class PushRefused(HubError):
 
 class InvalidPlan(EasyTeaCacheError, ValueError):
     """Numbers of a published method that make no plan: its steps, noise levels or parameters contradict each other."""
+
+
+class InstallError(EasyTeaCacheError, RuntimeError):
+    """The node pack cannot be put where it was told to: that is no ComfyUI, or something else lies there."""

@@ -32,7 +32,7 @@ from easyteacache.registry.family import model_of
 from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
-from easyteacache.runtime.session import Session
+from easyteacache.runtime.session import Session, StepDriver
 from easyteacache.runtime.statistics import evidence_of, gate_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from easyteacache.policy.policy import Policy
     from easyteacache.records.calibration import Calibration
     from easyteacache.registry.registry import Found, Registry
-    from easyteacache.runtime.branch_state import BranchState
+    from easyteacache.runtime.session import Place
     from easyteacache.runtime.statistics import RunStatistics
     from easyteacache.runtime.tensor_math import Reduce
 
@@ -127,6 +127,7 @@ class TeaCache:
             enabled=enable,
             solving=not speedup_mode,
         )
+        self._steps = StepDriver(self._session)
         self._solver: SeedSolver | None = None
         self._last_branch = DEFAULT_BRANCH
         self._attachment = Attachment("this cache is attached already: detach() it first, or make a second one")
@@ -459,11 +460,11 @@ class TeaCache:
         if not self._session.driven:
             return False
         step = verb_arguments.step_index(step)
-        state = self._state(branch, step, verb_arguments.token_count(sequence_length))
-        if t_mod is not None or state.policy.reads_signal(sigma):
+        place = self._place(branch, step, verb_arguments.token_count(sequence_length), sigma)
+        if t_mod is not None or place.reads_signal:
             t_mod = verb_arguments.tensor(t_mod, "t_mod")
         self._last_branch = branch
-        return state.check(step, t_mod, sigma=sigma)
+        return self._steps.admits(place, t_mod)
 
     def update(
         self,
@@ -496,7 +497,7 @@ class TeaCache:
         if state is None:
             raise StepOrderError(f"update() on branch {name!r} before any check() on it: call check() first")
         filled = state.update(t_mod, hidden_states, coordinate=verb_arguments.coordinate(state, timestep))
-        self._session.settle()
+        self._steps.settle()
         return filled
 
     def store_truth(
@@ -540,18 +541,18 @@ class TeaCache:
             return
         state = self._session.known(branch)
         if state is None or state.pending != step:
-            state = self._state(branch, step, length)
+            state = self._place(branch, step, length).known
         state.store_truth(
             step, t_mod, input_latent, output_latent, coordinate=verb_arguments.coordinate(state, timestep)
         )
-        self._session.settle()
+        self._steps.settle()
 
-    def _state(self, branch: str, step: int, length: int | None) -> BranchState:
-        """The state of a branch, with an operating point that the verbs can apply."""
+    def _place(self, branch: str, step: int, length: int | None, sigma: float | None = None) -> Place:
+        """Where a call belongs, under an operating point that the verbs can apply."""
         self._session.drive(VERBS)
-        state = self._session.branch(branch, step, sequence_length=length)
-        verb_arguments.require_residual(state.policy)
-        return state
+        place = self._steps.place(branch, step, sequence_length=length, sigma=lambda: sigma)
+        verb_arguments.require_residual(place.known.policy)
+        return place
 
     # The original's other methods ------------------------------------------------------------------------------------
 
@@ -745,11 +746,11 @@ class TeaCache:
             sequence_length: tokens; ``check`` may say otherwise later.
             shift: flow-matching time shift of this run; goes before what the cache was made with.
         """
-        self._session.begin(RunContext(num_steps=num_steps, sequence_length=sequence_length, shift=shift, can=VERBS))
+        self._steps.begin(RunContext(num_steps=num_steps, sequence_length=sequence_length, shift=shift, can=VERBS))
 
     def release(self) -> None:
         """Let go of every remembered tensor; ``statistics`` and ``summary`` still tell what the run did."""
-        self.session.release()
+        self._steps.end()
 
     @property
     def sequence_length(self) -> int | None:

@@ -30,6 +30,7 @@ EXAMPLES = [
     errors.FramesMismatch("a.png", "b.png", "another size"),
     errors.MissingPackage("av", "reading a.mp4", "install it"),
     errors.InvalidPlan("message"),
+    errors.InstallError("message"),
     errors.HubError("org/repo", "reason"),
     errors.PushRefused("org/repo", "reason", report=[1]),
 ]

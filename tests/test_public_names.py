@@ -26,7 +26,12 @@ def modules_with_all() -> list[str]:
 
 @pytest.mark.parametrize("name", modules_with_all())
 def test_every_exported_name_exists(name: str) -> None:
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("easyteacache"):
+            raise
+        pytest.skip(f"it runs inside an engine that is not here ({error.name})")
     assert [export for export in module.__all__ if not hasattr(module, export)] == []
     assert len(set(module.__all__)) == len(module.__all__)
 

@@ -265,6 +265,10 @@ class WhileWorking:
         if not candidates:
             if unreachable is None:
                 return None
+            if store.count() < MOST_RUNS:
+                # These runs are computed in full anyway, and a record of more runs may keep more of its points.
+                text = f"recording: run {store.count() + 1} of {MOST_RUNS}, because {unreachable}"
+                return _Decision(setting, "recorded", self._full(run, text, recording=True), own)
             text = (
                 f"The record of this setting does not reach what is asked for: {unreachable}. Every step is computed."
             )

@@ -15,6 +15,7 @@ TABLE = {
     ),
     "compare": LazyCommand("easyteacache.cli.compare:compare", "Compare a cached result with the uncached one."),
     "bench": LazyCommand("easyteacache.cli.bench:bench", "Compare caches and samplers at equal computed work."),
+    "comfyui": LazyCommand("easyteacache.cli.comfyui:comfyui", "Put the nodes into a ComfyUI, and ask what they did."),
     "completion": LazyCommand("easyteacache.cli.completion:main_completion", "Print the completion script of a shell."),
     "export": LazyCommand("easyteacache.cli.export:export", "Write a calibration in another engine's format."),
     "import": LazyCommand("easyteacache.cli.import_:import_", "Read another engine's file as a draft calibration."),

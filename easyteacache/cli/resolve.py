@@ -70,7 +70,9 @@ def resolve(
     JSON: model_key, revision, status, layer, class_name, signal, threshold,
       schedule, branch_schedules (each branch, computed, where they differ),
       weights (per step, or null), corrected, combined, noise_levels (where
-      they hold, or null), run_levels, forecaster, coordinate, applied_to,
+      they hold, or null), fitted_for (the sampler that correcting weights
+      were fitted for: name, calls, calls_per_step, prediction, levels,
+      signature; or null), run_levels, forecaster, coordinate, applied_to,
       first_skip_step, last_skip_step, max_consecutive_skips, longest_run
       (where nobody states a limit), buckets (each sequence_length,
       num_steps, shift, weight), sequence_length, num_steps, shift,

@@ -11,9 +11,14 @@ from itertools import pairwise
 
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
+from easyteacache.records.sampler import SamplerRecord
 
 #: Noise levels of flow matching lie in [0, 1]; samplers keep them in single precision.
 HIGHEST = 1.0 + 1e-6
+#: Time runs evenly to within this share of it, where a time shift spaces the levels.
+_EVEN = 0.03
+#: Time shifts that are tried, from 1/32 to 32.
+_SHIFTS = tuple(2.0 ** (power / 8) for power in range(-40, 41))
 
 
 def why_not(buckets: Sequence[Bucket], request: Request, run: RunContext) -> str | None:
@@ -35,7 +40,23 @@ def why_not(buckets: Sequence[Bucket], request: Request, run: RunContext) -> str
         return f"the noise levels of {sampler.name} are not those of flow matching"
     if any(after >= before for before, after in pairwise(levels)):
         return f"{sampler.name} calls the model more than once at one noise level"
+    if not spaced_by_shift(levels) and not sampler.agrees(SamplerRecord.euler(levels)):
+        return f"{sampler.name} looks back at earlier outputs, over noise levels that no time shift spaces"
     kinds = {bucket.sampler.prediction for bucket in buckets if bucket.sampler is not None} - {"unknown"}
     if kinds and sampler.prediction not in {*kinds, "unknown"}:
         return f"{sampler.name} takes the model's output as {sampler.prediction}, not as {' or '.join(sorted(kinds))}"
     return None
+
+
+def spaced_by_shift(levels: Sequence[float]) -> bool:
+    """Are the first N of N + 1 falling noise levels σ = s t / (1 + (s − 1) t) at evenly spaced times t, for some time shift s?
+
+    Wherever the first of them lies: a run that begins in the middle is spaced as the whole one. Karras, beta and exponential
+    spacings are not.
+    """
+    for shift in _SHIFTS:
+        times = [level / (shift - (shift - 1.0) * level) for level in levels[:-1]]
+        step = (times[0] - times[-1]) / max(len(times) - 1, 1)
+        if all(abs(times[0] - k * step - time) <= _EVEN * times[0] for k, time in enumerate(times)):
+            return True
+    return False

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from easyteacache.policy.request import RunContext
 from easyteacache.records.model_identity import ActiveAdapter, ModelIdentity
 
 #: Scales of one adapter that differ by less are the same.
 SAME_SCALE = 1e-3
+#: Guidance scales nearer to each other than this factor are one setting: at 7 instead of 3 the same plan's error is twice as large.
+SAME_GUIDANCE = 1.2
 
 
 def another_class(recorded: ModelIdentity | None, running: ModelIdentity) -> bool:
@@ -43,6 +46,14 @@ def differences(recorded: ModelIdentity | None, running: ModelIdentity) -> list[
             "is of another model."
         )
     return found
+
+
+def other_guidance(recorded: float | None, run: RunContext) -> list[str]:
+    """How the run's guidance differs from the record's, one sentence: it multiplies what reuse gets wrong."""
+    here = run.guidance_scale
+    if recorded is None or here is None or max(recorded, here) <= SAME_GUIDANCE * min(recorded, here):
+        return []
+    return [f"Its evidence is of a guidance scale of {recorded:g}, this run has {here:g}."]
 
 
 def _same_adapters(recorded: Sequence[ActiveAdapter], running: Sequence[ActiveAdapter]) -> bool:

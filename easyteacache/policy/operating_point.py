@@ -33,6 +33,7 @@ class Offer(NamedTuple):
         weight: the bucket's share, 0 to 1.
         levels: (S + 1,) the noise levels of the bucket's runs, over which its corrections were fitted; None where nobody says.
         num_steps: of the bucket; None where it does not say.
+        unseen: the signal that thresholds are decided by, where a driver sees no signal; None where they need none, or it is seen.
         sampler: of the bucket's runs, which its corrections were fitted for; None where nobody says.
     """
 
@@ -40,6 +41,7 @@ class Offer(NamedTuple):
     weight: float
     levels: tuple[float, ...] | None = None
     num_steps: int | None = None
+    unseen: str | None = None
     sampler: SamplerRecord | None = None
 
 
@@ -118,15 +120,19 @@ def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -
         why = "Only plans that need nothing but the block stack are chosen from, because check() sees no more."
     else:
         kept = [offer._replace(points=tuple(p for p in offer.points if _fits(p, offer, run))) for offer in offers]
-        gone = [p for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points]
-        why = " ".join(dict.fromkeys(_why_not(point) for point in gone))
+        gone = [
+            (offer, p) for offer, left in zip(offers, kept, strict=True) for p in offer.points if p not in left.points
+        ]
+        why = " ".join(dict.fromkeys(_why_not(point, offer) for offer, point in gone))
     if kept != list(offers):
         left_out.append(why)
     return kept
 
 
-def _why_not(point: OperatingPoint) -> str:
+def _why_not(point: OperatingPoint, offer: Offer) -> str:
     """Why a point cannot be applied in a run, for a whole group of such points."""
+    if offer.unseen is not None and point.plan is None:
+        return f"Thresholds are left out: they are decided by {offer.unseen}, which lies inside the model and is not seen here."
     if corrects(point):
         return (
             "Plans that correct computed steps are left out: this is not known to be a run of the sampler that they were fitted for, "
@@ -148,6 +154,10 @@ def _of_the_block_stack(point: OperatingPoint) -> bool:
 
 def _fits(point: OperatingPoint, offer: Offer, run: RunContext) -> bool:
     levels = None if point.plan is None else point.plan.levels
+    if offer.unseen is not None and point.plan is None:
+        return False
+    if run.can.alone is not None and not corrects(point):
+        return levels is None or run.over(levels) is True
     if corrects(point):
         return point.applied_to in run.can.sees and run.corrects_over(levels or offer.levels, offer.sampler)
     return point.applied_to in run.can.sees and (levels is None or run.over(levels) is True)
@@ -281,9 +291,9 @@ def _good_enough(points: Sequence[OperatingPoint], max_error: float, *, named: s
 def _promise(point: OperatingPoint) -> str:
     """What an error budget that was met says of one more run."""
     error = point.error
-    if error is None or error.bound.coverage is None:
+    value, coverage = (None, None) if error is None else error.bound
+    if error is None or coverage is None:
         return "The error budget is met by what the record states, which does not say of how many runs."
-    value, coverage = error.bound
     if coverage >= COVERAGE - 1e-9:
         return f"One more run stays within an error of {value:.3g} with a chance of {coverage:.0%}, by {error.runs} held-out runs."
     return (

@@ -20,7 +20,7 @@ from easyteacache.policy.carry_limits import why_not
 from easyteacache.policy.curves import Blend, Curve, Polynomial, SigmaProfile, blend_profiles
 from easyteacache.policy.figures import UNKNOWN, Standing
 from easyteacache.policy.methods import of_steps, rule_for
-from easyteacache.policy.model_match import differences
+from easyteacache.policy.model_match import differences, other_guidance
 from easyteacache.policy.operating_point import Choice, Offer, choose
 from easyteacache.policy.planned import PlannedSteps, carryable, levels_in, levels_of, other_length, plan_in
 from easyteacache.policy.request import Request, RunContext
@@ -39,6 +39,8 @@ _PER_BRANCH = (
     "Its plan was made for the output after guidance. Here the output of each branch is predicted, which comes to the same where "
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
+_INSTEAD = "It was made for the {}: here the {} is predicted in its place, and what is known of its error may not hold."
+_WHERE = {"residual": "residual inside the model", "feature": "feature before the head", "output": "output"}
 EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
 LONGEST_RUN = 7
@@ -239,15 +241,25 @@ def resolve(
     steps: PlannedSteps | None = None
     if refusal is None:
         steps, refusal = _steps(record, selection, planned, choice, request, run)
+    if refusal is None and steps is None and profile is None and run.can.alone is not None and choice.threshold > 0:
+        refusal = f"It is decided by the signal {record.signal}, which lies inside the model and is not seen here: every step is computed."
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
-        notes.extend([_PER_BRANCH] if choice.plan is not None and choice.plan.combined else [])
+        combined = choice.plan is not None and choice.plan.combined
+        notes.extend([_PER_BRANCH] if combined and not run.can.guided else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     carried = _carried(record, selection, run, steps) if refusal is None else None
+    replaced = run.can.alone is not None and choice.applied_to != run.can.alone
+    if refusal is None and replaced:
+        instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
+        carried = instead if carried is None else f"{carried} {instead}"
     others = [] if run.model is None else differences(record.model, run.model)
-    warned = _warnings(refusal, carried, steps, others, notes)
+    others += (
+        [] if choice.error is None or carried is not None else other_guidance(record.conditions.guidance_scale, run)
+    )
+    warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule
@@ -282,7 +294,7 @@ def resolve(
         run_levels=None if run.sampler is None else run.sampler.levels,
         forecaster=request.predictor or choice.forecaster,
         coordinate=choice.coordinate,
-        applied_to=choice.applied_to,
+        applied_to=run.can.alone or choice.applied_to,
         # What was measured holds for the setting, the model and the predictor it was measured with.
         expected_speedup=_expected(selection, choice, schedule, run),
         expected_error=choice.error if promised and not selection.foreign else None,
@@ -445,9 +457,13 @@ def _choice(
     """The operating point, and why there is none where the record has none for this sampler setting."""
     if refused:
         return Choice(threshold=0.0), None
-    offers = [Offer(b.operating_points, weight, _levels(b), b.num_steps, b.sampler) for b, weight in selection.shares]
+    rule = rule_for(record.method)
+    offers = [
+        Offer(b.operating_points, weight, _levels(b), b.num_steps, _unseen(record, b, run), b.sampler)
+        for b, weight in selection.shares
+    ]
     # Where a rule makes steps of thresholds in any run, nothing has to be carried over.
-    ruled = rule_for(record.method) is not None and any(p.plan is None for offer in offers for p in offer.points)
+    ruled = rule is not None and any(p.plan is None for offer in offers for p in offer.points)
     carry = (of_steps(record.method) and not ruled) or _carries_plans(record, selection, request, run)
     try:
         return choose(offers, request, run, notes, foreign=bool(selection.foreign), carry=carry), None
@@ -456,6 +472,13 @@ def _choice(
             raise
         # The step count may become known in the middle of a program, so this must not end it.
         return Choice(threshold=0.0), f"At this step count and shift {error}; every step is computed."
+
+
+def _unseen(record: Calibration, bucket: Bucket, run: RunContext) -> str | None:
+    """The signal that a bucket's thresholds need and the run's driver does not see; None where there is none."""
+    if run.can.alone is None or rule_for(record.method) is not None or bucket.sigma_profile is not None:
+        return None
+    return f"the signal {record.signal}"
 
 
 def _curve(record: Calibration, selection: Selection) -> Curve:

@@ -1,7 +1,7 @@
 """Policies without a record: the plan is made for each run, once its length, noise levels and step count are known.
 
 ``UNIVERSAL`` plans are those of ``uncalibrated``; ``EVEN`` ones space the computed steps evenly, which is the plain baseline. Reused steps
-are filled by extending the block stack's residual linearly over the steps, which every driver can do. Neither has any evidence
+are filled by extending the block stack's residual, or the output where nothing else is seen, linearly over the steps. Neither has any evidence
 for the model it is used on, and its policy says so.
 """
 
@@ -105,6 +105,7 @@ class RecordFree:
             max_consecutive_skips=request.max_consecutive_skips,
             buckets=(),
             forecaster=request.predictor or PREDICTOR,
+            applied_to=run.can.alone or "residual",
             run_levels=None if run.sampler is None else run.sampler.levels,
             sequence_length=run.sequence_length,
             num_steps=run.num_steps,

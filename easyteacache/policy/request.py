@@ -90,20 +90,32 @@ class Capabilities:
         sees: the quantities of the model it can replace: ``residual`` of the block stack, ``feature`` before the head, ``output``.
         corrects: it can hand the sampler something else than the model's output, and knows what the sampler makes of it.
         euler: the sampler is Euler's, from its first noise level on: rows that name no sampler were fitted for that one.
+        guided: it can replace the output after guidance, one for all branches.
     """
 
     sees: tuple[str, ...] = ("residual", "feature", "output")
     corrects: bool = True
     euler: bool = True
+    guided: bool = False
 
     @property
     def block_stack_only(self) -> bool:
         """True for a driver that sees what enters and leaves the blocks, and need not be told the time."""
         return self.sees == ("residual",)
 
+    @property
+    def alone(self) -> str | None:
+        """The one quantity that a driver sees and replaces whole, where it sees no signal and no blocks; None for others.
+
+        What was made for another quantity is done to this one.
+        """
+        return self.sees[0] if len(self.sees) == 1 and not self.block_stack_only else None
+
 
 #: The three verbs: their caller stands around the blocks.
 VERBS = Capabilities(sees=("residual",), corrects=False, euler=False)
+#: A wrapper around the whole model, under a sampler that is not known to be Euler's.
+OUTPUTS = Capabilities(sees=("output",), corrects=False, euler=False)
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,7 @@ class RunContext:
         model: the transformer that runs; None where it is not known.
         can: what the driver of the run can apply.
         values_per_token: numbers of the latent that a token stands for, above 0: its channels times its patch.
+        guidance_scale: what the pipeline was called with, dimensionless; None where it has none, or nobody knows it.
         begun: a run goes on, and what is left open here is not known to anybody; before one it may only not have been said yet.
 
     Raises:
@@ -131,6 +144,7 @@ class RunContext:
     model: ModelIdentity | None = None
     can: Capabilities = Capabilities()
     values_per_token: int | None = None
+    guidance_scale: float | None = None
     begun: bool = False
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ Segments = dict[tuple[int, int], list[float]]
 
 
 def universal_plan(
-    levels: Sequence[float], tokens: int, computed: int, *, values: float = VALUES_PER_TOKEN
+    levels: Sequence[float], tokens: float, computed: int, *, values: float = VALUES_PER_TOKEN
 ) -> tuple[int, ...]:
     """The computed steps of a run on a model without a calibration, for a linear forecast of its outputs.
 

@@ -79,6 +79,7 @@ class Recorder:
         seed: of the sketch and the sample.
         reduce: adds a tensor up over the sequence-parallel group, where every process holds some of the tokens.
         shard: which tokens this process holds, or how that follows from their number; goes with ``reduce``.
+        order: branches that come first in the trace, in this order, whichever of them ran first.
 
     Raises:
         ValueError: only one of ``reduce`` and ``shard``, or a size below 1.
@@ -95,6 +96,7 @@ class Recorder:
         seed: int = 0,
         reduce: Reduce | None = None,
         shard: Shard | Callable[[int], Shard] | None = None,
+        order: Sequence[str] = (),
     ) -> None:
         if min(dimension, sample) < 1:
             raise ValueError(f"dimension and sample are {dimension} and {sample}; expected 1 or more")
@@ -109,6 +111,7 @@ class Recorder:
         self._reduce, self._find_shard = reduce, shard
         self._shard: Shard | None = None
         self._branches: dict[str, _Branch] = {}
+        self._order = tuple(order)
         self._shape: tuple[int, int, int] = (0, 0, 0)
         self._local_length = self._sequence_length = 0
         self._dtype = torch.float32
@@ -262,6 +265,8 @@ class Recorder:
             InvalidTrace: the numbers or the header break a rule, for example a residual with NaN.
         """
         steps = self._check_complete()
+        first = [name for name in self._order if name in self._branches]
+        self._branches = {name: self._branches[name] for name in dict.fromkeys((*first, *self._branches))}
         rows = self._complete([row for branch in self._branches.values() for row in branch.residual_rows])
         # Outputs are whole on every process, what the blocks see is not.
         reduce = self._reduce if self._sketch is None else None

@@ -249,6 +249,17 @@ def test_a_run_whose_adapters_are_switched_is_not_recorded(cache, pipe, generate
     assert trace_files() == []
 
 
+def test_a_run_whose_scheduler_is_changed_on_the_way_is_not_recorded(cache, pipe, generate):
+    def change(pipeline: Any, step: int, *_: Any) -> dict[str, Any]:
+        if step == 3:
+            pipeline.scheduler.register_to_config(stochastic_sampling=True)
+        return {}
+
+    with pytest.warns(EasyTeaCacheWarning, match="options were changed in the middle"):
+        generate(0, callback_on_step_end=change)
+    assert trace_files() == []
+
+
 def test_samples_of_recorded_runs_are_bit_for_bit_those_without_a_cache(pipe, generate):
     bare = generate(5)
     with TeaCache.for_pipeline(pipe, speedup=2.0, calibrate=True).attached(pipe):
@@ -420,10 +431,31 @@ def test_runs_that_do_not_pass_ask_for_two_more(five, generate, monkeypatch):
         generate(15)
     generate(6)
     assert recorded_line(five) == "recording: run 7 of 8"
+    assert record_files() == []
     generate(7)
-    generate(8)
-    assert computed(five) == HALF
     assert asked == [6, 8]
+    assert len(record_files()) == 1
+
+
+def test_a_record_that_does_not_reach_what_is_asked_for_grows(six, pipe, generate):
+    six.detach()
+    (path,) = record_files()
+    cache = TeaCache.for_pipeline(pipe, speedup=7.5, calibrate=True).attach(pipe)
+    generate(20)
+    line = recorded_line(cache)
+    assert line is not None
+    assert line.startswith("recording: run 7 of 16, because a speed-up of 7.5 is not calibrated")
+    assert len(records.load(path).provenance.traces) == 7
+
+
+def test_a_record_that_has_grown_to_its_end_says_that_it_does_not_reach_it(six, pipe, generate, monkeypatch):
+    six.detach()
+    monkeypatch.setattr(while_working, "MOST_RUNS", 6)
+    cache = TeaCache.for_pipeline(pipe, speedup=7.5, calibrate=True).attach(pipe)
+    with pytest.warns(EasyTeaCacheWarning, match="does not reach what is asked for"):
+        generate(20)
+    assert computed(cache) == STEPS
+    assert len(trace_files()) == 6
 
 
 def test_damaged_traces_and_records_are_made_anew(six, generate):

@@ -517,6 +517,18 @@ def test_a_pipeline_that_takes_other_steps_is_refused_and_left_as_it_was(
     assert "step" not in vars(pipe.scheduler)
 
 
+def test_a_pipeline_with_another_sampler_than_the_runs_is_refused(pipe: Any, runs: Runs) -> None:
+    from diffusers import UniPCMultistepScheduler
+
+    own = pipe.scheduler
+    pipe.scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    try:
+        with pytest.raises(AttachError, match="UniPCMultistepScheduler does not step as the sampler that the runs"):
+            SampledPlans(pipe).sampled(runs.traces[:1], started(BY_FORECAST, runs))
+    finally:
+        pipe.scheduler = own
+
+
 def test_runs_of_a_stochastic_sampler_are_not_fitted(pipe: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.carry import carried_within, harm, shifted_levels
+from easyteacache.policy.carry_limits import spaced_by_shift
 from easyteacache.policy.curves import Polynomial, SigmaProfile, turning_point
 from easyteacache.policy.policy import LONGEST_RUN, Policy, resolve
 from easyteacache.policy.request import VERBS, Capabilities, Request, RunContext
@@ -28,7 +29,8 @@ LENGTHS = sorted({b.sequence_length for b in RECORD.buckets if b.sequence_length
 MODEL = ModelIdentity(class_name="WanTransformer3DModel", dtype="float32")
 
 
-OWN = {b.num_steps: b.sampler for b in RECORD.buckets if b.sampler is not None}
+#: Of Euler's sampler; the record has buckets of UniPC's, too.
+OWN = {b.num_steps: b.sampler for b in RECORD.buckets if b.sampler is not None and b.sampler.is_euler}
 
 
 def euler(steps: int, shift: float) -> SamplerRecord:
@@ -71,7 +73,10 @@ def changes(draw: Any) -> tuple[str, RunContext, Request]:
     """A condition, and a run and a request that differ from a valid pair in it alone."""
     kind = draw(
         st.sampled_from(
-            ["sampler", "noise", "unknown", "steps", "shift", "begin", "length", "dtype", "adapters", "budget"]
+            [
+                *("sampler", "noise", "unknown", "steps", "shift", "begin", "length"),
+                *("dtype", "adapters", "budget", "guidance", "spacing"),
+            ]
         )
     )
     request = Request(speedup=draw(st.sampled_from([1.25, 1.5, 2.0, 2.5])))
@@ -96,6 +101,22 @@ def changes(draw: Any) -> tuple[str, RunContext, Request]:
         run = run_of(steps=25 - first, sampler=SamplerRecord.euler((own.levels or ())[first:]))
     elif kind == "length":
         run = run_of(length=draw(st.integers(1, 10**6)))
+    elif kind == "guidance":
+        run = run_of(guidance_scale=draw(st.one_of(st.floats(0.0, 2.4), st.floats(3.7, 30.0))))
+    elif kind == "spacing":
+        # Another solver over levels that no time shift spaces.
+        power = draw(st.floats(2.5, 7.0))
+        levels = [(1.0 - step / 25) ** power for step in range(25)] + [0.0]
+        euler_s = SamplerRecord.euler(levels)
+        assert euler_s.signature is not None
+        run = run_of(
+            sampler=euler_s.model_copy(
+                update={
+                    "name": "Other",
+                    "signature": (*euler_s.signature[:2], *(v + 0.1 for v in euler_s.signature[2:])),
+                }
+            )
+        )
     elif kind == "dtype":
         run = run_of(model=MODEL.model_copy(update={"dtype": draw(st.sampled_from(["bfloat16", "float16"]))}))
     elif kind == "adapters":
@@ -115,13 +136,27 @@ def test_one_condition_changed_is_never_passed_over_in_silence(change: tuple[str
     kind, run, request = change
     policy = resolve(RECORD, request, run)
     outcome = judge(policy)
-    if kind in ("noise", "unknown", "budget"):
+    if kind in ("noise", "unknown", "budget", "spacing"):
         assert outcome == "computed"
     elif kind == "length":
         inside = LENGTHS[0] / 1.1 <= (run.sequence_length or 0) <= LENGTHS[-1] * 1.1
         assert outcome == ("promised" if inside else "told")
     else:
         assert outcome in ("told", "computed")
+
+
+@pytest.mark.parametrize("scale", [None, 2.6, 3.0, 3.5])
+def test_the_record_s_own_guidance_is_promised_without_a_word(scale: float | None) -> None:
+    assert judge(resolve(RECORD, Request(speedup=2.0), run_of(guidance_scale=scale))) == "promised"
+
+
+@pytest.mark.parametrize("steps", [12, 25, 50])
+@pytest.mark.parametrize("shift", [0.7, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_levels_of_any_time_shift_are_known_from_those_of_none(steps: int, shift: float, first: int) -> None:
+    assert spaced_by_shift(shifted_levels(steps, shift)[first:])
+    ratio = 300.0 ** (1.0 / steps)  # exponential, from 0.99 down
+    assert not spaced_by_shift([*(0.99 / ratio**step for step in range(steps)), 0.0])
 
 
 @pytest.mark.parametrize(("steps", "length"), [(25, 64), (25, 256), (50, 1024)])

@@ -61,6 +61,16 @@ def test_what_applies_to_nothing_is_told_once_and_of_the_speed_up_nothing_more(a
     drive(cache, [SAME] * 20)
 
 
+def test_a_threshold_under_which_nothing_could_be_reused_is_told_of(drive: Make) -> None:
+    """Wan2.1's polynomial is below 0 at distances of 0.12 to 0.33."""
+    cache = TeaCache.from_registry("wan2.1/t2v-14b", threshold=0.2, num_steps=20)
+    signals = [torch.full((1, 6, 4), 1.2**step) for step in range(20)]
+    with pytest.warns(EasyTeaCacheWarning, match=r"no step of the run was reused: at \d+ of its 20 forwards"):
+        drive(cache, signals)
+    assert cache.current_speedup_rate() == 1.0
+    drive(cache, signals)
+
+
 def test_two_caches_each_say_it_and_so_does_a_copy(asking: Make, drive: Make) -> None:
     import copy
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from easyteacache.errors import MissingPackage
+
+if find_spec("diffusers") is None:
+    raise MissingPackage("diffusers", "a pipeline or transformer", 'pip install "easyteacache[diffusers]"')
+
 from easyteacache.integrations.diffusers.attach import attach
 from easyteacache.integrations.diffusers.experts import ExpertCaches
 from easyteacache.integrations.diffusers.model_identity import configuration_name

@@ -13,7 +13,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import context_parallel, driver, model_identity
-from easyteacache.integrations.diffusers.calling_pipeline import CallingScheduler
+from easyteacache.integrations.diffusers.calling_pipeline import CallingPipeline
 from easyteacache.integrations.diffusers.driver import Driver
 from easyteacache.integrations.diffusers.drivers import Drivers, OneForAll, OnePerThread
 from easyteacache.integrations.diffusers.hooks import NAME, Installed, step_around
@@ -81,14 +81,13 @@ def attach(
     if not is_pipeline(target):
         raise AttachError(f"expected a diffusers pipeline or a transformer, found {type(target).__name__}")
     transformers = list(parts_of(target).values())
-    options["guidance_scale"] = functools.partial(getattr, target, "guidance_scale", None)
     if len(transformers) > 1:
         raise AttachError(
             f"{type(target).__name__} has two transformers, and a cache serves one of them: use TeaCache.for_pipeline(pipe), which "
             "gives each its own where the registry knows the checkpoint, or ExpertCaches({'transformer': …, 'transformer_2': …}) with "
             "caches of your choice, which may be of one record"
         )
-    return _attach([(cache, transformers[0])], functools.partial(getattr, target, "scheduler"), **options)
+    return _attach([(cache, transformers[0])], target, **options)
 
 
 def attach_parts(
@@ -108,7 +107,7 @@ def attach_parts(
     pairs = [(caches[name], transformer) for name, transformer in transformers.items()]
     return _attach(
         pairs,
-        functools.partial(getattr, pipe, "scheduler"),
+        pipe,
         residual_device=residual_device,
         allow_borrowed=allow_borrowed,
         per_thread=_per_thread(sessions),
@@ -149,13 +148,13 @@ class _Place:
         whole = self.target is not self.module or self.module._compiled_call_impl is not None
         return None if whole else self.session.observer
 
-    def driver(self, session: Session, scheduler: Callable[[], Any] | None, **options: Any) -> Driver:
+    def driver(self, session: Session, pipe: Callable[[], Any], **options: Any) -> Driver:
         """A driver of this transformer for one session."""
         return Driver(
             session,
             self.adapter,
             self.module,
-            scheduler=scheduler,
+            pipe=pipe,
             reduction=lambda: context_parallel.reduction(self.module),
             **options,
         )
@@ -174,15 +173,14 @@ class _Place:
 
 def _attach(
     pairs: Sequence[tuple[Session | Cache, Any]],
-    scheduler: Callable[[], Any] | None,
+    pipe: Any,
     *,
     residual_device: torch.device | str | None,
     allow_borrowed: bool,
     per_thread: bool,
-    guidance_scale: Callable[[], Any] = lambda: None,
 ) -> Detach:
-    """All of them or none."""
-    can = _capabilities(None if scheduler is None else scheduler())
+    """All of them or none; ``pipe`` is None where only a transformer is known."""
+    can = _capabilities(None if pipe is None else pipe.scheduler)
     places = [
         _fit(
             cache if isinstance(cache, Session) else cache.session,
@@ -196,7 +194,7 @@ def _attach(
         return _serve_each_thread(places, residual_device)
     drivers = _together(
         [
-            place.driver(place.session, scheduler, residual_device=residual_device, observer=place.observer)
+            place.driver(place.session, lambda: pipe, residual_device=residual_device, observer=place.observer)
             for place in places
         ]
     )
@@ -205,7 +203,11 @@ def _attach(
             undo.callback(place.install(OneForAll(one)))
             undo.callback(step_around(one, place.target))
             if place.observer is not None:
-                place.observer.attached(place.module, adapter=place.adapter, guidance_scale=guidance_scale)
+                place.observer.attached(
+                    place.module,
+                    adapter=place.adapter,
+                    guidance_scale=functools.partial(getattr, pipe, "guidance_scale", None),
+                )
                 undo.callback(place.observer.detached)
             undo.callback(one.end_run)
         return undo.pop_all().close
@@ -221,7 +223,7 @@ def _serve_each_thread(places: Sequence[_Place], residual_device: torch.device |
     modules = [place.module for place in places]
 
     def make() -> Sequence[Driver]:
-        calling = CallingScheduler(modules)
+        calling = CallingPipeline(modules)
         return _together(
             [
                 place.driver(place.session.of_thread(), calling, look=calling.look, residual_device=residual_device)

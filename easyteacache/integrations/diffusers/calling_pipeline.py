@@ -29,8 +29,8 @@ def pipeline_above(transformers: Collection[nn.Module]) -> Any:
     return None
 
 
-class CallingScheduler:
-    """The scheduler of the pipeline that is calling.
+class CallingPipeline:
+    """The pipeline that calls in this thread.
 
     Args:
         transformers: those that a cache is attached to.
@@ -38,16 +38,15 @@ class CallingScheduler:
 
     def __init__(self, transformers: Collection[nn.Module]) -> None:
         self._transformers = transformers
-        self._scheduler: Any = None
+        self._pipe: Any = None
 
     def look(self) -> None:
         """See who is calling; before each forward, as one thread may run one pipeline after the other."""
-        pipe = pipeline_above(self._transformers)
-        self._scheduler = None if pipe is None else pipe.scheduler
+        self._pipe = pipeline_above(self._transformers)
 
     def __call__(self) -> Any:
-        """The scheduler of the pipeline that was seen; None where none was."""
-        return self._scheduler
+        """The pipeline that was seen; None where none was."""
+        return self._pipe
 
 
 def _has(pipe: Any, transformers: Collection[nn.Module]) -> bool:

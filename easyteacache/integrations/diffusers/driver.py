@@ -19,11 +19,13 @@ from easyteacache.integrations.diffusers import (
 from easyteacache.integrations.diffusers import forward_state as forwards
 from easyteacache.integrations.diffusers.branch_names import Branches, describing
 from easyteacache.integrations.diffusers.calling_thread import Caller, CallingThread
-from easyteacache.integrations.diffusers.forward_state import COMPUTED, Decision, Forward, Place
+from easyteacache.integrations.diffusers.forward_state import Forward
 from easyteacache.integrations.diffusers.models import signals, token_layouts
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, FirstBlock, Output
+from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
+from easyteacache.runtime.session import COMPUTED, Place, StepDriver
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class Driver:
         session: whose branches are driven.
         adapter: of the transformer's class.
         transformer: the module.
-        scheduler: gives the pipeline's scheduler; None for a bare transformer.
+        pipe: gives the pipeline that calls; None where only the transformer is known.
         residual_device: where residuals rest between steps; None: where they are computed.
         reduction: gives the reduction over the ranks that share a sequence, or None, at the beginning of a run.
         observer: watches the runs; None: nobody does.
@@ -79,16 +81,19 @@ class Driver:
         adapter: Adapter,
         transformer: nn.Module,
         *,
-        scheduler: Callable[[], Any] | None = None,
+        pipe: Callable[[], Any] = lambda: None,
         residual_device: torch.device | str | None = None,
         reduction: Callable[[], Reduce | None] = lambda: None,
         observer: RunObserver | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.adapter, self.transformer = session, adapter, transformer
+        self._steps = StepDriver(session)
         self._observer = observer
         self._identity = model_identity.of_class(transformer)
-        self.clock = Clock(scheduler)
+        self._pipe = pipe
+        self.clock = Clock(lambda: getattr(pipe(), "scheduler", None))
+        self._guidance: float | None = None
         kind: Any = type(transformer)
         parameters = forwards.parameter_names(kind)
         self.branches = Branches(adapter.conditioning, describing(parameters, adapter.conditioning))
@@ -177,10 +182,15 @@ class Driver:
         shape = tuple(latent.shape) if isinstance(latent, torch.Tensor) else ()
         # Unnamed branches, too: they are told apart by some of their conditioning, and the rest may change.
         changed = self.branches.changed(branch, arguments)
+        self._note_guidance()
         if self.clock.altered():
             self.session.tell(_ALTERED)
+            self._no_longer("the scheduler's options were changed")
             changed = True
-        if changed or (branch in self._last and self._last[branch][1] != shape):
+        reshaped = branch in self._last and self._last[branch][1] != shape
+        if reshaped:
+            self._no_longer("its latents changed their shape")
+        if changed or reshaped:
             self.session.forget(branch)
             self._tokens.pop(branch, None)
         self._last[branch] = (self.clock.step, shape)
@@ -209,6 +219,17 @@ class Driver:
         self._caller.alone.begin(_NO_CONTEXT, timestep)
         return False
 
+    def _note_guidance(self) -> None:
+        """Another guidance half-way changes no branch's output, and what their errors are multiplied by."""
+        before, here = self._guidance, guidance_of(self._pipe())
+        if before is None or here is None or here == before:
+            return
+        self._guidance = here
+        if self.session.policy.expected_error is not None:
+            self.session.tell(
+                f"the guidance scale was changed from {before:g} to {here:g} in the middle of a run: its evidence is of no such run."
+            )
+
     def _leave_alone(self, whole: bool) -> None:
         """Another thread is in the middle of a run, of which this forward is no part."""
         if whole:
@@ -220,11 +241,16 @@ class Driver:
 
     def _forget_branches(self) -> None:
         """Other weights act: the next forward of each branch is computed."""
-        if self._observer is not None and self._tokens:
-            self._observer.changed("its adapters were switched")
+        if self._tokens:
+            self._no_longer("its adapters were switched")
         for branch in tuple(self._tokens):
             self.session.forget(branch)
         self._tokens.clear()
+
+    def _no_longer(self, why: str) -> None:
+        """The run is no longer what it began as: tell who watches."""
+        if self._observer is not None:
+            self._observer.changed(why)
 
     def _timestep(self, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         timestep = arguments.get(self.adapter.timestep)
@@ -247,7 +273,7 @@ class Driver:
         if self._observer is not None:
             self._observer.run_begins(context, self.clock.facts)
         try:
-            self.session.begin(context)
+            self._steps.begin(context)
         except Exception:
             # Nothing was begun: a caller that goes on all the same must not find the policy of another run.
             self.clock.end()
@@ -260,6 +286,8 @@ class Driver:
         """What clock and scheduler know of the run that begins."""
         facts = self.clock.facts
         sampler = None if facts is None else facts.record()
+        # Of a pipeline whose scheduler does not drive this run it says nothing.
+        self._guidance = None if facts is None else guidance_of(self._pipe())
         can = capabilities(corrects=self.clock.sampler_steps is not None, euler=self.clock.euler)
         return RunContext(
             num_steps=self.clock.num_steps,
@@ -268,6 +296,7 @@ class Driver:
             model=model_identity.of_run(self.transformer, self._identity),
             can=can,
             values_per_token=token_layouts.values_per_token(self.transformer),
+            guidance_scale=self._guidance,
             begun=True,
         )
 
@@ -292,31 +321,22 @@ class Driver:
         self._last.clear()
         self._tokens.clear()
         self._distances = None
-        self.session.release(judge=judge)
+        self._steps.end(judge=judge)
 
     def _place(self, branch: str, step: int, tokens: int, arguments: Mapping[str, Any]) -> Place:
         """The branch's state and policy, and what a decision needs besides the signal."""
-        state = self.session.branch(branch, step, sequence_length=tokens)
-        policy, sigma, coordinate = state.policy, None, None
-        if policy.profile is not None or policy.coordinate == "sigma":
-            sigma = self.clock.sigma(self.context)
-        if policy.coordinate == "sigma":
-            coordinate = sigma
-        elif policy.coordinate == "timestep":
-            timestep, coordinate = self._timestep(arguments), self.clock.time()
-            coordinate = float(timestep.flatten()[0]) if coordinate is None and timestep is not None else coordinate
-        reads_signal = policy.reads_signal(sigma)
-        distance = self._distance(policy, step, arguments) if reads_signal else None
-        return Place(
+        return self._steps.place(
             branch,
             step,
-            state,
-            sigma=sigma,
-            coordinate=coordinate,
-            distance=distance,
-            target=policy.applied_to,
-            reads_signal=reads_signal and distance is None,
+            sequence_length=tokens,
+            sigma=lambda: self.clock.sigma(self.context),
+            time=lambda: self._time(arguments),
+            distance=lambda policy: self._distance(policy, step, arguments),
         )
+
+    def _time(self, arguments: Mapping[str, Any]) -> float | None:
+        timestep, known = self._timestep(arguments), self.clock.time()
+        return float(timestep.flatten()[0]) if known is None and timestep is not None else known
 
     def _distance(self, policy: Policy, step: int, arguments: Mapping[str, Any]) -> float | None:
         """The signal distance to the step before, where it follows from the sampler's timesteps."""
@@ -333,11 +353,7 @@ class Driver:
         return not timestep_plan.plannable(self.adapter, policy.signal, self.clock, timestep)
 
     def _decide(self, forward: Forward) -> None:
-        place = forward.place
-        assert place.state is not None
-        reuse = place.state.check(place.step, forward.seen.signal, sigma=place.sigma, distance=place.distance)
-        forecast = place.state.residual(coordinate=place.coordinate) if reuse else None
-        forward.decision = Decision(reuse, forecast)
+        forward.decision = self._steps.decide(forward.place, forward.seen.signal)
 
     @_outside_graphs("compile the transformer before cache.attach, so that decisions stay outside the graph")
     def finish(self) -> None:
@@ -361,16 +377,15 @@ class Driver:
                 seen.truth = None
             # The first computed output is handed on as it is, but later ones are corrected from it.
             self.hand_on(seen.returned, forward)
-            assert place.state is not None
-            place.state.check(place.step, seen.signal, sigma=place.sigma, distance=place.distance)
+            self._steps.admits(place, seen.signal)
         if seen.skipping:
-            place.state.reuse(seen.signal, coordinate=place.coordinate)
+            self._steps.reused(place, seen.signal)
         elif seen.truth is not None:
             truth = seen.truth.detach()
             truth = truth if self.residual_device is None else truth.to(self.residual_device)
-            place.state.store_residual(place.step, seen.signal, truth, coordinate=place.coordinate)
+            self._steps.computed(place, truth, seen.signal)
         if self.clock.num_steps is not None and place.step == self.clock.num_steps - 1:
-            self.session.settle()
+            self._steps.settle()
 
     def _whole_length(self, forward: Forward) -> int:
         head = next(iter(forward.seen.heads.values()))
@@ -462,7 +477,7 @@ class Driver:
             return output
         sample = forwards.sample_of(output)
         held = sample if self.residual_device is None else sample.to(self.residual_device)
-        handed = state.handed(forward.place.step, held, self.clock.sampler_steps, reused=forward.seen.skipping)
+        handed = self._steps.handed(forward.place, held, self.clock.sampler_steps, reused=forward.seen.skipping)
         return output if handed is held else forwards.with_sample(output, handed.to(sample.device))
 
     def output(self, output: Any) -> Any:

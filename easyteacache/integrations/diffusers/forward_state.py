@@ -6,16 +6,13 @@ import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
-
-if TYPE_CHECKING:
-    from easyteacache.runtime.branch_state import BranchState
-
+from easyteacache.runtime.session import Decision, Place
 
 # Arguments -----------------------------------------------------------------------------------------------------------
 
@@ -85,52 +82,6 @@ class Arguments(Mapping[str, Any]):
 # What the hooks share ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a forward belongs, and what is known of its step before the blocks run.
-
-    Attributes:
-        branch, step: of the run.
-        state: the branch's state; None at the first forward of a branch in a run, which is computed whatever the signal says.
-        sigma, coordinate: noise level, and the predictor's coordinate where that is not the step.
-        distance: the signal distance to the previous step where it is known without the signal.
-        target: what is predicted, ``residual``, ``feature`` or ``output``; while ``state`` is None, what the run's policy says before the
-            length is known.
-        reads_signal: the signal's tensor has to be read.
-    """
-
-    branch: str
-    step: int
-    state: BranchState | None = None
-    sigma: float | None = None
-    coordinate: float | None = None
-    distance: float | None = None
-    target: str = "residual"
-    reads_signal: bool = False
-
-    @property
-    def of_output(self) -> bool:
-        """The model's output is predicted, and nothing of its blocks."""
-        return self.target == "output"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is done with a forward; it does not change once it is taken.
-
-    Attributes:
-        reuse: the blocks are to be skipped.
-        forecast: what a reused step adds to ``Capture.heads``, what leaves the blocks, or the output; several streams come flattened
-            into one ``(B, N)``.
-    """
-
-    reuse: bool
-    forecast: torch.Tensor | None = None
-
-
-COMPUTED = Decision(reuse=False)
-
-
 @dataclass
 class Capture:
     """What the hooks see while a forward runs.
@@ -157,7 +108,11 @@ class Capture:
 
 @dataclass
 class Forward:
-    """One forward: its arguments by name, where it belongs, what was decided (None: not yet), and what was seen of it."""
+    """One forward: its arguments by name, where it belongs, what was decided (None: not yet), and what was seen of it.
+
+    What is predicted of it is what a reused step adds to ``Capture.heads``, what leaves the blocks, or the output; several streams come
+    flattened into one ``(B, N)``.
+    """
 
     arguments: Mapping[str, Any]
     place: Place

@@ -31,3 +31,9 @@ def parts_of(pipe: Any) -> dict[str, Any]:
             "so a U-Net pipeline cannot use it"
         )
     return present
+
+
+def guidance_of(pipe: Any) -> float | None:
+    """The guidance scale that a pipeline was called with; None where it keeps none."""
+    found = getattr(pipe, "_guidance_scale", None)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found >= 0 else None

@@ -22,35 +22,14 @@ import numpy as np
 import torch
 
 from easyteacache.errors import AttachError
-from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map, signature_of
+from easyteacache.integrations.sampler_probe import LINEAR, Probe, apart, measured
+from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map
 from easyteacache.records.trace import Array
 from easyteacache.runtime.sampler_steps import SamplerSteps
 
-#: A map reproduces a run on random outputs to this share of its largest state, or the sampler is no linear map. Measured on the
-#: schedulers of diffusers 0.42 at 50 steps: linear ones 1e-16 to 5e-7 (some keep sigmas in single precision), others 0.8 to 8.
-LINEAR = 1e-5
-#: Outputs drawn at random that ride along with the unit vectors, to find out what no linear map explains.
-RANDOM_COLUMNS = 4
 #: Steps of the run that shows which of a copy's attributes are memory of the outputs it was handed.
 TRIAL_STEPS = 6
 PROBES_KEPT = 32
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a copy of a scheduler showed.
-
-    Attributes:
-        map: (N + 1, N + 1), or None.
-        stochastic: it draws noise; None where that could not be tried.
-        reason: why there is no map, as the end of a sentence; None where there is one.
-        signature: (N + 1,) of the map, as records keep it.
-    """
-
-    map: Array | None
-    stochastic: bool | None
-    reason: str | None = None
-    signature: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -343,7 +322,7 @@ def _remembered(scheduler: Any) -> Mapping[str, Any] | None:
 def _tried(scheduler: Any) -> Mapping[str, Any]:
     made = _set_up(scheduler, TRIAL_STEPS)
     before, changed = {name: _plain(value) for name, value in vars(made).items()}, dict[str, Any]()
-    with _apart():
+    with apart():
         one = torch.ones(1, 1, 1, 1)
         # Watched at every step: some forget on one what they noted on another.
         for _ in _run(made, made.timesteps, one, [one * step for step in range(len(made.timesteps))], seed=0):
@@ -358,7 +337,7 @@ def _tried(scheduler: Any) -> Mapping[str, Any]:
 def _set_up(scheduler: Any, num_steps: int) -> Any:
     """A copy of a scheduler set up for ``num_steps`` steps."""
     made = _made(type(scheduler), vars(scheduler))
-    with _apart():
+    with apart():
         if is_dynamic(scheduler) and "mu" in inspect.signature(made.set_timesteps).parameters:
             made.set_timesteps(num_steps, mu=1.0)
         else:
@@ -445,7 +424,7 @@ def _probed(setup: _Setup) -> Probe:
     if calls > MOST_CALLS:
         return Probe(None, None, f"it calls the model {calls} times, and maps of up to {MOST_CALLS} calls are measured")
     try:
-        return _measured(setup, calls)
+        return measured(lambda given, seed: _states(setup, given, seed=seed), calls, acts="a copy of it gives")
     except _OtherArguments as error:
         return Probe(None, None, str(error))
     except Exception as error:  # a class may raise whatever it likes on outputs that no model gives
@@ -458,27 +437,9 @@ def _steps_of(setup: _Setup) -> SamplerSteps | None:
     return None if found is None else SamplerSteps.of(found)
 
 
-def _measured(setup: _Setup, calls: int) -> Probe:
-    drawn = np.random.default_rng(0).normal(size=(calls + 1, RANDOM_COLUMNS))
-    given = np.concatenate([np.eye(calls + 1), drawn], axis=1)
-    states = _states(setup, given, seed=0)
-    rows, seen = states[:, : calls + 1], states[:, calls + 1 :]
-    largest = float(np.max(np.abs(states)))
-    if not math.isfinite(largest):
-        return Probe(None, None, "a copy of it gives states that are no numbers")
-    ahead = float(np.max(np.abs(np.triu(rows, 1))))
-    if max(ahead, float(np.max(np.abs(rows @ drawn - seen)))) <= LINEAR * largest:
-        rows = np.tril(rows)
-        rows.flags.writeable = False
-        return Probe(rows, False, signature=signature_of(rows))
-    if np.max(np.abs(_states(setup, given, seed=1) - states)) > LINEAR * largest:
-        return Probe(None, True, "it draws noise at its steps")
-    return Probe(None, False, "its steps are not linear in the outputs (they clip or threshold the sample)")
-
-
 def _states(setup: _Setup, given: Array, seed: int) -> Array:
     """(N + 1, C): the states of C runs at once, given their noise and outputs (N + 1, C)."""
-    with _apart():
+    with apart():
         made = _made(setup.kind, setup.attributes)
         values = torch.from_numpy(given)[:, None, :, None, None]
         states = list(_run(made, made.timesteps[setup.begin :], values[0], list(values[1:]), seed=seed))
@@ -529,23 +490,6 @@ def _named_parameters(kind: type) -> dict[str, inspect.Parameter]:
             if named:
                 return named
     return {}
-
-
-@contextlib.contextmanager
-def _apart() -> Iterator[None]:
-    """Computing that leaves no trace: on the CPU, in full precision, no graph, the random state as it was."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        stack.enter_context(torch.device("cpu"))
-        before = torch.get_rng_state()
-        try:
-            yield
-        finally:
-            # Only where it was changed: another thread may draw from it at the same time.
-            if not torch.equal(before, torch.get_rng_state()):
-                torch.set_rng_state(before)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -84,7 +84,7 @@ class FittedSearch:
 
     def _universal(self, computed: int) -> Schedule:
         try:
-            return universal_plan(self._levels, self._values, computed, values=1.0)
+            return universal_plan(self._levels, max(1, round(self._values)), computed, values=1.0)
         except ValueError:
             # Levels that are not those of flow matching.
             return even_plan(len(self._levels) - 1, computed)
