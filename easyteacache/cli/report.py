@@ -143,9 +143,9 @@ def _sampled(
 
 
 def _bucket(record: Calibration, advice: Advice) -> Bucket:
-    return next(
-        one for one in record.buckets if f"{one.sequence_length} tokens, {one.num_steps} steps" == advice.point.where
-    )
+    from easyteacache.solver.validation.points import describe
+
+    return next(one for one in record.buckets if describe(one) == advice.point.where)
 
 
 def _decibels(exact: Any, frames: Any) -> str:

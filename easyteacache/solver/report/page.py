@@ -21,7 +21,8 @@ from easyteacache.records.trace_set import TraceSet
 from easyteacache.solver.replay.replay import filling_of
 from easyteacache.solver.report import figures
 from easyteacache.solver.report.evidence import BucketEvidence, Shown, collect
-from easyteacache.solver.validation.validate import describe, validate
+from easyteacache.solver.validation.points import describe
+from easyteacache.solver.validation.validate import validate
 from easyteacache.solver.validation.verdict import Judged, Report
 
 PAGE = "report.html"
@@ -178,7 +179,7 @@ def advised(record: Calibration, verdict: Report, use: str | None = None) -> Adv
     if not verdict.points or not verdict.passed:
         return None
     largest = max(record.buckets, key=lambda one: (one.sequence_length or 0, one.num_steps or 0))
-    where = f"{largest.sequence_length} tokens, {largest.num_steps} steps"
+    where = describe(largest)
     points = [one for one in verdict.points if one.where == where] or list(verdict.points)
     near = min(points, key=lambda one: abs(math.log(one.speedup / USUAL_SPEED))).speedup
     point = min((one for one in points if abs(one.speedup - near) < 0.01 * near), key=lambda one: one.error)
@@ -208,7 +209,7 @@ def _buckets(
             progress(f"drawing {name} at {describe(bucket)}")
             drawings.append(_Picture(f"{stem}-{name}.png", f"{name}, {describe(bucket)}", draw(record, evidence)))
         settings = tuple(_setting(one, f"b{place}-{number}", bucket) for number, one in enumerate(evidence.shown, 1))
-        where = f"{bucket.sequence_length} tokens, {bucket.num_steps} steps"
+        where = describe(bucket)
         judged = tuple(point for point in verdict.points if point.where == where)
         yield _Bucket(describe(bucket), _chart(settings, judged), settings, judged, tuple(drawings))
 

@@ -13,6 +13,7 @@ from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import Calibration
+from easyteacache.records.sampler import EULER
 from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace
 from easyteacache.solver.replay import baselines
@@ -47,10 +48,18 @@ def judge_points(
     return findings, [trial.judged() for trial in trials]
 
 
+def describe(bucket: Bucket) -> str:
+    """A bucket as findings name it."""
+    shift = "" if bucket.shift is None else f", shift {bucket.shift:g}"
+    sampler = "" if bucket.sampler is None or bucket.sampler.name == EULER else f", {bucket.sampler.name}"
+    return f"{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}{sampler}"
+
+
 @dataclass(frozen=True, eq=False)
 class _Trial:
     """One operating point and its baselines, replayed: errors (R,) of the held-out runs."""
 
+    setting: str
     point: OperatingPoint
     policy: Policy
     computed: float
@@ -73,7 +82,7 @@ class _Trial:
 
     def judged(self) -> Judged:
         return Judged(
-            where=f"{self.policy.sequence_length} tokens, {self.num_steps} steps",
+            where=self.setting,
             gate=self.gate,
             filling=str(filling_of(self.policy)),
             computed=round(self.computed, 2),
@@ -92,7 +101,7 @@ def _try(
     computed = mean_computed(decided)
     errors = replay.errors(decided, filling_of(policy))
     others = _baselines(replay, policy, computed, incumbent)
-    return _Trial(point, policy, computed, replay.runs.num_steps, errors, others)
+    return _Trial(describe(bucket), point, policy, computed, replay.runs.num_steps, errors, others)
 
 
 def _best(trials: Sequence[_Trial]) -> list[_Trial]:

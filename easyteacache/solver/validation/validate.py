@@ -18,13 +18,12 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.records import calibration as records
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
-from easyteacache.records.sampler import EULER
 from easyteacache.records.trace_set import TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.fit.points import gather
-from easyteacache.solver.validation.points import judge_points
+from easyteacache.solver.validation.points import describe, judge_points
 from easyteacache.solver.validation.rules import RULES
 from easyteacache.solver.validation.verdict import Finding, Judged, Report
 
@@ -68,13 +67,6 @@ def validate(record: Calibration, traces: TraceSet, incumbent: Calibration | Non
         findings += more
         points += judged
     return Report(record.model_key, tuple(findings), tuple(points), len(calibration), len(heldout))
-
-
-def describe(bucket: Bucket) -> str:
-    """A bucket as findings name it."""
-    shift = "" if bucket.shift is None else f", shift {bucket.shift:g}"
-    sampler = "" if bucket.sampler is None or bucket.sampler.name == EULER else f", {bucket.sampler.name}"
-    return f"{bucket.sequence_length} tokens, {bucket.num_steps} steps{shift}{sampler}"
 
 
 def _admissible(record: Calibration, traces: TraceSet) -> list[Finding]:
