@@ -32,8 +32,7 @@ from easyteacache.registry.family import model_of
 from easyteacache.runtime import predictors, verb_arguments
 from easyteacache.runtime.attachment import Attachment
 from easyteacache.runtime.branch_state import DEFAULT_BRANCH
-from easyteacache.runtime.driver import StepDriver
-from easyteacache.runtime.session import Session
+from easyteacache.runtime.session import Session, StepDriver
 from easyteacache.runtime.statistics import evidence_of, gate_of
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from easyteacache.policy.policy import Policy
     from easyteacache.records.calibration import Calibration
     from easyteacache.registry.registry import Found, Registry
-    from easyteacache.runtime.driver import Place
+    from easyteacache.runtime.session import Place
     from easyteacache.runtime.statistics import RunStatistics
     from easyteacache.runtime.tensor_math import Reduce
 

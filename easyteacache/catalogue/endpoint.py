@@ -48,6 +48,7 @@ def _setting(one: Setting) -> dict[str, Any]:
         "sequence_length": bucket.sequence_length,
         "num_steps": bucket.num_steps,
         "shift": bucket.shift,
+        "sampler": None if bucket.sampler is None else bucket.sampler.name,
         "threshold": None if point is None else point.threshold,
         "computed": None if point is None or point.schedule is None else list(point.schedule),
         "computed_steps": None if point is None else point.computed_steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from easyteacache.errors import EasyTeaCacheError
@@ -53,9 +53,9 @@ class Asking:
         if point.threshold is not None and _plain(point):
             return Usage(_code(record, bucket, f"threshold={point.threshold!r}"))
         run = RunContext(bucket.sequence_length, bucket.num_steps, bucket.shift, bucket.sampler)
-        for name, value in _requests(bucket, point):
-            if self._leads_to(point, Request(**{name: value}), run):
-                return Usage(_code(record, bucket, f"{name}={value!r}"))
+        for request in _requests(bucket, point):
+            if self._leads_to(point, request, run):
+                return Usage(_code(record, bucket, _asked(request)))
         return Usage(
             reason="No speed-up or error leads here: at this speed another setting of the model goes before it."
         )
@@ -83,19 +83,22 @@ def _plain(point: OperatingPoint) -> bool:
     return (point.forecaster, point.applied_to) == ("hold", "residual")
 
 
-def _requests(bucket: Bucket, point: OperatingPoint) -> Iterator[tuple[str, float]]:
+def _requests(bucket: Bucket, point: OperatingPoint) -> Iterator[Request]:
     rate = rate_of(point, bucket.num_steps)
     if rate is not None and rate >= 1:
-        yield "speedup", _rounded(rate, math.floor)
+        yield Request(speedup=_rounded(rate, math.floor))
     if point.error is not None:
-        yield "max_error", _rounded(point.error.mean, math.ceil)
+        yield Request(max_error=_rounded(point.error.mean, math.ceil))
 
 
-def _rounded(value: float, way: object) -> float:
+def _asked(request: Request) -> str:
+    return f"max_error={request.max_error!r}" if request.speedup is None else f"speedup={request.speedup!r}"
+
+
+def _rounded(value: float, way: Callable[[float], int]) -> float:
     if value <= 0:
         return value
     scale = 10.0 ** (_DIGITS - 1 - math.floor(math.log10(value)))
-    assert callable(way)
     return float(f"{way(value * scale) / scale:.{_DIGITS}g}")
 
 

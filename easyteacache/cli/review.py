@@ -71,7 +71,7 @@ def review(
         for line in reviewing.github_annotations(found, root):
             click.echo(line)
     summary = os.environ.get("GITHUB_STEP_SUMMARY") if github else None
-    for place in filter(None, (page, summary and Path(summary))):
+    for place in [one for one in (page, Path(summary) if summary else None) if one is not None]:
         with place.open("a", encoding="utf-8") as file:
             file.write(verdict)
     raise SystemExit(1 if found.errors else 0)

@@ -221,6 +221,8 @@ def _alone(record: Calibration, b: int, p: int) -> Calibration:
 
 def _with(record: Calibration, done: _Repeated, digest: str, by: str, day: str, signer: Any) -> Calibration:
     """The record with what was found; what the same person found before is replaced."""
+    import numpy as np
+
     from easyteacache.policy.figures import rate_of
     from easyteacache.records import calibration as records
     from easyteacache.records.evidence import RELATIVE_L2, Evidence
@@ -232,7 +234,10 @@ def _with(record: Calibration, done: _Repeated, digest: str, by: str, day: str, 
         kind="verified",
         how="measured",
         metric=RELATIVE_L2,
-        **_statistics(done.errors),
+        value=float(np.mean(done.errors)),
+        p50=float(np.percentile(done.errors, 50)),
+        p90=float(np.percentile(done.errors, 90)),
+        worst=float(np.max(done.errors)),
         runs=len(done.errors),
         speedup=rate,
         prompts_sha256=digest,
@@ -246,17 +251,6 @@ def _with(record: Calibration, done: _Repeated, digest: str, by: str, day: str, 
     kept = [one for one in listed if not (one["kind"] == "verified" and one["by"] == by)]
     content["buckets"][b]["operating_points"][p]["evidence"] = [block.model_dump(mode="json"), *kept]
     return records.Calibration.from_mapping(content, where=record.model_key)
-
-
-def _statistics(errors: Sequence[float]) -> dict[str, float]:
-    import numpy as np
-
-    return {
-        "value": float(np.mean(errors)),
-        "p50": float(np.percentile(errors, 50)),
-        "p90": float(np.percentile(errors, 90)),
-        "worst": float(np.max(errors)),
-    }
 
 
 def _tell(

@@ -83,10 +83,6 @@ class SamplerSteps:
             found = [last * row[0], *(a + last * b for a, b in zip(found[:-1], row[1:], strict=True))]
         return tuple(found)
 
-    def weight(self, step: int, state: int) -> float:
-        """Weight of the output of ``step`` in the state before step ``state``."""
-        return sum(a * b for a, b in zip(self.reaching(step, state), self.moves[step], strict=True))
-
 
 def _recurrence(weights: object, memory: int) -> tuple[tuple[float, ...], ...] | None:
     """How every state follows from the ``memory`` ones before it, were no more outputs handed over; None where it does not."""

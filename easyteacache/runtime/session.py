@@ -1,11 +1,12 @@
-"""One cache on one model: the current run, its branches, the policy that they follow, and what they did."""
+"""One cache on one model: the current run, its branches, the policy that they follow, what they did, and what every driver asks it."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.policy.policy import Policy
@@ -17,6 +18,11 @@ from easyteacache.runtime.per_thread import PerThread
 from easyteacache.runtime.run_observer import RunObserver
 from easyteacache.runtime.statistics import RunStatistics, describe, speedup
 from easyteacache.runtime.tensor_math import Reduce
+
+if TYPE_CHECKING:
+    import torch
+
+    from easyteacache.runtime.sampler_steps import SamplerSteps
 
 
 class Session:
@@ -412,3 +418,147 @@ class Session:
         assert self._source is not None
         known = dataclasses.replace(declared, sequence_length=length)
         return self._source.policy(self._request, known.after(self._stated, seen_steps=self._seen_steps))
+
+
+#: Gives a number that may not be known.
+Known = Callable[[], "float | None"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call belongs, and what is known of its step before the model runs.
+
+    Attributes:
+        branch, step: of the run.
+        state: the branch's state; None while it is not known under which policy the branch runs, and the call is computed.
+        sigma, coordinate: noise level, and the predictor's coordinate where that is not the step.
+        distance: the signal distance to the previous step where it is known without the signal.
+        target: what is predicted, ``residual``, ``feature`` or ``output``; while ``state`` is None, what the run's policy says before the
+            length is known.
+        reads_signal: the signal's tensor has to be read.
+    """
+
+    branch: str
+    step: int
+    state: BranchState | None = None
+    sigma: float | None = None
+    coordinate: float | None = None
+    distance: float | None = None
+    target: str = "residual"
+    reads_signal: bool = False
+
+    @property
+    def of_output(self) -> bool:
+        """The model's output is predicted, and nothing of its blocks."""
+        return self.target == "output"
+
+    @property
+    def known(self) -> BranchState:
+        """The branch's state, where there is one."""
+        assert self.state is not None
+        return self.state
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with a call; it does not change once it is taken.
+
+    Attributes:
+        reuse: the model, or its blocks, are not to be computed.
+        forecast: what is predicted for a reused step, in the shape in which computed ones were observed; may be one of them itself.
+    """
+
+    reuse: bool
+    forecast: torch.Tensor | None = None
+
+
+COMPUTED = Decision(reuse=False)
+
+
+class StepDriver:
+    """Asks and tells a session, one call at a time.
+
+    Args:
+        session: whose branches are driven.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def begin(self, run: RunContext) -> None:
+        """A new run begins; raises as ``Session.begin``, and the run before it is then over all the same."""
+        self.session.begin(run)
+
+    def place(
+        self,
+        branch: str,
+        step: int,
+        *,
+        sequence_length: int | None = None,
+        sigma: Known | None = None,
+        time: Known | None = None,
+        distance: Callable[[Policy], float | None] | None = None,
+    ) -> Place:
+        """Where a call belongs.
+
+        Args:
+            branch: any text, the same at every step.
+            step: zero-based index of the call among those of its branch.
+            sequence_length: tokens; None keeps what is known.
+            sigma: gives the noise level of the step in [0, 1]; called only where the policy needs it, as all of these.
+            time: gives the timestep.
+            distance: gives, under the branch's policy, the signal distance to the step before.
+        """
+        state = self.session.branch(branch, step, sequence_length=sequence_length)
+        policy = state.policy
+        needs_sigma = policy.profile is not None or policy.coordinate == "sigma"
+        level = sigma() if needs_sigma and sigma is not None else None
+        coordinate = level if policy.coordinate == "sigma" else None
+        if policy.coordinate == "timestep" and time is not None:
+            coordinate = time()
+        reads_signal = policy.reads_signal(level)
+        measured = distance(policy) if reads_signal and distance is not None else None
+        return Place(
+            branch,
+            step,
+            state,
+            sigma=level,
+            coordinate=coordinate,
+            distance=measured,
+            target=policy.applied_to,
+            reads_signal=reads_signal and measured is None,
+        )
+
+    def admits(self, place: Place, signal: torch.Tensor | None = None) -> bool:
+        """May the call be reused? Nothing is remembered but the question."""
+        return place.known.check(place.step, signal, sigma=place.sigma, distance=place.distance)
+
+    def decide(self, place: Place, signal: torch.Tensor | None = None) -> Decision:
+        """The same, with what is predicted."""
+        if not self.admits(place, signal):
+            return COMPUTED
+        return Decision(True, place.known.residual(coordinate=place.coordinate))
+
+    def handed(self, place: Place, output: torch.Tensor, sampler: SamplerSteps | None, *, reused: bool) -> torch.Tensor:
+        """What the sampler is handed for ``output``: the tensor itself, unless the policy corrects this step (``BranchState.handed``)."""
+        return place.known.handed(place.step, output, sampler, reused=reused)
+
+    def reused(self, place: Place, signal: torch.Tensor | None = None) -> None:
+        """The prediction was used."""
+        place.known.reuse(signal, coordinate=place.coordinate)
+
+    def computed(self, place: Place, truth: torch.Tensor, signal: torch.Tensor | None = None) -> None:
+        """The step was computed, and ``truth`` is what would have been predicted, any shape."""
+        place.known.store_residual(place.step, signal, truth, coordinate=place.coordinate)
+
+    def settle(self) -> None:
+        """That may have been the run's last call: where it was, compare what was reached with what was asked for."""
+        self.session.settle()
+
+    def end(self, *, judge: bool = True) -> None:
+        """The run is over, or was broken off: let go of every tensor; what it did can still be asked for.
+
+        Args:
+            judge: compare what a whole run reached with what was asked for.
+        """
+        self.session.release(judge=judge)

@@ -175,15 +175,19 @@ def test_the_code_leads_to_the_very_point_that_it_stands_at(bundled_site: Built)
             found = re.search(r'from_registry\("(.+)", (speedup|max_error)=([0-9.e-]+)\)', setting.get("use", ""))
             if found is None or setting.get("computed") is None:
                 continue
-            sampler = next(
+            held = ("num_steps", "sequence_length", "shift")
+            samplers = [
                 bucket.sampler
                 for bucket in registry[setting["record"]].buckets
-                if (bucket.num_steps, bucket.sequence_length, bucket.shift)
-                == (setting["num_steps"], setting.get("sequence_length"), setting.get("shift"))
-            )
-            run = RunContext(setting.get("sequence_length"), setting["num_steps"], setting.get("shift"), sampler)
-            policy = ModelResolver(registry.meant_by(found[1])).policy(Request(**{found[2]: float(found[3])}), run)
-            assert (policy.model_key, list(policy.schedule or ())) == (setting["record"], setting["computed"])
+                if all(getattr(bucket, name) == setting.get(name) for name in held)
+                and setting.get("sampler") == (bucket.sampler and bucket.sampler.name)
+            ]
+            request, led = Request(**{found[2]: float(found[3])}), []
+            for sampler in samplers:
+                run = RunContext(*(setting.get(name) for name in ("sequence_length", "num_steps", "shift")), sampler)
+                policy = ModelResolver(registry.meant_by(found[1])).policy(request, run)
+                led.append((policy.model_key, list(policy.schedule or ())))
+            assert (setting["record"], setting["computed"]) in led
             tried += 1
     assert tried > 50
 

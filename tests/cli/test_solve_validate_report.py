@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def test_report_is_one_page_with_every_picture_inside(folder: Path, tmp_path: Pa
     assert page.count("data:image/png;base64,") == len(pictures)
     assert 'src="http' not in page
     assert '<strong class="passed">passed</strong>' in page
+    assert re.search(r"Use <code>speedup=[0-9.]+</code>", page)
+    assert re.search(r"[0-9.]+ times nearer</strong> than", page)
+    assert re.search(r"TeaCache\.from_file\(&#34;c\.json&#34;, speedup=[0-9.]+\)\.attach\(pipe\)", page)
+    # What is advised comes before every chart and table.
+    assert page.index('id="advice"') < page.index('class="chart') < page.index("<table")
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 

@@ -134,3 +134,19 @@ def test_the_command_says_it_in_json_and_by_exit_code() -> None:
 def test_text_fits_80_columns(well: Diagnosis) -> None:
     assert max(map(len, str(well).splitlines())) <= 80
     assert str(well).endswith("All is well.")
+
+
+def test_the_command_tells_of_engines(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path))
+    run = CliRunner().invoke(program, ["doctor", "--engine", "comfyui", "--folder", str(tmp_path), "--json"])
+    content = json.loads(run.stdout)
+    assert (content["engine"], content["loaded"], content["last"]) == ("comfyui", False, None)
+    assert run.exit_code == 1
+    assert "No request" in CliRunner().invoke(program, ["doctor", "--engine", "vllm-omni"]).output
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["reference", "--engine", "comfyui"], ["--engine", "diffusers"], ["reference", "--folder", "."]]
+)
+def test_a_model_or_an_engine_is_named(arguments: list[str]) -> None:
+    assert CliRunner().invoke(program, ["doctor", *arguments]).exit_code == 2

@@ -36,7 +36,7 @@ MODEL = "http://hub/api/models/org/model/revision/main"
 COMPARED = f"http://code/repos/org/code/compare/{OLD}...HEAD"
 
 
-@pytest.mark.parametrize("now, state", [(OLD, "fresh"), (NEW, "moved")])
+@pytest.mark.parametrize(("now", "state"), [(OLD, "fresh"), (NEW, "moved")])
 def test_a_checkpoint_has_moved_where_main_stands_elsewhere(now: str, state: str) -> None:
     found = asked_of({MODEL: {"sha": now}}).standing(CHECKPOINT)
     assert (found.state, found.now) == (state, now)
@@ -48,7 +48,7 @@ def test_a_short_commit_of_the_same_begins_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "files, state",
+    ("files", "state"),
     [
         ([{"filename": "src/numbers.py"}], "moved"),
         ([{"filename": "src/new.py", "previous_filename": "src/numbers.py"}], "moved"),
@@ -63,7 +63,7 @@ def test_a_source_has_moved_where_its_file_was_changed(files: list[Any], state: 
 
 
 @pytest.mark.parametrize(
-    "place, reason",
+    ("place", "reason"),
     [
         (Place("k", "checkpoint", "org/model", None), "names no commit"),
         (Place("k", "checkpoint", "../etc", OLD), "no repository"),

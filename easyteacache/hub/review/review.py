@@ -282,12 +282,12 @@ def _explained(one: Submission) -> Iterator[str]:
     if drawn:
         yield from ("", "#### What it moves", "", *drawn)
     changes = [] if one.incumbent is None else record_diff.compare(one.incumbent, record)
-    if changes:
+    if changes and one.incumbent is not None:
         yield from (
             "",
             f"<details><summary>{len(changes)} changes since revision {one.incumbent.revision}</summary>",
             "",
-        )  # type: ignore[union-attr]
+        )
         yield from ("| | before | after |", "|---|---|---|")
         for change in changes[:MOST_CHANGES]:
             yield f"| {_cell(change.where)} | {_cell((change.before or '–')[:200])} | {_cell((change.after or '–')[:200])} |"

@@ -25,7 +25,7 @@ from easyteacache.integrations.diffusers.models.adapter import Adapter, Blocks, 
 from easyteacache.integrations.diffusers.pipeline import guidance_of
 from easyteacache.integrations.diffusers.step_tracker import Clock, Context
 from easyteacache.policy.request import Capabilities, RunContext
-from easyteacache.runtime.driver import COMPUTED, Place, StepDriver
+from easyteacache.runtime.session import COMPUTED, Place, StepDriver
 from easyteacache.runtime.tensor_math import Reduce
 
 if TYPE_CHECKING:

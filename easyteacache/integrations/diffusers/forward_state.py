@@ -12,7 +12,7 @@ import torch
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers.models.adapter import Blocks, Output
-from easyteacache.runtime.driver import Decision, Place
+from easyteacache.runtime.session import Decision, Place
 
 # Arguments -----------------------------------------------------------------------------------------------------------
 

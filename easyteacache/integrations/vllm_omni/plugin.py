@@ -11,6 +11,8 @@ import importlib
 import sys
 from typing import Any
 
+from easyteacache.runtime.notices import logger
+
 NAME = "easyteacache"
 SELECTOR = "vllm_omni.diffusion.cache.selector"
 RUNNER = "vllm_omni.diffusion.worker.diffusion_model_runner"
@@ -21,7 +23,12 @@ _OURS = "_easyteacache"
 
 def register() -> None:
     """Add the backend; may be called in every process, and more than once."""
-    selector = importlib.import_module(SELECTOR)
+    try:
+        selector = importlib.import_module(SELECTOR)
+    except ImportError as error:
+        # A process that serves no diffusion model, or a release that keeps it elsewhere: it must start all the same.
+        logger.warning("cache_backend %r is not there: %s", NAME, error)
+        return
     original = getattr(selector, FUNCTION)
     if not hasattr(original, _OURS):
         setattr(selector, FUNCTION, _knowing(original))

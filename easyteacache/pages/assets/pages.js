@@ -66,9 +66,14 @@
   }
   function glossary() {
     document.body.append(tip);
+    let places = 0;
     for (const word of document.querySelectorAll(".term")) {
       word.removeAttribute("title");
-      word.setAttribute("aria-description", word.dataset.meaning);
+      const meaning = element("span", "", word.dataset.meaning);
+      meaning.id = `meaning-${places += 1}`;
+      meaning.hidden = true;
+      document.body.append(meaning);
+      word.setAttribute("aria-describedby", meaning.id);
       const tell = () => show(word, document.createTextNode(word.dataset.meaning));
       word.addEventListener("pointerenter", tell);
       word.addEventListener("focus", tell);
@@ -242,7 +247,7 @@
       link.append(element("bdi", "text", row.title));
       head.append(link, element("span", "key", row.key));
       const mark = document.querySelector(`template[data-tier="${row.evidence}"]`).content.cloneNode(true);
-      const engines = row.engines.map((i) => data.engines[i]).join(", ");
+      const engines = row.engines.map((i) => data.engines[i]).join(" · ");
       made.append(head, cell("Method", "", row.method), cell("Evidence", "", mark), cell("Speed-up", row.speedup ? "num" : "num none", row.speedup ? factorText(row.speedup) : "–"),
         cell("Settings", "num", String(row.settings)), cell("Exports to", engines ? "" : "none", engines || "–"));
       return made;

@@ -118,11 +118,6 @@ class Runs:
         mean = np.exp(np.mean(np.log(np.maximum(ratio, tiny)), axis=0))
         return np.asarray(np.concatenate((mean[:1], mean)))
 
-    @functools.cached_property
-    def transfer(self) -> Array:
-        """``transfer_of`` the residual."""
-        return self.transfer_of("residual")
-
     def gram(self, applied_to: str) -> Array:
         """(R, S, S) Gram matrices of what a predictor is applied to, ``residual``, ``feature`` or ``output``.
 

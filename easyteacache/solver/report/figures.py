@@ -13,6 +13,7 @@ from easyteacache.policy.curves import Polynomial
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace import Array
+from easyteacache.solver.fit.points import Points
 from easyteacache.solver.replay.predictor_rows import Filling
 from easyteacache.solver.replay.replay import filling_of
 from easyteacache.solver.report.evidence import BucketEvidence, Frontier
@@ -57,10 +58,11 @@ def draw_fit(record: Calibration, evidence: BucketEvidence) -> bytes:
     axes.set_yscale("log")
     plot_style.plain_decades(axes.xaxis, axes.yaxis)
     axes.axvspan(start, high, color="#EEF3F7", zorder=0)
-    for points, aside, mark in (
+    beside: tuple[tuple[Points, float, dict[str, Any]], ...] = (
         (evidence.points, 1 / BESIDE, {"marker": ".", "color": "#3F6E91", "markersize": 5}),
         (evidence.unseen, BESIDE, {"marker": "x", "color": ORANGE, "markersize": 3.5, "markeredgewidth": 0.8}),
-    ):
+    )
+    for points, aside, mark in beside:
         # Runs of both kinds have the same signal distances: beside each other, neither hides the other.
         x, y = _thinned(points.x, points.y)
         axes.plot(x * aside, y, linestyle="none", zorder=2, **mark)

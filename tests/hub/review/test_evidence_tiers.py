@@ -92,7 +92,7 @@ def test_a_block_without_a_signature_is_refused(mine: Any, solved: Solved) -> No
 
 
 @pytest.mark.parametrize(
-    "field, value", [("value", 0.001), ("worst", 0.5), ("runs", 200), ("date", "2026-11-27"), ("speedup", 9.0)]
+    ("field", "value"), [("value", 0.001), ("worst", 0.5), ("runs", 200), ("date", "2026-11-27"), ("speedup", 9.0)]
 )
 def test_an_edited_block_is_refused(field: str, value: Any, mine: Any, solved: Solved) -> None:
     signer, verifiers, _ = mine
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change, rule", [("none", None), ("edit", "evidence.signature"), ("strip", "evidence.unsigned")]
+    ("change", "rule"), [("none", None), ("edit", "evidence.signature"), ("strip", "evidence.unsigned")]
 )
 def test_a_review_judges_by_the_verifiers_of_what_is_published(
     change: str, rule: str | None, mine: Any, solved: Solved, tmp_path: Path

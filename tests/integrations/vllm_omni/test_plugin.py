@@ -271,6 +271,15 @@ def test_registered_twice_it_is_there_once(engine: Any) -> None:
     assert engine["selector"].get_cache_backend is before
 
 
+def test_where_the_selector_is_not_there_the_engine_starts(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(plugin, "SELECTOR", "vllm_omni.nowhere")
+    with caplog.at_level(logging.WARNING, logger="easyteacache"):
+        plugin.register()
+    assert "'easyteacache' is not there" in caplog.text
+
+
 def test_taken_off_the_pipeline_is_as_it_was(engine: Any, filed: Any) -> None:
     filed()
     made, pipeline = serving(engine)
