@@ -48,7 +48,7 @@ def test_a_reused_step_with_the_same_input_gives_the_computed_output(name, make_
     with make_cache(schedule=(0,)).attached(model) as cache:
         assert torch.equal(flat(model(**forward)), plain)
         # The same noise level again is another step only if the clock is told so.
-        clock = model._diffusers_hook.hooks["easyteacache"]._driver.clock
+        clock = model._diffusers_hook.hooks["easyteacache"]._drivers.here.clock
         clock._value = None if clock._value is None else clock._value + 1
         torch.testing.assert_close(flat(model(**forward)), plain, rtol=1e-4, atol=1e-5)
         assert next(iter(cache.statistics().values())).pattern == "█·"

@@ -53,10 +53,12 @@ def test_a_refusal_leaves_the_model_free(wan: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["my-studio/video-model", "reference/another-one"])
-def test_ones_own_model_attaches_to_what_it_is_attached_to(flux: Any, tmp_path: Path, key: str) -> None:
+def test_ones_own_record_that_names_no_model_attaches_to_what_it_is_attached_to(
+    flux: Any, tmp_path: Path, key: str
+) -> None:
     record = calibration.load(Path(__file__).resolve().parents[3] / "registry" / "reference" / "moving-digits.json")
     place = tmp_path / f"{key}.json"
     place.parent.mkdir()
-    calibration.save(record.model_copy(update={"model_key": key}), place)
+    calibration.save(record.model_copy(update={"model_key": key, "model": None}), place)
     cache = TeaCache.from_registry(key, registry=Registry.from_folder(tmp_path))
     cache.attach(flux).detach()
