@@ -56,9 +56,7 @@ class Asking:
         for request in _requests(bucket, point):
             if self._leads_to(point, request, run):
                 return Usage(_code(record, bucket, _asked(request)))
-        return Usage(
-            reason="No speed-up or error leads here: at this speed another setting of the model goes before it."
-        )
+        return Usage(reason="No speed-up, error or threshold leads here: another setting of the model goes before it.")
 
     def _leads_to(self, point: OperatingPoint, request: Request, run: RunContext) -> bool:
         if self._resolver is None:
@@ -89,9 +87,13 @@ def _requests(bucket: Bucket, point: OperatingPoint) -> Iterator[Request]:
         yield Request(speedup=_rounded(rate, math.floor))
     if point.error is not None:
         yield Request(max_error=_rounded(point.error.mean, math.ceil))
+    if point.threshold is not None:
+        yield Request(threshold=point.threshold)
 
 
 def _asked(request: Request) -> str:
+    if request.threshold is not None:
+        return f"threshold={request.threshold!r}"
     return f"max_error={request.max_error!r}" if request.speedup is None else f"speedup={request.speedup!r}"
 
 

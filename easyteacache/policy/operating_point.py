@@ -6,6 +6,7 @@ what held-out runs gave.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -74,7 +75,7 @@ def choose(
 
     Args:
         offers: per bucket what it has.
-        request: the caller's wishes; a threshold of the caller's own is taken as it is.
+        request: the caller's wishes; a threshold that the record states is that operating point, another one is taken as it is.
         run: whose driver can apply some points and others not.
         notes: gets one sentence for every choice made here.
         foreign: the buckets hold for another step count or shift, where a fixed schedule says nothing and what was
@@ -85,7 +86,8 @@ def choose(
         UnreachableTarget: with what the record does offer.
     """
     if request.threshold is not None:
-        return Choice(threshold=request.threshold)
+        stated = None if foreign else _stated(offers, request.threshold, run)
+        return Choice(threshold=request.threshold) if stated is None else _blend([(stated, 1.0)], offers[0].num_steps)
     left_out: list[str] = []
     offers = _within_window(_applicable(offers, run, left_out), request, left_out)
     notes.extend(left_out)
@@ -107,6 +109,15 @@ def choose(
             f"The speed-up of {chosen.speedup:g} is what the source reports for its own hardware, not measured here."
         )
     return chosen
+
+
+def _stated(offers: Sequence[Offer], threshold: float, run: RunContext) -> OperatingPoint | None:
+    """The operating point whose threshold this is, with what fills its steps; None between two lengths, and where none has it."""
+    if len(offers) != 1:
+        return None
+    alike = [p for p in offers[0].points if p.threshold is not None and math.isclose(p.threshold, threshold)]
+    plain = [p for p in alike if p.plan is None and p.preset is None and _fits(p, offers[0], run)]
+    return next((p for p in plain if not run.can.block_stack_only or _of_the_block_stack(p)), None)
 
 
 def _applicable(offers: Sequence[Offer], run: RunContext, left_out: list[str]) -> list[Offer]:

@@ -283,3 +283,19 @@ def test_a_driver_that_corrects_needs_the_very_levels(capsys: Any) -> None:
     shifted = run_of(shift=3.04, sampler=euler(25, 3.04), can=Capabilities(corrects=True))
     policy = resolve(RECORD, Request(speedup=2.0), shifted)
     assert (policy.weights, policy.evidence, policy.expected_error) == (None, "carried", None)
+
+
+def test_a_stated_threshold_is_the_operating_point_with_its_predictor_and_its_promise() -> None:
+    bucket = next(b for b in RECORD.buckets if (b.sequence_length, b.num_steps) == (64, 25))
+    points = [p for p in bucket.operating_points if p.threshold is not None]
+    assert {p.forecaster for p in points} > {"foca"}
+    for point in points:
+        policy = resolve(RECORD, Request(threshold=point.threshold), run_of(25, length=64))
+        assert (policy.forecaster, policy.applied_to) == (point.forecaster, point.applied_to)
+        assert point.error is not None
+        assert policy.expected_error == point.error.mean
+
+
+def test_a_threshold_between_stated_ones_promises_nothing() -> None:
+    policy = resolve(RECORD, Request(threshold=0.1), run_of(25, length=64))
+    assert (policy.forecaster, policy.expected_error) == ("hold", None)
