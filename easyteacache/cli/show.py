@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,13 +103,15 @@ def _adapters(adapters: Sequence[ActiveAdapter]) -> str | None:
 
 
 def _buckets(record: Calibration) -> str:
+    sampler = _samplers(record)
     columns = [
         text.Column("LENGTH", align="right"),
         text.Column("STEPS", align="right"),
         text.Column("SHIFT", align="right"),
+        text.Column("SAMPLER", cut=True),
         text.Column("SIZE", cut=True),
         text.Column("WINDOW"),
-        text.Column("IN A ROW", align="right"),
+        text.Column("IN A ROW", align="right", optional=1),
         text.Column("DOMAIN"),
         text.Column("R²", align="right"),
     ]
@@ -117,6 +120,7 @@ def _buckets(record: Calibration) -> str:
             bucket.sequence_length,
             bucket.num_steps,
             None if bucket.shift is None else text.number(bucket.shift),
+            sampler(bucket),
             _size(bucket),
             _window(bucket),
             bucket.max_consecutive_skips,
@@ -126,6 +130,18 @@ def _buckets(record: Calibration) -> str:
         for bucket in record.buckets
     ]
     return text.table(columns, rows, indent="  ")
+
+
+def _samplers(record: Calibration) -> Callable[[Bucket], str | None]:
+    """Names a bucket's sampler where the record has buckets of several; else nothing."""
+    names = {None if bucket.sampler is None else bucket.sampler.name for bucket in record.buckets}
+
+    def named(bucket: Bucket) -> str | None:
+        if len(names) < 2 or bucket.sampler is None:
+            return None
+        return re.sub(r"^FlowMatch|(Discrete|Multistep)?Scheduler$", "", bucket.sampler.name)
+
+    return named
 
 
 def _size(bucket: Bucket) -> str | None:
@@ -181,22 +197,25 @@ def _operating_points(record: Calibration) -> Iterator[str]:
     if not points:
         return
     several_shifts = len({bucket.shift for bucket in record.buckets}) > 1
+    sampler = _samplers(record)
     yield text.heading("Operating points")
     columns = [
         text.Column("LENGTH", align="right"),
         text.Column("SHIFT", align="right"),
+        text.Column("SAMPLER", cut=True),
         text.Column("GATE", align="right"),
         text.Column("FILL", cut=True),
         text.Column("COMPUTED", align="right"),
         text.Column("SPEED-UP", align="right"),
         text.Column("ERROR", align="right"),
-        text.Column("EVIDENCE"),
-        text.Column("REMARK", cut=True),
+        text.Column("EVIDENCE", optional=1),
+        text.Column("REMARK", cut=True, optional=2),
     ]
     rows = [
         (
             bucket.sequence_length,
             text.number(bucket.shift) if several_shifts else None,
+            sampler(bucket),
             _gate(point),
             None if point.preset is not None else f"{point.forecaster}, {point.applied_to}",
             _computed(bucket, point),

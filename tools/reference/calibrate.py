@@ -1,10 +1,8 @@
-"""Make the bundled calibration of the reference model: the commands a user would type, and nothing else.
+"""Make the bundled calibration of the reference model from the traces that are kept beside the tests.
 
-The traces are kept in the repository and so is what sampling the candidate plans gave, so that the record can be made again in a
-minute; ``--record`` makes both anew, in some hours. ``--matched`` records runs at the shifts at which the model is like large ones
-(docs/benchmarks.md, "Matched regime"), beside those that are there, and solves buckets for them, too: what was sampled for the other
-buckets is used again. Buckets under UniPC, Wan's own sampler, are solved from their traces alone and put beside the others; ``--unipc``
-makes them anew and leaves the others as the record has them.
+Buckets under UniPC, Wan's own sampler, and at the shifts at which the model is like large ones (docs/benchmarks.md, "Matched regime") are
+solved from their traces alone, in two minutes and to the byte. The others, under Euler at shift 3, were chosen by sampling their candidate
+plans on 144 runs each, which takes hours: they stay as the record has them unless ``--measure`` says otherwise. ``--record`` records traces anew.
 """
 
 from __future__ import annotations
@@ -13,9 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from easyteacache.records.bucket import Bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "tests" / "fixtures" / "traces" / "reference"
@@ -25,12 +28,11 @@ RECORD = ROOT / "registry" / "reference" / "moving-digits.json"
 VIDEOS = ("--size", "16x16", "--size", "24x24", "--size", "32x32", "--frames", "4")
 IMAGES = ("--size", "16x16", "--frames", "1")
 STEP_COUNTS = (50, 25)
+SIGNAL = "timestep_projection"
 # Wan's own sampler, at its own shift for small videos.
 UNIPC_STEP_COUNTS = (50, 30, 25)
 UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 MATCHED_SHIFTS = (0.25, 0.35, 0.5)
-MATCHED = TRACES / "matched-50.safetensors"
-MATCHED_VIDEOS = ("--size", "16x16", "--frames", "4")
 # Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
 MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
@@ -40,39 +42,39 @@ LABELS = (
 
 
 @click.command()
-@click.option("--record", "record_traces", is_flag=True, help="Record the traces again with the model, then solve.")
-@click.option("--runs", default=20, show_default=True, type=click.IntRange(6), help="With --record: runs per setting.")
-@click.option("--matched", is_flag=True, help="Record runs at matched shifts, too, then solve.")
 @click.option(
-    "--matched-runs", default=12, show_default=True, type=click.IntRange(6), help="With --matched: runs per setting."
+    "--record",
+    "kinds",
+    type=click.Choice(["steps", "unipc", "matched"]),
+    multiple=True,
+    help="Record these traces again with the model, then solve; may be repeated.",
 )
-@click.option("--unipc", "only_unipc", is_flag=True, help="Make the buckets under UniPC anew, and no others.")
+@click.option("--runs", default=20, show_default=True, type=click.IntRange(6), help="With --record: runs per setting.")
+@click.option("--measure", is_flag=True, help="Sample the candidates of Euler's buckets at shift 3 anew; takes hours.")
 @click.option("--check", is_flag=True, help="Change nothing; fail when the record is not what the traces give.")
-def main(record_traces: bool, runs: int, matched: bool, matched_runs: int, only_unipc: bool, check: bool) -> None:
+def main(kinds: tuple[str, ...], runs: int, measure: bool, check: bool) -> None:
     """Solve and validate registry/reference/moving-digits.json from the traces in tests/fixtures/traces/reference."""
-    if record_traces:
-        _record(runs)
-    if matched:
-        _record_matched(matched_runs)
+    for kind in kinds:
+        RECORDERS[kind](runs)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / RECORD.name
-        if RECORD.exists():
-            # So that a changed record is its next revision.
-            shutil.copyfile(RECORD, fresh)
+        # So that a changed record is its next revision.
+        shutil.copyfile(RECORD, fresh)
         kept = fresh.with_name(f"{fresh.name}.measured.json")
-        if MEASURED.exists() and not record_traces:
-            shutil.copyfile(MEASURED, kept)
-        if not only_unipc:
-            _easyteacache("solve", *_traces("steps", "matched"), "--out", str(fresh), *MEASURE, *LABELS)
-        under_unipc = Path(folder) / "unipc.json"
-        _easyteacache("solve", *_traces("unipc"), "--out", str(under_unipc), *LABELS)
-        _join(fresh, under_unipc)
+        if measure:
+            if MEASURED.exists() and "steps" not in kinds:
+                shutil.copyfile(MEASURED, kept)
+            _easyteacache("solve", *_traces("steps"), "--out", str(fresh), *MEASURE, *LABELS)
+        for kind in ("unipc", "matched"):
+            alone = Path(folder) / f"{kind}.json"
+            # The record has one signal for all of its buckets.
+            _easyteacache("solve", *_traces(kind), "--out", str(alone), "--signal", SIGNAL, *LABELS)
+            _join(fresh, alone)
         _easyteacache("validate", str(fresh), "--traces", str(TRACES), "--write")
         if check:
             _compare(fresh)
             return
-        RECORD.parent.mkdir(parents=True, exist_ok=True)
-        if not only_unipc:
+        if measure:
             shutil.copyfile(kept, MEASURED)
         shutil.copyfile(fresh, RECORD)
     subprocess.run(
@@ -85,13 +87,13 @@ def _traces(*kinds: str) -> list[str]:
 
 
 def _join(target: Path, other: Path) -> None:
-    """Put the buckets of another record of the model beside those of ``target`` that have other samplers, as its next revision."""
+    """Put the buckets of another record of the model in the place of those of ``target`` for the same runs, as its next revision."""
     from easyteacache.records import calibration
 
     record, more = calibration.load(target), calibration.load(other)
-    names = {bucket.sampler.name for bucket in more.buckets if bucket.sampler is not None}
-    kept = [bucket for bucket in record.buckets if bucket.sampler is None or bucket.sampler.name not in names]
-    buckets = sorted([*kept, *more.buckets], key=lambda bucket: bucket.setting)
+    made = {_runs_of(bucket) for bucket in more.buckets}
+    kept = [bucket for bucket in record.buckets if _runs_of(bucket) not in made]
+    buckets = sorted([*kept, *more.buckets], key=lambda bucket: (*bucket.setting, _runs_of(bucket)[-1]))
     files = {file.file: file for file in (*record.provenance.traces, *more.provenance.traces)}
     before = calibration.load(RECORD) if RECORD.exists() else None
     joined = record.model_copy(
@@ -105,7 +107,11 @@ def _join(target: Path, other: Path) -> None:
     calibration.save(joined, target)
 
 
-def _record(runs: int) -> None:
+def _runs_of(bucket: Bucket) -> tuple[object, ...]:
+    return (*bucket.setting, "" if bucket.sampler is None else bucket.sampler.name)
+
+
+def _record_steps(runs: int) -> None:
     for steps in STEP_COUNTS:
         with tempfile.TemporaryDirectory() as folder:
             for shapes in (VIDEOS, IMAGES):
@@ -113,10 +119,6 @@ def _record(runs: int) -> None:
                     "record", "reference", "--out", folder, "--num-prompts", str(runs), "--steps", str(steps), *shapes
                 )
             _kept(folder, TRACES / f"steps-{steps}.safetensors")
-    for steps in UNIPC_STEP_COUNTS:
-        with tempfile.TemporaryDirectory() as folder:
-            _record_unipc(folder, steps, runs)
-            _kept(folder, TRACES / f"unipc-{steps}.safetensors")
 
 
 def _kept(folder: str, target: Path) -> None:
@@ -125,27 +127,35 @@ def _kept(folder: str, target: Path) -> None:
     _easyteacache("traces", "merge", str(target), folder)
 
 
-def _record_unipc(folder: str, steps: int, runs: int) -> None:
-    """Videos of 4x16x16 under UniPC: with the library, because the command takes a pipeline's own sampler."""
+def _record_unipc(runs: int) -> None:
+    """With the library, because the command takes a pipeline's own sampler."""
     from diffusers import UniPCMultistepScheduler
 
+    for steps in UNIPC_STEP_COUNTS:
+        _record_videos(TRACES / f"unipc-{steps}.safetensors", runs, UniPCMultistepScheduler(**UNIPC), steps=steps)
+
+
+def _record_matched(runs: int) -> None:
+    _record_videos(TRACES / "matched-50.safetensors", runs, None, shifts=MATCHED_SHIFTS)
+
+
+def _record_videos(
+    target: Path, runs: int, scheduler: Any, *, steps: int = 50, shifts: Sequence[float | None] = (None,)
+) -> None:
+    """Videos of 4x16x16."""
     from easyteacache.cli.record import REFERENCE_KEY, checkpoint_name, prompts_for
     from easyteacache.integrations.diffusers.recording import RecordingSettings, plan_jobs, record_pipeline
     from easyteacache.reference.pipeline import load_pipeline
 
     pipe = load_pipeline()
-    pipe.scheduler = UniPCMultistepScheduler(**UNIPC)
-    jobs = plan_jobs(prompts=prompts_for("reference", None, runs), sizes=((16, 16),), frames=(4,), steps=(steps,))
+    pipe.scheduler = scheduler or pipe.scheduler
+    jobs = plan_jobs(
+        prompts=prompts_for("reference", None, runs), sizes=((16, 16),), frames=(4,), steps=(steps,), shifts=shifts
+    )
     settings = RecordingSettings(REFERENCE_KEY, checkpoint=checkpoint_name("reference", None), features=False)
-    record_pipeline(pipe, jobs, folder, settings)
-
-
-def _record_matched(runs: int) -> None:
-    shifts = [argument for shift in MATCHED_SHIFTS for argument in ("--shift", f"{shift:g}")]
     with tempfile.TemporaryDirectory() as folder:
-        for shapes in (MATCHED_VIDEOS, IMAGES):
-            _easyteacache("record", "reference", "--out", folder, "--num-prompts", str(runs), *shifts, *shapes)
-        _kept(folder, MATCHED)
+        record_pipeline(pipe, jobs, folder, settings)
+        _kept(folder, target)
 
 
 def _compare(fresh: Path) -> None:
@@ -160,6 +170,8 @@ def _easyteacache(*arguments: str) -> None:
     if finished.returncode:
         raise click.ClickException(f"easyteacache {arguments[0]} failed")
 
+
+RECORDERS = {"steps": _record_steps, "unipc": _record_unipc, "matched": _record_matched}
 
 if __name__ == "__main__":
     main()
