@@ -205,7 +205,10 @@ class Remote:
         for one in found.all():
             if revision in (one.name, one.ref):
                 return one.target_commit
-        raise HubError(self.repository, f"there is no revision {strict_json.shown(revision)}")
+        empty = " (an empty repository has none: create it with `hf repos create`, or commit a first file)"
+        raise HubError(
+            self.repository, f"there is no revision {strict_json.shown(revision)}{empty if revision == 'main' else ''}"
+        )
 
     def log(self, revision: str | None = None, *, count: int = 1000) -> Iterator[answers.Commit]:
         """The last ``count`` commits of a branch, newest first."""
