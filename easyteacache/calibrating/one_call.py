@@ -31,7 +31,7 @@ from easyteacache.integrations.diffusers.recording.session import recorded_ident
 from easyteacache.records import calibration as records
 from easyteacache.records import model_key as model_keys
 from easyteacache.records.calibration import Calibration
-from easyteacache.records.trace_set import TraceSet
+from easyteacache.records.trace_set import GUIDED, TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 from easyteacache.registry.registry import Registry
 from easyteacache.solver.solve import Labels
@@ -57,6 +57,7 @@ def calibrate(
     seeds: Sequence[int] | None = None,
     shifts: Sequence[float] | None = None,
     guidance_scales: Sequence[float] | None = None,
+    branches: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     measure: bool = False,
     model_key: str | None = None,
@@ -79,6 +80,7 @@ def calibrate(
         frames: for videos; None: the pipeline's own.
         seeds: every prompt is run with each; None gives prompt number i the seed i.
         shifts, guidance_scales: None: the scheduler's and the pipeline's own.
+        branches: for pipelines that do not name their guidance branches: ``("cond", "uncond")`` in the order in which they run.
         out: folder of the traces; None: one in this machine's home, by model key.
         measure: sample plans with the model itself before one is chosen, which takes about as long again as recording. It is for Euler's
             sampler; elsewhere traces alone decide.
@@ -94,7 +96,7 @@ def calibrate(
         that says why.
 
     Raises:
-        AttachError: the pipeline cannot be recorded, or has two experts.
+        AttachError: the pipeline cannot be recorded, has two experts, or does not name its guidance branches (found out by the first run).
         InvalidCalibration: the local layer holds another record of this key, and ``replace`` is not set; nothing was run.
         InvalidModelKey: ``model_key`` is no model key.
         ValueError: a list is empty.
@@ -113,7 +115,7 @@ def calibrate(
     _refuse_to_replace(key, folder, replace)
     jobs = _jobs(pipe, prompts, steps, sizes, frames, seeds, shifts, guidance_scales)
     share = _Share.of_environment()
-    settings = _settings(pipe, key, publish_prompts=publish_prompts)
+    settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=tuple(branches))
     try:
         _record(pipe, jobs, folder, settings, share, say, progress=progress)
         share.wait_for(jobs_of(pipe, jobs), folder, key, say)
@@ -192,13 +194,14 @@ def _made_of(pipe: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _settings(pipe: Any, key: str, *, publish_prompts: bool) -> RecordingSettings:
+def _settings(pipe: Any, key: str, *, publish_prompts: bool, branches: tuple[str, ...]) -> RecordingSettings:
     digest = model_identity.weights_digest(next(iter(parts_of(pipe).values())))
     return RecordingSettings(
         model_key=key,
         checkpoint=repository_of(pipe),
         checkpoint_commit=None if digest is None else f"{WEIGHTS}{digest}",
         publish_prompts=publish_prompts,
+        branch_names=branches,
     )
 
 
@@ -259,6 +262,9 @@ def _record(
         return
     pipe.set_progress_bar_config(disable=True)
     _say_how_long(pipe, missing, len(mine) - len(missing), share, say)
+    # Alone, so that what cannot be solved is known before hours are spent.
+    record_pipeline(pipe, missing[:1], folder, settings, chunk=1, progress=False)
+    _refuse_unnamed_branches(pipe, folder, settings.model_key)
     # A file a run: what is stopped loses the run at hand.
     record_pipeline(
         pipe,
@@ -269,6 +275,19 @@ def _record(
         rank=share.rank,
         world_size=share.world_size,
         progress=progress and share.rank == 0,
+    )
+
+
+def _refuse_unnamed_branches(pipe: Any, folder: Path, key: str) -> None:
+    """Refuse runs of several branches of which nobody can tell how the pipeline combines them."""
+    run = next(run for run in TraceSet.load(folder) if run.header.model_key == key)
+    branches = run.header.branches
+    if len(branches) == 1 or GUIDED in run.grams:
+        return
+    scale = "" if run.header.guidance_scale is not None else ", and guidance_scales= if it does not say its own"
+    raise AttachError(
+        f"{type(pipe).__name__} calls its transformer for {len(branches)} branches ({', '.join(branches)}), and how it combines them is not "
+        f"known: name them in the order in which they run, branches=('cond', 'uncond'){scale}; delete {folder} first"
     )
 
 

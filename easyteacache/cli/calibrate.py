@@ -36,6 +36,11 @@ from easyteacache.cli.parameters import MODEL_KEY, SIZE, json_option, loading_op
     help="Guidance scale; may be repeated.",
 )
 @click.option(
+    "--branches",
+    metavar="NAMES",
+    help="For pipelines that name no branches: cond,uncond in the order they run.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -56,6 +61,7 @@ def calibrate(
     prompts: Path | None,
     out: Path | None,
     as_json: bool,
+    branches: str | None,
     dtype: str | None,
     device: str | None,
     offload: bool,
@@ -94,6 +100,7 @@ def calibrate(
             model_key=model_key,
             out=out,
             labels=labels,
+            branches=tuple(branches.split(",")) if branches else (),
             progress=not as_json,
             **given,
         )

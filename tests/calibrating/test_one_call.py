@@ -210,3 +210,28 @@ def test_measuring_samples_plans_with_the_model_and_keeps_prompts_out_of_the_fil
     assert record.status == "validated"
     assert all(run.header.prompt is None for run in TraceSet.load(*traces_home().rglob("*.safetensors")))
     assert list(traces_home().rglob("measured.json"))
+
+
+@pytest.fixture
+def chroma(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A tiny Chroma, whose pipeline runs two guidance branches and names neither."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "integrations" / "diffusers"))
+    import tiny_pipelines
+
+    return tiny_pipelines.chroma()
+
+
+TINY: dict[str, Any] = {"steps": 8, "sizes": [(32, 32)], "model_key": "test/chroma", "progress": False}
+
+
+def test_branches_that_nobody_names_are_refused_after_one_run(chroma: Any) -> None:
+    with pytest.raises(AttachError, match=r"2 branches \(cond, cond-2\).*branches=\('cond', 'uncond'\)"):
+        easyteacache.calibrate(chroma, ["a red fox", "a blue boat"], **TINY)
+    assert len(TraceSet.load(next((traces_home() / "calibrated").iterdir()))) == 1
+
+
+@pytest.mark.slow
+def test_branches_may_be_named_by_the_caller(chroma: Any) -> None:
+    record = easyteacache.calibrate(chroma, ["a red fox", "a blue boat"], branches=("cond", "uncond"), **TINY)
+    assert record.branches == ("cond", "uncond")
+    assert record.status == "validated"
