@@ -10,7 +10,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, SIZE, json_option, loading_options
+from easyteacache.cli.parameters import MODEL_KEY, json_option, loading_options, run_options
 
 
 @click.command("calibrate")
@@ -23,23 +23,7 @@ from easyteacache.cli.parameters import MODEL_KEY, SIZE, json_option, loading_op
     help="One prompt a line; six or more are best.  [12 that come with the program]",
 )
 @click.option("--steps", type=click.IntRange(min=2, max=1000), multiple=True, help="Sampler steps; may be repeated.")
-@click.option("--size", "sizes", type=SIZE, multiple=True, help="WIDTHxHEIGHT in pixels; may be repeated.")
-@click.option("--frames", type=click.IntRange(min=1), multiple=True, help="Frames; may be repeated.")
-@click.option(
-    "--shift", "shifts", type=click.FloatRange(min=0, min_open=True), multiple=True, help="Time shift; may be repeated."
-)
-@click.option(
-    "--guidance",
-    "guidance_scales",
-    type=click.FloatRange(min=0),
-    multiple=True,
-    help="Guidance scale; may be repeated.",
-)
-@click.option(
-    "--branches",
-    metavar="NAMES",
-    help="For pipelines that name no branches: cond,uncond in the order they run.",
-)
+@run_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -199,3 +199,33 @@ def text_of(file: Path) -> str:
         return parsing.read_file(file, rules="import", max_bytes=strict_json.MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
+
+
+def run_options(command: Decorated) -> Decorated:
+    """``--size``, ``--frames``, ``--shift`` and ``--guidance``, each repeatable: what runs of a recording differ in besides their steps."""
+    options = (
+        click.option("--size", "sizes", type=SIZE, multiple=True, help="WIDTHxHEIGHT in pixels; may be repeated."),
+        click.option("--frames", type=click.IntRange(min=1), multiple=True, help="Frames; may be repeated."),
+        click.option(
+            "--shift",
+            "shifts",
+            type=click.FloatRange(min=0, min_open=True),
+            multiple=True,
+            help="Time shift; may be repeated.",
+        ),
+        click.option(
+            "--guidance",
+            "guidance_scales",
+            type=click.FloatRange(min=0),
+            multiple=True,
+            help="Guidance scale; may be repeated.",
+        ),
+        click.option(
+            "--branches",
+            metavar="NAMES",
+            help="For pipelines that name no branches: cond,uncond in the order they run.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, SIZE, loading_options
+from easyteacache.cli.parameters import MODEL_KEY, loading_options, run_options
 from easyteacache.cli.text import echo_json
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
     type=_Seeds(),
     help="Run every prompt with each of these, as 0,1,2 or 0-15. Without it prompt i has seed i.",
 )
-@click.option("--size", "sizes", type=SIZE, multiple=True, help="WIDTHxHEIGHT in pixels; may be repeated.")
-@click.option("--frames", type=click.IntRange(min=1), multiple=True, help="Frames; may be repeated.")
+@run_options
 @click.option(
     "--steps",
     type=click.IntRange(min=2, max=1000),
@@ -75,16 +74,6 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
     default=(50,),
     show_default=True,
     help="Sampler steps; may be repeated.",
-)
-@click.option(
-    "--shift", "shifts", type=click.FloatRange(min=0, min_open=True), multiple=True, help="Time shift; may be repeated."
-)
-@click.option(
-    "--guidance",
-    "guidance_scales",
-    type=click.FloatRange(min=0),
-    multiple=True,
-    help="Guidance scale; may be repeated.",
 )
 @click.option("--signals", metavar="NAMES", help="Signals to record, joined by commas.  [all that the model has]")
 @click.option(
@@ -97,9 +86,6 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
 @click.option("--dimension", type=click.IntRange(min=1), help="Numbers kept of each residual by a sketch.  [65536]")
 @click.option(
     "--chunk", type=click.IntRange(min=1), default=8, show_default=True, help="Runs per file; what a kill can cost."
-)
-@click.option(
-    "--branches", metavar="NAMES", help="For pipelines that name no branches: cond,uncond in the order they run."
 )
 @click.option("--hide-prompts", is_flag=True, help="Store only the hash of each prompt.")
 @loading_options()

@@ -6,11 +6,14 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from easyteacache.errors import InvalidCalibration
 from easyteacache.files import atomic_write, regular_files, strict_json
 from easyteacache.registry.registry import home
+
+if TYPE_CHECKING:
+    from easyteacache.runtime.session import Session
 
 MAX_BYTES = 1024 * 1024
 
@@ -20,6 +23,31 @@ def write(engine: str, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, ensure_ascii=False, indent=1)
     with contextlib.suppress(OSError, InvalidCalibration):
         atomic_write.write_bytes(_file(engine), text.encode(), durable=False)
+
+
+def write_session(engine: str, session: Session | None, refusal: str | None, **who: str) -> None:
+    """Remember what a session did in a request.
+
+    Args:
+        engine: its name.
+        session: None where the request was refused before there was one.
+        refusal: why every step was computed; None where it was not.
+        **who: what the engine calls what was run.
+    """
+    policy = None if session is None else session.policy
+    patterns = {} if session is None else {name: each.pattern for name, each in session.statistics().items()}
+    write(
+        engine,
+        {
+            **who,
+            "record": None if policy is None else f"{policy.model_key} revision {policy.revision} ({policy.layer})",
+            "evidence": None if policy is None else policy.evidence,
+            "refusal": refusal,
+            "warnings": [] if policy is None else list(policy.warnings),
+            "pattern": patterns,
+            "speedup": None if session is None else session.current_speedup_rate(),
+        },
+    )
 
 
 def read(engine: str) -> dict[str, Any] | None:

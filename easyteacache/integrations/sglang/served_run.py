@@ -182,22 +182,7 @@ class ServedRun:
 
     def tell(self) -> None:
         """Remember what was done."""
-        session = self.session
-        policy = session.policy if session is not None else None
-        last_run.write(
-            "sglang",
-            {
-                "transformer": self._class,
-                "record": None if policy is None else f"{policy.model_key} revision {policy.revision} ({policy.layer})",
-                "evidence": None if policy is None else policy.evidence,
-                "refusal": self.refusal,
-                "warnings": [] if policy is None else list(policy.warnings),
-                "pattern": {}
-                if session is None
-                else {name: each.pattern for name, each in session.statistics().items()},
-                "speedup": None if session is None else session.current_speedup_rate(),
-            },
-        )
+        last_run.write_session("sglang", self.session, self.refusal, transformer=self._class)
 
 
 def status() -> dict[str, Any] | None:

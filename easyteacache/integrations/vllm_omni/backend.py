@@ -185,22 +185,7 @@ class PipelineRuns:
         self._tell()
 
     def _tell(self) -> None:
-        session = self.session
-        policy = None if session is None else session.policy
-        last_run.write(
-            "vllm-omni",
-            {
-                "pipeline": type(self._pipeline).__name__,
-                "record": None if policy is None else f"{policy.model_key} revision {policy.revision} ({policy.layer})",
-                "evidence": None if policy is None else policy.evidence,
-                "refusal": self.refusal,
-                "warnings": [] if policy is None else list(policy.warnings),
-                "pattern": {}
-                if session is None
-                else {name: each.pattern for name, each in session.statistics().items()},
-                "speedup": None if session is None else session.current_speedup_rate(),
-            },
-        )
+        last_run.write_session("vllm-omni", self.session, self.refusal, pipeline=type(self._pipeline).__name__)
 
 
 def tokens_of(hidden: Any, transformer: Any) -> int | None:
