@@ -115,5 +115,6 @@ def _computing(policy: Policy, why: str) -> Policy:
         refusal=why,
         expected_speedup=None,
         expected_error=None,
+        warnings=(*policy.warnings, why),
         notes=(*policy.notes, why),
     )

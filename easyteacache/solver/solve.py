@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
+
 from easyteacache._version import __version__
+from easyteacache.policy.policy import Policy
 from easyteacache.records import plan as plans_of_record
 from easyteacache.records.bucket import Bucket, OperatingPoint
 from easyteacache.records.calibration import SCHEMA_VERSION, Calibration, Signal
@@ -14,18 +18,19 @@ from easyteacache.records.evidence import RELATIVE_L2, Evidence
 from easyteacache.records.parsing import explained
 from easyteacache.records.plan import FITTED
 from easyteacache.records.provenance import Conditions, Provenance
+from easyteacache.records.trace import Array
 from easyteacache.records.trace_set import Trace, TraceSet, common_model, one_model
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit, six_digits
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.replay import baselines
-from easyteacache.solver.replay.replay import Replay
+from easyteacache.solver.replay.replay import Replay, filling_of, mean_computed, policy_at
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.search.measured import QUICK, Effort, FittedPlans, Measure, Progress
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
 from easyteacache.solver.validation.error_statistics import statistics
-from easyteacache.solver.validation.rules import require_runs
+from easyteacache.solver.validation.rules import RULES, require_runs
 
 TOOL = "easyteacache solve"
 AnyValue = TypeVar("AnyValue")
@@ -120,7 +125,8 @@ def solve(
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     notes = _warnings(chosen, fits[chosen], buckets)
-    return Solution(_record(traces, _signal(chosen), buckets, options, labels, notes), fits, chosen)
+    record = _record(traces, _signal(chosen), buckets, options, labels, notes)
+    return Solution(_with_worthwhile_thresholds(record, heldout), fits, chosen)
 
 
 def _check(traces: TraceSet, options: FitOptions, labels: Labels) -> None:
@@ -145,9 +151,10 @@ def fit_buckets(
     return fits
 
 
-def _point(plan: Plan, replay: Replay) -> OperatingPoint:
-    error = statistics(baselines.fixed(replay, plan.computed, plan.filling))
-    evidence = Evidence(
+def replayed(errors: Array, speedup: float) -> Evidence:
+    """What an operating point states about itself: its errors on held-out runs, (R,), and what it saves."""
+    error = statistics(errors)
+    return Evidence(
         kind="submitted",
         how="replayed",
         metric=RELATIVE_L2,
@@ -156,9 +163,13 @@ def _point(plan: Plan, replay: Replay) -> OperatingPoint:
         p90=error.p90,
         worst=error.worst,
         runs=error.runs,
-        speedup=six_digits(replay.runs.num_steps / len(plan.computed)),
+        speedup=six_digits(speedup),
     )
-    filling = plan.filling
+
+
+def _point(plan: Plan, replay: Replay) -> OperatingPoint:
+    errors = baselines.fixed(replay, plan.computed, plan.filling)
+    evidence, filling = replayed(errors, replay.runs.num_steps / len(plan.computed)), plan.filling
     if plan.threshold is not None:
         return OperatingPoint(
             threshold=plan.threshold,
@@ -197,6 +208,32 @@ def _bucket(example: Trace, fitted: BucketFit, plans: Sequence[Plan], heldout: R
         operating_points=tuple(_point(plan, replay) for plan in plans),
         sigma_profile=fitted.profile.record(),
     )
+
+
+def _with_worthwhile_thresholds(record: Calibration, heldout: TraceSet) -> Calibration:
+    """Without the thresholds for which a bucket's gates would be worse than without a fit on held-out runs; the worst goes first."""
+    buckets = []
+    for bucket, setting in zip(record.buckets, heldout.settings(), strict=True):
+        replay = Replay(Runs.stack(heldout.group(*setting).runs))
+        ratios = {
+            place: _against_identity(replay, policy_at(record, bucket, point))
+            for place, point in enumerate(bucket.operating_points)
+            if point.threshold is not None
+        }
+        while ratios and not RULES["gate.worse-than-identity"].holds(math.exp(sum(ratios.values()) / len(ratios))):
+            del ratios[max(ratios, key=lambda place: ratios[place])]
+        points = [
+            point for place, point in enumerate(bucket.operating_points) if point.threshold is None or place in ratios
+        ]
+        buckets.append(bucket.model_copy(update={"operating_points": tuple(points)}))
+    return record.model_copy(update={"buckets": tuple(buckets)})
+
+
+def _against_identity(replay: Replay, policy: Policy) -> float:
+    """Mean logarithm of a threshold's errors relative to those of the same gate without a fit."""
+    decided, filling = replay.decide(policy), filling_of(policy)
+    others = baselines.identity(replay, policy, mean_computed(decided), filling)
+    return float(np.mean(np.log(replay.errors(decided, filling)) - np.log(others)))
 
 
 def _longest_reuse(computed: Sequence[int], num_steps: int) -> int:

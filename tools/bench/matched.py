@@ -56,6 +56,8 @@ SETTINGS = {
     "flux-0.35": Setting(FLUX, 0.35, (Case(*IMAGE, 50),)),
     "digits-0.5": Setting(WAN, 0.5, (Case(*VIDEO, 50),)),
     "unipc-0.35": Setting(WAN, 0.35, (Case(*IMAGE, 50), Case(*IMAGE, 25)), "unipc"),
+    "unipc-3": Setting(WAN, 3.0, (Case(*IMAGE, 50), Case(*IMAGE, 30), Case(*IMAGE, 25)), "unipc"),
+    "flux-unipc-3": Setting(FLUX, 3.0, (Case(*IMAGE, 50), Case(*IMAGE, 30), Case(*IMAGE, 25)), "unipc"),
 }
 
 

@@ -70,6 +70,7 @@ def main(kinds: tuple[str, ...], runs: int, measure: bool, check: bool) -> None:
             # The record has one signal for all of its buckets.
             _easyteacache("solve", *_traces(kind), "--out", str(alone), "--signal", SIGNAL, *LABELS)
             _join(fresh, alone)
+        _restate(fresh)
         _easyteacache("validate", str(fresh), "--traces", str(TRACES), "--write")
         if check:
             _compare(fresh)
@@ -87,7 +88,7 @@ def _traces(*kinds: str) -> list[str]:
 
 
 def _join(target: Path, other: Path) -> None:
-    """Put the buckets of another record of the model in the place of those of ``target`` for the same runs, as its next revision."""
+    """Put the buckets of another record of the model in the place of those of ``target`` for the same runs."""
     from easyteacache.records import calibration
 
     record, more = calibration.load(target), calibration.load(other)
@@ -95,16 +96,45 @@ def _join(target: Path, other: Path) -> None:
     kept = [bucket for bucket in record.buckets if _runs_of(bucket) not in made]
     buckets = sorted([*kept, *more.buckets], key=lambda bucket: (*bucket.setting, _runs_of(bucket)[-1]))
     files = {file.file: file for file in (*record.provenance.traces, *more.provenance.traces)}
-    before = calibration.load(RECORD) if RECORD.exists() else None
     joined = record.model_copy(
         update={
             "buckets": tuple(buckets),
             "provenance": record.provenance.model_copy(update={"traces": tuple(files[name] for name in sorted(files))}),
             "conditions": record.conditions.model_copy(update={"sampler": None}),
-            "revision": record.revision if before is None else before.revision + (before.buckets != tuple(buckets)),
         }
     )
     calibration.save(joined, target)
+
+
+def _restate(target: Path) -> None:
+    """State every point's errors as replay has them today: plans that were chosen by sampling stay, the ruler may have changed.
+
+    What differs from the record of before is its next revision.
+    """
+    from easyteacache.records import calibration
+    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.solver.replay.replay import Replay, filling_of, policy_at
+    from easyteacache.solver.replay.runs import Runs
+    from easyteacache.solver.solve import replayed
+
+    record = calibration.load(target)
+    _, heldout = TraceSet.load(TRACES).split_heldout()
+    buckets = []
+    for bucket in record.buckets:
+        replay, points = (
+            Replay(Runs.stack(heldout.group(*bucket.setting, bucket.sampler and bucket.sampler.name).runs)),
+            [],
+        )
+        for point in bucket.operating_points:
+            policy = policy_at(record, bucket, point)
+            errors = replay.errors(replay.decide(policy), filling_of(policy))
+            speedup = bucket.num_steps / point.computed_steps
+            others = [each for each in point.evidence if each.how != "replayed"]
+            points.append(point.model_copy(update={"evidence": (replayed(errors, speedup), *others)}))
+        buckets.append(bucket.model_copy(update={"operating_points": tuple(points)}))
+    before = calibration.load(RECORD) if RECORD.exists() else record
+    revision = before.revision + (before.buckets != tuple(buckets))
+    calibration.save(record.model_copy(update={"buckets": tuple(buckets), "revision": revision}), target)
 
 
 def _runs_of(bucket: Bucket) -> tuple[object, ...]:

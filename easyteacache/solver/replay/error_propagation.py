@@ -29,7 +29,7 @@ class Travel:
         runs: R runs of S steps.
         applied_to: whose Gram matrices the errors are given in, ``residual``, ``feature`` or ``output``; or (R, D, D) of any D quantities.
         view: how outputs answer to disturbances; where it is V views at once, errors are (V, R) instead of (R,), and added up as if at
-            right angles: sizes added up count too much, for which named views are halved (``propagation.APART``).
+            right angles: sizes added up count too much, for which named views are taken in part (``propagation.APART``).
     """
 
     def __init__(self, runs: Runs, applied_to: str | Array, *, view: View = "measured") -> None:

@@ -44,6 +44,7 @@ def policy_at(record: Calibration, bucket: Bucket, point: OperatingPoint | None 
         forecaster=point.forecaster,
         coordinate=point.coordinate,
         applied_to=point.applied_to,
+        fitted_for=bucket.sampler if point.plan is not None and point.plan.corrected else None,
     )
 
 
