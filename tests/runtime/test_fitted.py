@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from easyteacache import TeaCache
-from easyteacache.errors import InvalidCalibration
+from easyteacache.errors import EasyTeaCacheWarning, InvalidCalibration
 from easyteacache.runtime.branch_state import BranchState
 from easyteacache.runtime.predictors import PlannedRows, UnknownPredictor, predictor
 from easyteacache.runtime.sampler_steps import SamplerSteps
@@ -275,5 +275,8 @@ def test_a_copy_of_a_cache_has_the_weights(make_cache: Any) -> None:
 
 def test_the_verbs_refuse_a_plan_that_corrects(make_cache: Any) -> None:
     cache = make_cache(schedule=SCHEDULE, weights=ROWS, forecaster="fitted", applied_to="output")
-    with pytest.raises(InvalidCalibration, match="output"):
+    with (
+        pytest.warns(EasyTeaCacheWarning, match="every step is computed"),
+        pytest.raises(InvalidCalibration, match="output"),
+    ):
         cache.check(0, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 from easyteacache.bench import report, roster
 from easyteacache.bench.curves import OWN, Standing
 from easyteacache.bench.results import Results, load
-from easyteacache.files import atomic_write
+from easyteacache.files import atomic_write, strict_json
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 RAW = PAGE.with_suffix("")
@@ -29,6 +29,12 @@ MATCHED_LABELS = {
     ("matched-unipc-0.35", "1x16x16@50"): "UniPC 1×16×16, 50 steps, shift 0.35",
     ("matched-unipc-0.35", "1x16x16@25"): "UniPC 1×16×16, 25 steps, shift 0.35",
 }
+#: Under UniPC at its own shift, by the same command.
+UNIPC_LABELS = {
+    (f"matched-{model}unipc-3", f"1x16x16@{steps}"): f"{title}1×16×16, {steps} steps"
+    for model, title in (("", ""), ("flux-", "FLUX "))
+    for steps in (50, 30, 25)
+}
 SHIFT_3_LABELS = {
     ("digits-50", "4x16x16@50"): "4×16×16, 50 steps",
     ("digits-50", "1x16x16@50"): "1×16×16, 50 steps",
@@ -38,11 +44,19 @@ SHIFT_3_LABELS = {
     ("digits-25", "4x20x20@25"): "4×20×20, 25 steps",
     ("flux-50", "1x16x16@50"): "FLUX 1×16×16, 50 steps",
 }
-LABELS = MATCHED_LABELS | SHIFT_3_LABELS
+LABELS = MATCHED_LABELS | UNIPC_LABELS | SHIFT_3_LABELS
+#: What ``tools/bench/choice.py`` measured, beside the raw results; and what its settings are called.
+CHOICE = RAW / "choice.json"
+CHOICE_LABELS = {
+    f"{model}{infix}-{shift}": f"{title}, {sampler}, shift {shift}"
+    for model, title in (("wan", "Wan-class"), ("flux", "FLUX-class"))
+    for infix, sampler in (("", "Euler"), ("-unipc", "UniPC"))
+    for shift in ("3", "0.35")
+}
 #: This project's own runtime without a calibration: baselines, and nobody else's code.
 RUNTIME = "easyteacache runtime"
 _MARKED = re.compile(r"<!-- generated: (?P<what>[^>]+) -->\n.*?<!-- end of generated -->", re.DOTALL)
-_MATCHED = "matched, "
+_MATCHED, _UNIPC = "matched, ", "UniPC, "
 
 Key = tuple[str, str]
 Cases = Mapping[Key, Mapping[str, Any]]
@@ -69,7 +83,8 @@ def main(check: bool) -> None:
 
 def read(folder: Path = RAW) -> Cases:
     """(file, case) → what the benchmark's own report says of it."""
-    files: dict[str, Results] = {path.stem: load(path) for path in sorted(folder.glob("*.json"))}
+    paths = sorted(path for path in folder.glob("*.json") if path.name != CHOICE.name)
+    files: dict[str, Results] = {path.stem: load(path) for path in paths}
     return {(name, case["case"]): case for name, results in files.items() for case in report.tables(results)}
 
 
@@ -85,7 +100,11 @@ def with_tables(page: str, cases: Cases) -> str:
 
 def remarks(cases: Cases) -> Iterator[str]:
     """What the text of the page says of all cases together."""
-    for labels, groups in ((MATCHED_LABELS, ("",)), (SHIFT_3_LABELS, ("50 steps", "25 steps"))):
+    for labels, groups in (
+        (MATCHED_LABELS, ("",)),
+        (UNIPC_LABELS, ("",)),
+        (SHIFT_3_LABELS, ("50 steps", "25 steps")),
+    ):
         bounds: dict[str, list[tuple[float, str]]] = {"all others": [], "hold": []}
         for key, label in labels.items():
             for at in cases[key]["targets"] if key in cases else ():
@@ -102,13 +121,17 @@ def remarks(cases: Cases) -> Iterator[str]:
                 found = sorted(each for each in bounds[against] if steps in each[1])
                 if found:
                     (low, first), (high, last) = found[0], found[-1]
-                    about = f"{what}, {steps or 'matched'}"
+                    about = f"{what}, {steps or ('matched' if labels is MATCHED_LABELS else 'UniPC')}"
                     yield f"{about}: {low:.1f} dB ({first}) to {high:.1f} dB ({last})"
 
 
 def _table(what: str, cases: Cases) -> str:
-    labels = MATCHED_LABELS if what.startswith(_MATCHED) else SHIFT_3_LABELS
-    asked = what.removeprefix(_MATCHED)
+    if what == "choice":
+        return _choice(CHOICE)
+    labels = SHIFT_3_LABELS
+    for prefix, others in ((_MATCHED, MATCHED_LABELS), (_UNIPC, UNIPC_LABELS)):
+        labels = others if what.startswith(prefix) else labels
+    asked = what.removeprefix(_MATCHED).removeprefix(_UNIPC)
     if asked == "ahead of us":
         return _ahead(cases, labels)
     if asked == "lead over everything else":
@@ -120,7 +143,7 @@ def _table(what: str, cases: Cases) -> str:
             cases, labels, lambda one: one.cell.family != RUNTIME and one.cell.kind != OWN, ours="uncalibrated"
         )
     file, _, case = what.partition(" ")
-    if (file, case) in MATCHED_LABELS:
+    if (file, case) in MATCHED_LABELS | UNIPC_LABELS:
         return _matched(file, case, cases)
     if (file, case) not in cases:
         raise click.ClickException(
@@ -182,6 +205,59 @@ def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None) -> 
 def _own(standings: Mapping[str, Standing]) -> Standing:
     [own] = [one for one in standings.values() if one.cell.kind == OWN]
     return own
+
+
+def _choice(path: Path) -> str:
+    """What the solver chooses from few and many runs, by traces alone and by sampling, beside the best of what was sampled."""
+    found = strict_json.parse(path.read_bytes())["settings"]
+    known = [name for name in CHOICE_LABELS if name in found]
+    counts = list(found[known[0]])
+    ways = [way for way in found[known[0]][counts[0]] if way != "candidates"]
+    lines = [
+        f"| | chosen from | {' | '.join(f'{count} computed' for count in counts)} |",
+        f"|---|---|{'---:|' * len(counts)}",
+    ]
+    losses: list[float] = []
+    for name in known:
+        for place, way in enumerate([*ways, "best of all candidates"]):
+            cells = []
+            for count in counts:
+                rows = found[name][count]
+                tried = [row["psnr"] for row in rows.get("candidates", ())]
+                if way in rows:
+                    cells.append(_mean_and_worst(rows[way]["psnr"]))
+                else:
+                    best = max(tried, key=_mean, default=None)
+                    cells.append("–" if best is None else f"{_mean_and_worst(best)} of {len(tried)}")
+                if place == 0 and tried:
+                    losses.append(max(map(_mean, tried)) - _mean(rows[ways[-2]]["psnr"]))
+            lines.append(f"| {CHOICE_LABELS[name] if place == 0 else ''} | {way} | {' | '.join(cells)} |")
+    few = {
+        way: [
+            _mean(found[name][count][way]["psnr"]) - _mean(found[name][count][ways[-2]]["psnr"])
+            for name in known
+            for count in counts
+        ]
+        for way in ways
+    }
+    told = ", ".join(f"{way} {_signed(_mean(values))} dB" for way, values in few.items() if way != ways[-2])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Against the choice from {ways[-2]}, in the mean of {len(known) * len(counts)} cells: {told}. What is chosen from {ways[-2]} is "
+            f"{_mean(losses):.1f} dB below the best candidate in the mean of {len(losses)} cells, {max(losses):.1f} dB at most.",
+        ]
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mean_and_worst(values: Sequence[float]) -> str:
+    worst = sorted(values)[: max(1, round(len(values) / 10))]
+    return f"{_mean(values):.1f} ({_mean(worst):.1f})"
 
 
 def _signed(value: float) -> str:

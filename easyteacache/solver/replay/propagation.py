@@ -45,7 +45,7 @@ VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 # Errors made at different steps point different ways, so that adding their sizes up counts too much; two fifths of it predict the
 # typical error of the reference model's plans to within a quarter, under Euler, UniPC and DPM++ (docs/solver.md).
-APART = 0.4
+APART = 0.42
 
 
 #: How outputs answer to disturbances: a name of ``VIEWS``, or the answers at every step themselves, (S,) or (V, S) of V views at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,8 @@ from easyteacache.solver.search.planner import SPEEDUPS, Plan, Planner, computed
 # Relative to evenly spaced steps, and to sampling with fewer steps: with some room, so that held-out runs agree.
 LEAST_GAIN_ON_EVEN = 0.98
 LEAST_GAIN_ON_FEWER = 0.85
+# By how much replay overstates a corrected plan's error beside that of one without corrections: 1.6 dB in the mean of fifteen pairs on two models.
+OVERSTATED = 1.2
 
 
 def make_plans(
@@ -96,9 +99,9 @@ def _serves(plan: Plan, other: Plan) -> bool:
     return alike and sees and corrects
 
 
-def _better(plan: Plan, others: list[Plan], replay: Replay) -> bool:
-    errors = [float(typical(_errors(each, replay))) for each in (plan, *others)]
-    return min(errors) == errors[0]
+def _better(corrected: Plan, others: list[Plan], replay: Replay) -> bool:
+    own, *theirs = (float(typical(_errors(each, replay))) for each in (corrected, *others))
+    return own <= min(theirs, default=math.inf) + math.log(OVERSTATED)
 
 
 def _for_both_callers(make: Callable[[Target | None], Plan | None]) -> list[Plan]:

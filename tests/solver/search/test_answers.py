@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from easyteacache.records.trace_set import TraceSet
 from easyteacache.solver.replay.propagation import APART, responses
 from easyteacache.solver.replay.runs import Runs
-from easyteacache.solver.search.answers import FIRST_SQUARE, PLAUSIBLE, Answers
+from easyteacache.solver.search.answers import COUNTED, FIRST_SQUARE, LEAST_OF_NOISE, PLAUSIBLE, Answers
 
 Array = NDArray[np.float64]
 MakeSet = Callable[..., TraceSet]
@@ -41,15 +41,26 @@ def test_at_the_size_and_levels_that_were_measured_what_was_measured_is_expected
     found = Answers.expected(known)
     assert found.values == pytest.approx(1024.0)
     assert found.levels == pytest.approx(tuple(known.sigmas[:-1]))
+    least = LEAST_OF_NOISE / known.sigmas[:-1]
     for view, values in zip(PLAUSIBLE, found.plausible(), strict=True):
-        assert values == pytest.approx(responses(known.sigmas, view=view) / APART)
-    assert found.curve == pytest.approx(responses(known.sigmas) / APART)
+        assert values == pytest.approx(COUNTED * np.maximum(responses(known.sigmas, view=view) / APART, least))
+    assert found.curve == pytest.approx(np.maximum(responses(known.sigmas) / APART, least))
+
+
+def test_towards_the_end_of_a_run_what_is_answered_goes_by_the_noise_level_alone(runs: Runs) -> None:
+    for shift, values in ((3.0, 300.0), (0.35, 300.0), (0.35, 4096.0)):
+        known = of_values(runs, values, shifted(shift, 50))
+        curve = Answers.expected(known).curve
+        late = known.sigmas[:-1] < 0.1
+        assert late.any()
+        assert curve[late] * known.sigmas[:-1][late] == pytest.approx(LEAST_OF_NOISE)
 
 
 def test_larger_samples_answer_at_higher_noise_as_smaller_ones_do_at_lower(runs: Runs) -> None:
     """Four times the values at shift 3 are like the same values at shift 1.5: σ/(1 − σ) grows with their root."""
     large, small = of_values(runs, 4096.0, shifted(3.0)), of_values(runs, 1024.0, shifted(1.5))
-    assert Answers.expected(large).plausible() == pytest.approx(Answers.expected(small).plausible())
+    early = small.sigmas[:-1] > 0.5
+    assert Answers.expected(large).curve[early] == pytest.approx(Answers.expected(small).curve[early])
     other = Answers.expected(of_values(runs, 1024.0, shifted(3.0))).plausible()
     assert not np.allclose(Answers.expected(large).plausible(), other)
 

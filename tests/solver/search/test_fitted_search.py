@@ -270,7 +270,7 @@ def test_candidates_are_different_and_the_same_twice_and_the_best_is_first(runs:
         assert len(set(found)) == len(found)
         assert found[0] == first.best(computed)
         assert all(len(schedule) == computed and schedule[0] == 0 for schedule in found)
-    assert len(first.candidates(6)) > 1
+    assert any(len(first.candidates(computed)) > 1 for computed in COUNTS)
 
 
 # Choosing -----------------------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_without_a_measure_the_schedule_of_least_regret_is_taken(runs: Runs) -> 
     plans = FittedPlans().plans(runs, (8, 4))
     search = FittedSearch(runs, (8, 4))
     assert {count: plan.computed for count, plan in plans.items()} == {n: search.best(n) for n in (8, 4)}
-    assert {plan.filling.forecaster for plan in plans.values()} == {"fitted"}
+    assert {bare(plan) for plan in plans.values()} == {Filling("linear", "step", "residual")}
 
 
 def test_another_length_takes_the_plans_over_with_weights_of_its_own(runs: Runs) -> None:
@@ -462,7 +462,7 @@ def test_a_record_of_euler_runs_has_fitted_points_that_state_their_error(
     for point in fitted:
         policy = policy_at(record, bucket, point)
         assert policy.weights == point.weights
-        found = replay.errors(replay.decide(policy), Filling("fitted", "step", "output", point.weights))
+        found = replay.errors(replay.decide(policy), Filling("linear", "step", "residual", point.weights))
         assert point.error is not None
         assert found.mean() == pytest.approx(point.error.mean, rel=1e-4)
 
