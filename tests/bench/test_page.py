@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -26,7 +29,7 @@ def test_every_table_is_what_the_raw_results_give(tool: ModuleType) -> None:
     assert tool.with_tables(page, cases) == page, "run python tools/docs/benchmarks_page.py"
     for file, case in tool.LABELS:
         assert f"<!-- generated: {file} {case} -->" in page
-    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 4 + len(tool.LABELS)
+    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 4 + 2 + 1 + len(tool.LABELS)
 
 
 def standing(kind: str, mean: float, worst: float, family: str = "test") -> Standing:
@@ -47,6 +50,24 @@ def test_who_is_ahead_in_the_mean_or_in_the_worst_tenth_is_named_first(tool: Mod
     assert "at 1.5×" not in found
     alone = tool.with_tables(page, {key: {"targets": targets[:1]}})
     assert "Nowhere: no contender is ahead" in alone
+
+
+def test_choices_stand_beside_the_best_candidate_and_their_losses_are_added_up(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(*psnr: float) -> dict[str, Any]:
+        return {"computed": [0], "filled_by": "linear", "psnr": list(psnr)}
+
+    ways = {"6 runs": row(50.0, 40.0), "16 runs": row(52.0, 44.0), "6 runs, measured": row(53.0, 47.0)}
+    contested = {**ways, "candidates": [row(52.0, 44.0), row(55.0, 49.0)]}
+    file = tmp_path / "choice.json"
+    file.write_text(json.dumps({"settings": {"wan-3": {"25": contested, "12": ways}}}))
+    monkeypatch.setattr(tool, "CHOICE", file)
+    found = tool.with_tables("<!-- generated: choice -->\n<!-- end of generated -->", {})
+    assert "| Wan-class, Euler, shift 3 | 6 runs | 45.0 (40.0) | 45.0 (40.0) |" in found
+    assert "| best of all candidates | 52.0 (49.0) of 2 | – |" in found
+    assert "in the mean of 2 cells: 6 runs −3.0 dB, 6 runs, measured +2.0 dB" in found
+    assert "4.0 dB below the best candidate in the mean of 1 cells, 4.0 dB at most" in found
 
 
 def test_the_plan_without_a_record_is_compared_with_others_code_alone(tool: ModuleType) -> None:

@@ -190,7 +190,8 @@ def _leads(cases: Cases, labels: Labels, asked: Asked, *, ours: str | None = Non
     for key, label in labels.items():
         if key in cases:
             rows.append([label, *(_lead(at["standings"], asked, ours) for at in cases[key]["targets"])])
-    return _markdown(next(cases[key] for key in labels if key in cases), rows)
+    measured = next((cases[key] for key in labels if key in cases), None)
+    return "Not measured yet." if measured is None else _markdown(measured, rows)
 
 
 def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None) -> str:
