@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from easyteacache.errors import InvalidCalibration, InvalidTrace, NotEnoughTraces, SignalMismatch, UnreachableTarget
-from easyteacache.policy.policy import resolve
+from easyteacache.policy.policy import Policy, resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import Trace, TraceSet
+from easyteacache.solver import solve as solve_module
 from easyteacache.solver.fit.options import FitOptions
 from easyteacache.solver.solve import Labels, solve
 
@@ -70,6 +71,28 @@ def test_every_target_has_a_schedule_and_operating_points_slow_down_never(record
         assert 0 <= evidence.p50 <= evidence.p90 <= evidence.worst  # type: ignore[operator]
         assert point.error is not None
         assert evidence.p50 <= 2 * point.error.mean  # type: ignore[operator]
+
+
+def test_thresholds_go_the_worst_first_until_the_gates_are_no_worse_than_without_a_fit(
+    make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: dict[float, float] = {}
+
+    def against(_: Any, policy: Policy) -> float:
+        return losses.get(policy.threshold, 0.0)
+
+    def solved() -> tuple[list[float], list[Any]]:
+        points = solve(make_set(12, steps=20)).calibration.buckets[0].operating_points
+        gates = [point.threshold for point in points if point.threshold is not None]
+        return gates, [point.schedule for point in points if point.threshold is None]
+
+    monkeypatch.setattr(solve_module, "_against_identity", against)
+    everything, schedules = solved()
+    different = sorted(set(everything))
+    assert len(different) > 4
+    # Without the worst one the bad one is less than 10 % in the mean of all.
+    losses |= {different[1]: 2.0, different[0]: 0.3}
+    assert solved() == ([threshold for threshold in everything if threshold != different[1]], schedules)
 
 
 def test_the_runtime_chooses_a_solved_point_by_speed_or_error(record: Calibration) -> None:

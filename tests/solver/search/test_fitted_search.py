@@ -462,6 +462,7 @@ def test_a_record_of_euler_runs_has_fitted_points_that_state_their_error(
     for point in fitted:
         policy = policy_at(record, bucket, point)
         assert policy.weights == point.weights
+        assert policy.fitted_for == bucket.sampler
         found = replay.errors(replay.decide(policy), Filling("linear", "step", "residual", point.weights))
         assert point.error is not None
         assert found.mean() == pytest.approx(point.error.mean, rel=1e-4)

@@ -81,6 +81,18 @@ def test_of_recorded_runs_no_offered_plan_is_worse_than_a_cheaper_one_of_its_kin
             assert all(other > value for fewer, other in points if fewer < count)
 
 
+@pytest.mark.parametrize(("overstated", "offered"), [(1.1, True), (1.3, False)])
+def test_a_corrected_plan_gives_way_only_to_one_that_is_clearly_better(
+    make_set: MakeSet, monkeypatch: pytest.MonkeyPatch, overstated: float, offered: bool
+) -> None:
+    runs = Runs.stack(make_set(6, steps=16).runs)
+    corrected = Plan(Filling("linear", weights=((1.0,),) * 16), (0, 4, 8, 12))
+    plain = Plan(Filling("linear"), (0, 4, 8, 12))
+    errors = {corrected: np.full(6, overstated * 0.01), plain: np.full(6, 0.01)}
+    monkeypatch.setattr(offer, "_errors", lambda plan, _: errors[plan])
+    assert offer._better(corrected, [plain], Replay(runs)) is offered
+
+
 @pytest.mark.parametrize(
     ("errors", "fewer", "left_out"),
     [
