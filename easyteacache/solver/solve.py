@@ -33,6 +33,8 @@ from easyteacache.solver.validation.error_statistics import statistics
 from easyteacache.solver.validation.rules import RULES, require_runs
 
 TOOL = "easyteacache solve"
+# So many held-out runs are asked first whether thresholds are worth it.
+FEW_RUNS = 6
 AnyValue = TypeVar("AnyValue")
 
 
@@ -214,12 +216,16 @@ def _with_worthwhile_thresholds(record: Calibration, heldout: TraceSet) -> Calib
     """Without the thresholds for which a bucket's gates would be worse than without a fit on held-out runs; the worst goes first."""
     buckets = []
     for bucket, setting in zip(record.buckets, heldout.settings(), strict=True):
-        replay = Replay(Runs.stack(heldout.group(*setting).runs))
-        ratios = {
-            place: _against_identity(replay, policy_at(record, bucket, point))
+        runs = Runs.stack(heldout.group(*setting).runs)
+        gates = {
+            place: policy_at(record, bucket, point)
             for place, point in enumerate(bucket.operating_points)
             if point.threshold is not None
         }
+        ratios = _against_identity(Replay(runs.take(range(min(FEW_RUNS, len(runs))))), gates)
+        # Few runs are enough to see that gates are better with the fit than without.
+        if len(runs) > FEW_RUNS and ratios and sum(ratios.values()) > 0.0:
+            ratios = _against_identity(Replay(runs), gates)
         while ratios and not RULES["gate.worse-than-identity"].holds(math.exp(sum(ratios.values()) / len(ratios))):
             del ratios[max(ratios, key=lambda place: ratios[place])]
         points = [
@@ -229,11 +235,14 @@ def _with_worthwhile_thresholds(record: Calibration, heldout: TraceSet) -> Calib
     return record.model_copy(update={"buckets": tuple(buckets)})
 
 
-def _against_identity(replay: Replay, policy: Policy) -> float:
-    """Mean logarithm of a threshold's errors relative to those of the same gate without a fit."""
-    decided, filling = replay.decide(policy), filling_of(policy)
-    others = baselines.identity(replay, policy, mean_computed(decided), filling)
-    return float(np.mean(np.log(replay.errors(decided, filling)) - np.log(others)))
+def _against_identity(replay: Replay, gates: Mapping[int, Policy]) -> dict[int, float]:
+    """Mean logarithm of every threshold's errors relative to those of the same gate without a fit."""
+    found = {}
+    for place, policy in gates.items():
+        decided, filling = replay.decide(policy), filling_of(policy)
+        others = baselines.identity(replay, policy, mean_computed(decided), filling)
+        found[place] = float(np.mean(np.log(replay.errors(decided, filling)) - np.log(others)))
+    return found
 
 
 def _longest_reuse(computed: Sequence[int], num_steps: int) -> int:

@@ -78,8 +78,8 @@ def test_thresholds_go_the_worst_first_until_the_gates_are_no_worse_than_without
 ) -> None:
     losses: dict[float, float] = {}
 
-    def against(_: Any, policy: Policy) -> float:
-        return losses.get(policy.threshold, 0.0)
+    def against(_: Any, gates: dict[int, Policy]) -> dict[int, float]:
+        return {place: losses.get(policy.threshold, 0.0) for place, policy in gates.items()}
 
     def solved() -> tuple[list[float], list[Any]]:
         points = solve(make_set(12, steps=20)).calibration.buckets[0].operating_points

@@ -1,6 +1,6 @@
 """How good is what the solver chooses: from traces alone, after sampling a little, and beside the best of what might have been chosen.
 
-    python tools/bench/choice.py --folder runs/choice --flux runs/flux     # docs/benchmarks/choice.json, half an hour
+    python tools/bench/choice.py --folder runs/choice --flux runs/flux     # docs/benchmarks/choice/plans.json, an hour
     python tools/bench/choice.py --folder runs/choice wan-3                # one setting
     python tools/docs/benchmarks_page.py                                   # the page from it
 
@@ -38,7 +38,7 @@ from easyteacache.solver.search.measured import FILLED_BY, QUICK, FittedPlans
 from easyteacache.solver.search.planner import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs" / "benchmarks" / "choice.json"
+RESULTS = ROOT / "docs" / "benchmarks" / "choice" / "plans.json"
 FORMAT = 1
 RECORDED, FEW, JUDGED = 16, (6, 8), 32
 #: Seeds of the judged runs; recorded ones begin at 0.
@@ -207,7 +207,9 @@ def _spelled(settings: Mapping[str, Mapping[str, Any]]) -> str:
 @click.option(
     "--flux", type=click.Path(path_type=Path, exists=True), help="FLUX transformer of tools/reference/train.py."
 )
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Results.  [docs/benchmarks/choice.json]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=RESULTS, help="Results.  [docs/benchmarks/choice/plans.json]"
+)
 def main(names: tuple[str, ...], folder: Path, flux: Path | None, out: Path) -> None:
     """Entry point."""
     wanted = names or tuple(SETTINGS)

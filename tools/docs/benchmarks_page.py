@@ -46,7 +46,7 @@ SHIFT_3_LABELS = {
 }
 LABELS = MATCHED_LABELS | UNIPC_LABELS | SHIFT_3_LABELS
 #: What ``tools/bench/choice.py`` measured, beside the raw results; and what its settings are called.
-CHOICE = RAW / "choice.json"
+CHOICE = RAW / "choice" / "plans.json"
 CHOICE_LABELS = {
     f"{model}{infix}-{shift}": f"{title}, {sampler}, shift {shift}"
     for model, title in (("wan", "Wan-class"), ("flux", "FLUX-class"))
@@ -83,8 +83,7 @@ def main(check: bool) -> None:
 
 def read(folder: Path = RAW) -> Cases:
     """(file, case) → what the benchmark's own report says of it."""
-    paths = sorted(path for path in folder.glob("*.json") if path.name != CHOICE.name)
-    files: dict[str, Results] = {path.stem: load(path) for path in paths}
+    files: dict[str, Results] = {path.stem: load(path) for path in sorted(folder.glob("*.json"))}
     return {(name, case["case"]): case for name, results in files.items() for case in report.tables(results)}
 
 

@@ -57,6 +57,7 @@ LEMICA = {
 #: Settings that differ in their length alone.
 CHAINS: Mapping[str, tuple[Setting, ...]] = {
     "digits, frames": tuple(Setting("digits", frames, 16, 1.0) for frames in (1, 2, 4)),
+    "digits, frames of 32×32": tuple(Setting("digits", frames, 32, 1.0) for frames in (1, 2, 4, 8)),
     "digits, canvas": tuple(Setting("digits", 4, pixels, 1.0) for pixels in (16, 24, 32)),
     "FLUX-class digits, canvas": tuple(Setting("flux", 1, pixels, 1.0) for pixels in (16, 24, 32)),
     "scenes, resolution": tuple(Setting("scenes", 1, pixels, 1.0) for pixels in (16, 24, 32, 48)),

@@ -17,8 +17,8 @@ from easyteacache.solver.replay.replay import Decisions, Replay, mean_computed
 from easyteacache.solver.search import schedules
 
 IDENTITY = Polynomial((1.0, 0.0))
-# Bisection of a threshold that every run and branch answers differently.
-ROUNDS = 24
+# Bisection of a threshold that every run and branch answers differently, to a four-thousandth of what a run adds up to.
+ROUNDS = 12
 
 
 def fixed(replay: Replay, computed: tuple[int, ...], filling: Filling) -> Array:
@@ -71,7 +71,8 @@ def at_equal_cost(replay: Replay, policy: Policy, computed: float) -> list[Decis
     def count(threshold: float) -> float:
         return mean_computed(replay.decide(dataclasses.replace(policy, threshold=threshold)))
 
-    highest = 1.0 + 2.0 * max(
+    # Above what a run adds up to nothing but its first step is computed.
+    highest = 1e-9 + 1.01 * max(
         sum(steps) for trace in replay.runs.traces for steps in replay.predictions(policy, trace).values()
     )
     threshold = gate_replay.bisect(count, computed, highest=highest, rounds=ROUNDS)

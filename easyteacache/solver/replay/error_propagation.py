@@ -66,11 +66,11 @@ class Travel:
         if not len(earlier):
             return np.broadcast_to(size, self.shape)
         steps = list(computed[1 : 1 + len(earlier)])
-        shares = np.abs(total[steps]) * self._responses[..., steps]
-        if shares.ndim == 1:
-            return np.asarray(size + shares @ earlier)
+        if self._responses.ndim == 1:
+            return np.asarray(size + (np.abs(total[steps]) * self._responses[steps]) @ earlier)
         # What computed outputs repeat of earlier errors points elsewhere every time.
-        return np.asarray(np.sqrt(size**2 + np.square(shares.T[:, :, None] * earlier).sum(axis=0)))
+        shares = np.square(total[steps, None] * self._responses.T[steps])
+        return np.asarray(np.sqrt(size * size + (shares[:, :, None] * earlier * earlier).sum(axis=0)))
 
     def final(self, missed: Array, totals: Array, schedule: Sequence[int]) -> Array:
         """Size of the final sample's error, (R,) or (V, R), from rows ``missed`` (S + 1, D) and ``totals`` (S + 1, S) of the state before every step."""

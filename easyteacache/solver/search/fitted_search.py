@@ -9,6 +9,7 @@ hand, every view's own candidates are sampled besides.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ SEARCH_RUNS = 12
 REACH = 2
 MOST_SWEEPS = 60
 LEAST_GAIN = 1e-4
+# A start whose logarithm is worse by more is not searched from.
+WITHIN_REACH = 0.1
 # Moves that are tried again after one was made: those that were best before it. All are tried before a search ends.
 TRIED_AGAIN = 14
 
@@ -57,6 +60,8 @@ class FittedSearch:
         self._best: dict[int, Schedule] = {}
         for count in sorted(set(counts)):
             self._best[count] = self._found(count)
+        for dearer, count in itertools.pairwise(sorted(self._best, reverse=True)):
+            self._best[count] = self._reduced(self._best[dearer], count)
 
     def best(self, computed: int) -> Schedule:
         """The schedule of ``computed`` steps, one of ``counts``, that loses least under the view that it does worst under."""
@@ -81,6 +86,15 @@ class FittedSearch:
         found.append(improve(self._judge, best, tick=self._tick))
         self._judge.forget()
         return least_regret(self._judge, list(dict.fromkeys([*found[::-1], *starts])))
+
+    def _reduced(self, dearer: Schedule, computed: int) -> Schedule:
+        """The best one, or what is left of a dearer one: from there a search may reach what it does not from a cheaper one."""
+        best, start = self._best[computed], reduce(self._judge, dearer, computed)
+        found = [best, start]
+        if float(self._judge.of(start).mean()) < float(self._judge.of(best).mean()) + WITHIN_REACH:
+            found.append(improve(self._judge, start, thorough=False, tick=self._tick))
+        self._judge.forget()
+        return least_regret(self._judge, list(dict.fromkeys(found)))
 
     def _universal(self, computed: int) -> Schedule:
         try:
@@ -126,8 +140,7 @@ def eliminate(judge: Judge, fewest: int, *, tick: Callable[[], None] = lambda: N
     found = {len(schedule): schedule}
     while len(schedule) > max(1, fewest):
         tick()
-        moves = [schedule[:i] + schedule[i + 1 :] for i in range(1, len(schedule))]
-        schedule = min(moves, key=lambda move: float(judge.of(move).mean()))
+        schedule = reduce(judge, schedule, len(schedule) - 1)
         found[len(schedule)] = schedule
     judge.forget()
     return found
@@ -138,6 +151,14 @@ def extend(judge: Judge, schedule: Schedule, computed: int) -> Schedule:
     while len(schedule) < computed:
         more = [tuple(sorted((*schedule, step))) for step in range(1, judge.num_steps) if step not in schedule]
         schedule = min(more, key=lambda move: float(judge.of(move).mean()))
+    return schedule
+
+
+def reduce(judge: Judge, schedule: Schedule, computed: int) -> Schedule:
+    """``schedule`` and fewer steps, down to ``computed``: each time without the one that is missed least."""
+    while len(schedule) > computed:
+        fewer = [schedule[:i] + schedule[i + 1 :] for i in range(1, len(schedule))]
+        schedule = min(fewer, key=lambda move: float(judge.of(move).mean()))
     return schedule
 
 
