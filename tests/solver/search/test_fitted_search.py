@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,15 @@ from easyteacache.solver.replay.runs import Runs
 from easyteacache.solver.replay.segment_objective import typical
 from easyteacache.solver.search import plans as offer
 from easyteacache.solver.search.answers import Answers
-from easyteacache.solver.search.fitted_search import FittedSearch, Judge, eliminate, extend, improve, least_regret
+from easyteacache.solver.search.fitted_search import (
+    FittedSearch,
+    Judge,
+    eliminate,
+    extend,
+    improve,
+    least_regret,
+    reduce,
+)
 from easyteacache.solver.search.measured import BY_WEIGHTS, FILLED_BY, QUICK, THOROUGH, FittedPlans, Measured
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.solve import solve
@@ -260,6 +269,15 @@ def test_a_search_finds_what_no_single_start_finds(runs: Runs) -> None:
         assert judge.of(best).mean() <= judge.of(starts[computed]).mean() + 0.05
         assert len(best) == computed
         assert best[0] == 0
+
+
+def test_what_is_left_of_a_dearer_plan_is_no_better_than_what_is_chosen(runs: Runs) -> None:
+    search, judge = FittedSearch(runs, COUNTS), Judge(StateFit(runs, view=Answers.expected(runs).plausible()))
+    for dearer, count in itertools.pairwise(sorted(set(COUNTS), reverse=True)):
+        left = reduce(judge, search.best(dearer), count)
+        assert len(left) == count
+        assert set(left) <= set(search.best(dearer))
+        assert judge.of(search.best(count)).mean() <= judge.of(left).mean() + 0.05
 
 
 def test_candidates_are_different_and_the_same_twice_and_the_best_is_first(runs: Runs) -> None:
