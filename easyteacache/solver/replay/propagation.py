@@ -43,7 +43,7 @@ VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "rising": tuple(1.0 + 7.0 * level for level in _LEVELS),
     }
 )
-# Errors made at different steps point different ways, so that adding their sizes up counts too much; two fifths of it predict the
+# Errors made at different steps point different ways, so that adding their sizes up counts too much; two fifths of them predict the
 # typical error of the reference model's plans to within a quarter, under Euler, UniPC and DPM++ (docs/solver.md).
 APART = 0.42
 
