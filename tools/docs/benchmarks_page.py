@@ -140,11 +140,9 @@ def _table(what: str, cases: Cases) -> str:
     if asked == "lead over everything else":
         return _leads(cases, labels, lambda one: one.cell.kind != OWN)
     if asked == "lead over other projects":
-        return _leads(cases, labels, lambda one: one.cell.kind != OWN and one.cell.family != RUNTIME)
+        return _leads(cases, labels, _of_other_projects)
     if asked == "plan without a record":
-        return _leads(
-            cases, labels, lambda one: one.cell.family != RUNTIME and one.cell.kind != OWN, ours="uncalibrated"
-        )
+        return _leads(cases, labels, _of_other_projects, ours="uncalibrated")
     file, _, case = what.partition(" ")
     if (file, case) in MATCHED_LABELS | UNIPC_LABELS:
         return _matched(file, case, cases)
@@ -193,12 +191,9 @@ def _short(cases: Cases, labels: Labels) -> str:
     found = []
     for key, label in labels.items():
         for at in cases[key]["targets"] if key in cases else ():
-            own = _own(at["standings"])
-            others = [one for one in at["standings"].values() if one.cell.kind != OWN and one.cell.family != RUNTIME]
-            mean = own.psnr.mean - max(one.psnr.mean for one in others)
-            worst = own.worst - max(one.worst for one in others)
-            if mean < AIM or worst < AIM_WORST:
-                found.append(f"{label}, {at['target']:g}× ({_signed(mean)}, {_signed(worst)})")
+            lead = _lead(at["standings"], _of_other_projects)
+            if lead is not None and (lead[0] < AIM or lead[1] < AIM_WORST):
+                found.append(f"{label}, {at['target']:g}× ({_signed(lead[0])}, {_signed(lead[1])})")
     cells = sum(len(cases[key]["targets"]) for key in labels if key in cases)
     return f"{len(found)} of {cells} cells: {'; '.join(found)}." if found else f"None of {cells} cells."
 
@@ -207,18 +202,26 @@ def _leads(cases: Cases, labels: Labels, asked: Asked, *, ours: str | None = Non
     rows = []
     for key, label in labels.items():
         if key in cases:
-            rows.append([label, *(_lead(at["standings"], asked, ours) for at in cases[key]["targets"])])
+            leads = [_lead(at["standings"], asked, ours) for at in cases[key]["targets"]]
+            rows.append(
+                [label, *("–" if each is None else f"{_signed(each[0])} ({_signed(each[1])})" for each in leads)]
+            )
     measured = next((cases[key] for key in labels if key in cases), None)
     return "Not measured yet." if measured is None else _markdown(measured, rows)
 
 
-def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None) -> str:
+def _of_other_projects(one: Standing) -> bool:
+    """Whether it is another project's code or rule, or sampling with fewer steps."""
+    return one.cell.kind != OWN and one.cell.family != RUNTIME
+
+
+def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None = None) -> tuple[float, float] | None:
+    """By how much ``ours`` is above the best of the others, in the mean and in the worst tenth; None where either is not there."""
     own = _own(standings) if ours is None else standings.get(ours)
     others = [one for one in standings.values() if asked(one)]
     if own is None or not others:
-        return "–"
-    mean = own.psnr.mean - max(one.psnr.mean for one in others)
-    return f"{_signed(mean)} ({_signed(own.worst - max(one.worst for one in others))})"
+        return None
+    return own.psnr.mean - max(one.psnr.mean for one in others), own.worst - max(one.worst for one in others)
 
 
 def _own(standings: Mapping[str, Standing]) -> Standing:
