@@ -25,7 +25,7 @@ from easyteacache.policy.methods.meancache import meancache_rows, spans_of_edges
 from easyteacache.policy.methods.rows import Rows
 from easyteacache.policy.methods.spectrum import spectrum_rows
 from easyteacache.records.plan import FITTED
-from easyteacache.records.trace import FEATURE_PREFIX, GUIDED, OUTPUT_PREFIX, Array
+from easyteacache.records.trace import FEATURE_PREFIX, GUIDED, OUTPUT_PREFIX, Array, Trace
 from easyteacache.teacache import TeaCache
 
 Computed = tuple[int, ...]
@@ -256,13 +256,15 @@ def levels_of(bed: Bed) -> Levels:
 
 
 def _grams(bed: Bed, prefix: str) -> list[Array]:
-    """One a run and branch; raises ``BenchError`` where nobody recorded them."""
-    found = [
-        run.grams[f"{prefix}{branch}"]
-        for run in recorded_runs(bed)
-        for branch in run.output_distances
-        if f"{prefix}{branch}" in run.grams
-    ]
+    """One a run and branch; raises ``BenchError`` where the model's recording has none.
+
+    Older traces lack some, and other runs are recorded then.
+    """
+
+    def of(run: Trace) -> list[Array]:
+        return [run.grams[f"{prefix}{branch}"] for branch in run.output_distances if f"{prefix}{branch}" in run.grams]
+
+    found = [gram for run in recorded_runs(bed, lambda run: bool(of(run))) for gram in of(run)]
     if not found:
         raise BenchError(f"the traces hold no inner products of the {prefix.rstrip(':')}")
     return found

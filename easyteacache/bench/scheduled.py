@@ -269,8 +269,13 @@ def _may_be_of(run: Trace, sampler: SamplerRecord | None) -> bool:
     return sampler is None or recorded is None or recorded.agrees(sampler) is not False
 
 
-def recorded_runs(bed: Bed) -> Any:
-    """The given traces of this step count and sampler, of images or videos as the case is, or a few runs recorded now."""
+def recorded_runs(bed: Bed, holds: Callable[[Trace], bool] = lambda run: True) -> Any:
+    """The given traces of this step count and sampler, of images or videos as the case is, or a few runs recorded now.
+
+    Args:
+        bed: of the case.
+        holds: whether a given run has what is wanted of it.
+    """
     from easyteacache.records.trace_set import TraceSet
 
     if bed.traces is not None:
@@ -278,7 +283,7 @@ def recorded_runs(bed: Bed) -> Any:
         sampler = None if facts is None else facts.record()
         alike = TraceSet.load(bed.traces).group(num_steps=bed.case.steps)
         moves = (bed.case.frames or 1) > 1
-        given = TraceSet(run for run in alike if run.header.moves == moves and _may_be_of(run, sampler))
+        given = TraceSet(run for run in alike if run.header.moves == moves and _may_be_of(run, sampler) and holds(run))
         if len(given):
             return given
     from easyteacache.integrations.diffusers.recording import RecordingSettings, record_pipeline

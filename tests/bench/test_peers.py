@@ -25,6 +25,8 @@ from easyteacache.bench.scheduled import EasyTeaCache, OfficialTeaCache, Publish
 from easyteacache.bench.subject import Case, load_reference
 from easyteacache.bench.trial import Uncached, calibrated_on, sample
 from easyteacache.errors import EasyTeaCacheError
+from easyteacache.records.trace import FEATURE_PREFIX
+from easyteacache.records.trace_set import TraceSet
 from easyteacache.teacache import TeaCache
 
 Beds = dict[str, tuple[Bed, Uncached]]
@@ -269,3 +271,24 @@ def test_the_official_fit_leaves_out_runs_of_another_shift(beds: Beds) -> None:
         OfficialTeaCache().calibrate(bed)
     recorded = dataclasses.replace(bed, calibration_pairs=shifted.pairs(2, first_seed=9))
     assert OfficialTeaCache().calibrate(recorded)["runs"] == 2
+
+
+def test_a_planner_records_runs_where_the_given_ones_lack_what_it_reads(beds: Beds) -> None:
+    bed = dataclasses.replace(
+        beds["wan"][0],
+        subject=load_reference(None),
+        case=Case(1, 16, 16, 25),
+        traces=REFERENCE_TRACES,
+        calibration_pairs=(),
+    )
+    given = TraceSet.load(REFERENCE_TRACES).group(num_steps=25)
+    assert len(given)
+    assert not any(name.startswith(FEATURE_PREFIX) for run in given for name in run.grams)
+    # There is no pair to record others from.
+    with pytest.raises(EasyTeaCacheError):
+        DPCache().calibrate(bed)
+    recorded = dataclasses.replace(bed, calibration_pairs=bed.subject.pairs(2, first_seed=9))
+    plans = DPCache().calibrate(recorded)["plans"]
+    assert {len(plan) for plan in plans.values()} == set(counts(bed))
+    # What the given ones hold is read from them.
+    assert len(L2P().calibrate(bed)["matrix"]) == 25
