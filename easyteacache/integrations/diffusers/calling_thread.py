@@ -21,35 +21,47 @@ class CallingThread:
         self._lock = threading.Lock()
         self._owner: threading.Thread | None = None
         self._ident: int | None = None
+        self._beginning = False
 
     def mine(self) -> bool:
         """Is it this thread's run? Everybody's, where there is none."""
         return self._ident is None or self._ident == threading.get_ident()
 
     def claim(self, over: Callable[[], bool], end: Callable[[], None]) -> bool:
-        """Take the run over, unless another thread is in the middle of it.
+        """Take the run over, unless another thread is in the middle of it; ``begun`` is to follow where it is taken.
 
         Args:
-            over: tells whether the run of the other thread has done its last step.
+            over: tells whether the run of the other thread has done its last step. Not asked before its forward has begun: until then
+                a run that begins looks like none.
             end: forgets that run, where it is taken over.
 
         Returns:
             True when the run is this thread's now.
         """
         ident = threading.get_ident()
-        if self._ident == ident:
-            return True
         with self._lock:
-            if self._owner is not None and self._owner.is_alive() and not over():
-                return False
-            end()
-            self._owner, self._ident = threading.current_thread(), ident
+            if self._ident != ident:
+                if self._owner is not None and self._owner.is_alive() and (self._beginning or not over()):
+                    return False
+                end()
+                self._owner, self._ident = threading.current_thread(), ident
+            self._beginning = True
             return True
 
-    def release(self) -> None:
-        """The run is over: the next forward's thread begins another one."""
+    def begun(self) -> None:
+        """The forward that claimed the run has begun, or could not."""
+        self._beginning = False
+
+    def release(self, end: Callable[[], None]) -> None:
+        """The run is over, unless it is another thread's: the next forward's thread begins another one.
+
+        Args:
+            end: forgets the run.
+        """
         with self._lock:
-            self._owner = self._ident = None
+            if self.mine():
+                end()
+                self._owner = self._ident = None
 
 
 class Caller(threading.local):

@@ -146,9 +146,7 @@ class Driver:
     def leave_run(self) -> None:
         """The pipeline's call is over; that of another thread leaves the run alone."""
         self.context, self._caller.alone = Context(), None
-        if self.calling.mine():
-            self.end_run()
-            self.calling.release()
+        self.calling.release(self.end_run)
 
     # Around a forward ------------------------------------------------------------------------------------------------
 
@@ -167,6 +165,13 @@ class Driver:
         if not self._served(arguments):
             self._leave_alone(whole)
             return
+        try:
+            self._begin(arguments)
+        finally:
+            self.calling.begun()
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        """A forward of the run that is followed begins."""
         if self.forward is not None:
             self.end_run()
         if not self.session.driven:
@@ -360,9 +365,16 @@ class Driver:
         """The forward succeeded: commit what it did."""
         if self._caller.alone is not None or not self.calling.mine():
             return
-        forward, self.forward = self.forward, None
-        if forward is None or forward.decision is None:
-            return
+        forward = self.forward
+        try:
+            if forward is not None and forward.decision is not None:
+                self._commit(forward)
+        finally:
+            # Last: where no forward runs, another thread may take a run over that has done its last step.
+            self.forward = None
+
+    def _commit(self, forward: Forward) -> None:
+        """Keep what a forward decided, computed and reused."""
         place, seen = forward.place, forward.seen
         if place.state is None:
             if not seen.heads:

@@ -159,7 +159,14 @@ def in_two_threads(pipes):
         return kwargs
 
     def run(seed):
-        return sample(pipes[seed], "wan", steps=STEPS, seed=seed, callback_on_step_end=in_step)
+        try:
+            return sample(pipes[seed], "wan", steps=STEPS, seed=seed, callback_on_step_end=in_step)
+        except threading.BrokenBarrierError:
+            # The other thread says why.
+            return None
+        except BaseException:
+            both.abort()
+            raise
 
     with ThreadPoolExecutor(2) as pool:
         return [future.result() for future in [pool.submit(run, seed) for seed in range(2)]]

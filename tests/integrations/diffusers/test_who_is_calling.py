@@ -20,6 +20,9 @@ from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
 
 from easyteacache.errors import AttachError, EasyTeaCacheWarning
+from easyteacache.integrations.diffusers.calling_thread import CallingThread
+from easyteacache.integrations.diffusers.driver import Driver
+from easyteacache.runtime.session import StepDriver
 
 WAN = "WanTransformer3DModel"
 
@@ -442,6 +445,70 @@ def test_the_other_thread_computes_and_disturbs_nobody(name, make_cache):
         with ThreadPoolExecutor(1) as pool:
             assert torch.equal(pool.submit(sample, first, name, seed=3).result(), expected)
         assert {one.pattern for one in cache.statistics().values()} == {"█··█··"}
+
+
+@torch.no_grad()
+def test_a_run_that_is_only_beginning_is_not_taken_over(make_cache, monkeypatch):
+    model = build(WAN)
+    plain = forward(model, 0, "uncond")
+    inside: list[torch.Tensor] = []
+
+    def elsewhere():
+        with torch.no_grad():
+            return forward(model, 0, "uncond")
+
+    with make_cache(schedule=(0,)).attached(model) as cache, ThreadPoolExecutor(1) as pool:
+        original = Driver._run_context
+
+        def slow(driver):
+            if not inside:
+                inside.append(plain)
+                inside.append(pool.submit(elsewhere).result())
+            return original(driver)
+
+        monkeypatch.setattr(Driver, "_run_context", slow)
+        with pytest.warns(EasyTeaCacheWarning, match="another thread"):
+            forward(model, 0)
+        for step in range(1, 4):
+            forward(model, step)
+        assert torch.equal(inside[1], plain)
+        assert {name: one.pattern for name, one in cache.statistics().items()} == {"default": "█···"}
+
+
+def test_a_run_is_not_taken_over_while_its_last_step_is_kept(make_cache, monkeypatch):
+    first = PIPELINES["wan"]()
+    second = beside(first)
+    plain = sample(second, "wan", seed=7)
+    inside: list[torch.Tensor] = []
+    with make_cache(schedule=(0, 3)).attached(first) as cache, ThreadPoolExecutor(1) as pool:
+        expected, kept = sample(first, "wan", seed=3), cache.statistics()
+        original, settled = StepDriver.settle, []
+
+        def slow(steps):
+            settled.append(steps)
+            # Each of two branches has a last step.
+            if len(settled) == 2:
+                inside.append(pool.submit(sample, second, "wan", seed=7).result())
+            return original(steps)
+
+        monkeypatch.setattr(StepDriver, "settle", slow)
+        with pytest.warns(EasyTeaCacheWarning, match="another thread"):
+            found = sample(first, "wan", seed=3)
+        assert len(settled) == 2
+        assert torch.equal(inside[0], plain)
+        assert torch.equal(found, expected)
+        assert cache.statistics() == kept
+
+
+def test_a_pipeline_that_ends_leaves_a_run_alone_that_another_thread_begins_meanwhile():
+    calling, ended = CallingThread(), []
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(calling.claim, lambda: True, lambda: None).result()
+        calling.release(lambda: ended.append("another thread's"))
+        assert not ended
+        pool.submit(calling.release, lambda: ended.append("its own")).result()
+    assert ended == ["its own"]
+    assert calling.claim(lambda: False, lambda: None)
 
 
 @torch.no_grad()
