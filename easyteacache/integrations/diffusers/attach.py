@@ -192,9 +192,12 @@ def _attach(
     ]
     if per_thread:
         return _serve_each_thread(places, residual_device)
+    # Another pipeline may share the transformer, with a scheduler of its own.
+    calling = CallingPipeline([place.module for place in places], otherwise=pipe)
+    seen: dict[str, Any] = {} if pipe is None else {"look": calling.look}
     drivers = _together(
         [
-            place.driver(place.session, lambda: pipe, residual_device=residual_device, observer=place.observer)
+            place.driver(place.session, calling, residual_device=residual_device, observer=place.observer, **seen)
             for place in places
         ]
     )
@@ -206,7 +209,7 @@ def _attach(
                 place.observer.attached(
                     place.module,
                     adapter=place.adapter,
-                    guidance_scale=functools.partial(getattr, pipe, "guidance_scale", None),
+                    guidance_scale=lambda: getattr(calling(), "guidance_scale", None),
                 )
                 undo.callback(place.observer.detached)
             undo.callback(one.end_run)

@@ -34,18 +34,20 @@ class CallingPipeline:
 
     Args:
         transformers: those that a cache is attached to.
+        otherwise: the pipeline of a loop outside any pipeline's methods; None where that is not known.
     """
 
-    def __init__(self, transformers: Collection[nn.Module]) -> None:
-        self._transformers = transformers
-        self._pipe: Any = None
+    def __init__(self, transformers: Collection[nn.Module], otherwise: Any = None) -> None:
+        self._transformers, self._otherwise = transformers, otherwise
+        self._pipe: Any = otherwise
 
     def look(self) -> None:
         """See who is calling; before each forward, as one thread may run one pipeline after the other."""
-        self._pipe = pipeline_above(self._transformers)
+        found = pipeline_above(self._transformers)
+        self._pipe = self._otherwise if found is None else found
 
     def __call__(self) -> Any:
-        """The pipeline that was seen; None where none was."""
+        """The pipeline that was seen; ``otherwise`` where none was."""
         return self._pipe
 
 

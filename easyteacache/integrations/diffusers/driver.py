@@ -161,11 +161,11 @@ class Driver:
         Raises:
             AttachError: another thread is in the middle of a run, and ``whole``; or branches cannot be told apart.
         """
-        self._look()
         if not self._served(arguments):
             self._leave_alone(whole)
             return
         try:
+            self._look()
             self._begin(arguments)
         finally:
             self.calling.begun()

@@ -71,8 +71,8 @@ PASSED = {
 # Each says no and is left: somebody else calls, or what the residual was computed with is another by now.
 ASKED = {
     "integrations/diffusers/active_adapters.py",
-    "integrations/diffusers/attach.py",
     "integrations/diffusers/branch_names.py",
+    "integrations/diffusers/calling_pipeline.py",
     "integrations/diffusers/calling_thread.py",
     "integrations/diffusers/drivers.py",
     "integrations/diffusers/gradients.py",

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import io
 import pickle
+import random
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -498,6 +500,68 @@ def test_a_run_is_not_taken_over_while_its_last_step_is_kept(make_cache, monkeyp
         assert torch.equal(inside[0], plain)
         assert torch.equal(found, expected)
         assert cache.statistics() == kept
+
+
+@pytest.mark.parametrize("name", ["wan", "flux"])
+def test_the_run_of_another_pipeline_goes_by_its_own_scheduler(name, make_cache):
+    """Whatever the scheduler of the pipeline that the cache was attached to does meanwhile."""
+    first = PIPELINES[name]()
+    second = beside(first)
+    plain = sample(first, name, seed=7)
+    with make_cache(schedule=(0, 3)).attached(second) as cache:
+        expected, kept = sample(second, name, seed=3), cache.statistics()
+    meanwhile: list[torch.Tensor] = []
+
+    with make_cache(schedule=(0, 3)).attached(first) as cache, ThreadPoolExecutor(1) as pool:
+
+        def begin_another(pipe, step, timestep, kwargs):
+            if step in (1, 3):
+                meanwhile.append(pool.submit(sample, first, name, seed=7).result())
+            return kwargs
+
+        with pytest.warns(EasyTeaCacheWarning, match="another thread"):
+            found = sample(second, name, seed=3, callback_on_step_end=begin_another)
+        assert torch.equal(found, expected)
+        assert cache.statistics() == kept
+    assert len(meanwhile) == 2
+    assert all(torch.equal(one, plain) for one in meanwhile)
+
+
+def test_a_plan_of_one_step_count_is_looked_for_by_the_calling_pipeline_s_scheduler(make_cache):
+    first = PIPELINES["wan"]()
+    second = beside(first)
+    with make_cache(schedule=(0, 3)).attached(first) as cache:
+        sample(first, "wan", steps=6)
+        before = cache.statistics()
+        # In the same thread, and the scheduler of the first says six steps still.
+        sample(second, "wan", steps=4)
+        assert {one.pattern for one in cache.statistics().values()} == {"█··█"}
+        sample(first, "wan", steps=6)
+        assert cache.statistics() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "plan", [{"schedule": (0, 3)}, {"schedule": (0, 1, 4), "forecaster": "linear"}], ids=["hold", "linear"]
+)
+def test_whatever_three_threads_do_at_once_each_sample_is_served_or_computed(plan, make_cache):
+    pipes = [PIPELINES["wan"]()]
+    pipes += [beside(pipes[0]) for _ in range(2)]
+    plain = [sample(pipes[0], "wan", seed=seed) for seed in range(3)]
+    with make_cache(**plan).attached(pipes[0]):
+        served = [sample(pipes[0], "wan", seed=seed) for seed in range(3)]
+    waits = random.Random(3)
+
+    def samples(pipe):
+        for count in range(20):
+            time.sleep(waits.random() / 50)
+            yield count % 3, sample(pipe, "wan", seed=count % 3)
+
+    with make_cache(**plan).attached(pipes[0]), ThreadPoolExecutor(3) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", EasyTeaCacheWarning)
+        found = [one for each in pool.map(lambda pipe: list(samples(pipe)), pipes) for one in each]
+    kinds = [(torch.equal(sampled, plain[seed]), torch.equal(sampled, served[seed])) for seed, sampled in found]
+    assert set(kinds) == {(True, False), (False, True)}
 
 
 def test_a_pipeline_that_ends_leaves_a_run_alone_that_another_thread_begins_meanwhile():
