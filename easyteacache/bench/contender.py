@@ -14,7 +14,7 @@ from easyteacache.bench.subject import Case, Pair, Subject
 Settings = Mapping[str, Any]
 #: What a contender's own calibration gave, as JSON.
 Calibrated = Mapping[str, Any]
-Kind = Literal["own", "hold", "forecast", "attention", "sampler"]
+Kind = Literal["own", "own, measured", "hold", "forecast", "attention", "sampler"]
 
 #: A point counts at a target as long as it computed no more than this many times the target's share.
 SLACK = 1.02
@@ -56,6 +56,7 @@ class Bed:
         calibration_pairs: for contenders that calibrate themselves; they appear neither in the pilot nor in the evaluation.
         targets: speed-ups to be compared at.
         record: model key or file of EasyTeaCache's calibration; None: there is none.
+        measured: the same of one whose plans were chosen by sampling candidates.
         traces: recorded runs for contenders that are fitted to some; None: each records a few itself.
     """
 
@@ -65,6 +66,7 @@ class Bed:
     calibration_pairs: Sequence[Pair]
     targets: Sequence[float]
     record: str | Path | None = None
+    measured: str | Path | None = None
     traces: Path | None = None
 
     @property

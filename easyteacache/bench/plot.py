@@ -22,9 +22,22 @@ WIDTH, HEIGHT = 8.6, 7.4
 LABEL_GAP = 0.0275
 #: Share of the width from which on a line's end is near enough to the column of names.
 NEAR = 0.45
-SHADES = {"hold": "#8a8a8a", "forecast": "#4d4d4d", "attention": "#b0b0b0", "sampler": plot_style.COMPUTED}
-STYLES = {"hold": (0, (1.2, 1.2)), "forecast": "-", "attention": (0, (3, 1, 1, 1)), "sampler": (0, (6, 2))}
+SHADES = {
+    "own, measured": plot_style.ACCENT,
+    "hold": "#8a8a8a",
+    "forecast": "#4d4d4d",
+    "attention": "#b0b0b0",
+    "sampler": plot_style.COMPUTED,
+}
+STYLES = {
+    "own, measured": (0, (2, 1)),
+    "hold": (0, (1.2, 1.2)),
+    "forecast": "-",
+    "attention": (0, (3, 1, 1, 1)),
+    "sampler": (0, (6, 2)),
+}
 KINDS = {
+    "own, measured": "plans chosen by sampling",
     "hold": "holds the last residual",
     "forecast": "forecasts",
     "attention": "skips attention",

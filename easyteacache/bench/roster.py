@@ -16,6 +16,7 @@ def everybody() -> tuple[Contender, ...]:
     """Every contender, made new."""
     return (
         scheduled.EasyTeaCache(),
+        scheduled.MeasuredEasyTeaCache(),
         scheduled.OfficialTeaCache(),
         scheduled.Uniform("hold"),
         scheduled.Uniform("linear"),

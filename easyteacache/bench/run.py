@@ -19,6 +19,7 @@ import torch
 
 from easyteacache.bench import pilot
 from easyteacache.bench.contender import Bed, Contender, Settings
+from easyteacache.bench.curves import OURS
 from easyteacache.bench.results import COLUMNS, FAILED, IDLE, INAPPLICABLE, MEASURED, Cell, Results, resume
 from easyteacache.bench.scheduled import named_record
 from easyteacache.bench.subject import Case, Subject
@@ -44,6 +45,7 @@ class Plan:
         pairs: prompt and seed pairs of the evaluation.
         targets: speed-ups, each above 1.
         record: model key or file of EasyTeaCache's calibration.
+        measured: the same of one whose plans were chosen by sampling candidates.
         traces: recorded runs for contenders that are fitted to some.
         retimed: pairs of each cell whose uncached run is repeated for its time.
         pilot_pairs: pairs of the pilot.
@@ -55,6 +57,7 @@ class Plan:
     pairs: int = 32
     targets: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     record: str | Path | None = None
+    measured: str | Path | None = None
     traces: Path | None = None
     retimed: int = 2
     pilot_pairs: int = PILOT_PAIRS
@@ -155,6 +158,7 @@ class _Case:
             calibration_pairs=self.subject.pairs(CALIBRATION_PAIRS, first_seed=CALIBRATION_SEED),
             targets=self.plan.targets,
             record=self.plan.record,
+            measured=self.plan.measured,
             traces=self.plan.traces,
         )
         for contender in missing:
@@ -163,7 +167,7 @@ class _Case:
     def _complete(self, contender: Contender) -> bool:
         """Is everything of its plan measured? EasyTeaCache's record is looked at again, because it may be a new one."""
         known = self.results.plans[self.case.name].get(contender.name)
-        if known is None or contender.kind == "own":
+        if known is None or contender.kind in OURS:
             return False
         return all(self.results.cell(self.case.name, contender.name, s) for s in known["settings"])
 
@@ -202,7 +206,7 @@ class _Case:
         if reason is not None:
             self._record(contender, INAPPLICABLE, reason)
             return [], {}
-        if known is not None and contender.kind != "own":
+        if known is not None and contender.kind not in OURS:
             return known["settings"], known["calibrated"]
         self.tell(f"{self.case.name}: {contender.name}, tuning")
         calibrated = dict(calibrated_on(bed, self.uncached.meter, contender))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.bench.contender import Bed, Calibrated, Contender, Knob, Settings, most_steps
+from easyteacache.bench.contender import Bed, Calibrated, Contender, Kind, Knob, Settings, most_steps
 from easyteacache.errors import BenchError
 from easyteacache.integrations.diffusers import model_identity, scheduler_facts
 from easyteacache.policy.curves import Polynomial
@@ -32,17 +32,23 @@ class EasyTeaCache(Contender):
 
     name = "EasyTeaCache"
     family = "easyteacache"
-    kind = "own"
+    kind: Kind = "own"
+    #: How the command line is told of a record.
+    option = "--record"
+
+    def record(self, bed: Bed) -> str | Path | None:
+        """Model key or file of the calibration."""
+        return bed.record
 
     def inapplicable(self, bed: Bed) -> str | None:
         """Not without a record."""
-        return "no calibration of this model: name one with --record" if bed.record is None else None
+        return f"no calibration of this model: name one with {self.option}" if self.record(bed) is None else None
 
     def calibrate(self, bed: Bed) -> Calibrated:
         """Which record it is, so that results of another one are not mixed with these."""
         from easyteacache.files import strict_json
 
-        record = named_record(bed.record).calibration
+        record = named_record(self.record(bed)).calibration
         text = strict_json.spell(record.model_dump(mode="json"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"model_key": record.model_key, "revision": record.revision, "sha256": digest}
@@ -58,11 +64,24 @@ class EasyTeaCache(Contender):
     @contextlib.contextmanager
     def applied(self, bed: Bed, settings: Settings, calibrated: Calibrated) -> Iterator[None]:
         """Attached inside the block."""
-        found: Callable[..., TeaCache] = TeaCache.from_file if isinstance(bed.record, Path) else TeaCache.from_registry
+        record = self.record(bed)
+        found: Callable[..., TeaCache] = TeaCache.from_file if isinstance(record, Path) else TeaCache.from_registry
         tokens = bed.subject.tokens(bed.case)
-        cache = found(bed.record, sequence_length=tokens, num_steps=bed.case.steps, speedup=settings["speedup"])
+        cache = found(record, sequence_length=tokens, num_steps=bed.case.steps, speedup=settings["speedup"])
         with cache.attached(bed.subject.pipe):
             yield
+
+
+class MeasuredEasyTeaCache(EasyTeaCache):
+    """The same by a record whose plans ``easyteacache solve --measure`` chose: candidates are sampled before one is taken."""
+
+    name = "EasyTeaCache, measured"
+    kind = "own, measured"
+    option = "--measured-record"
+
+    def record(self, bed: Bed) -> str | Path | None:
+        """Model key or file of that calibration."""
+        return bed.measured
 
 
 class OfficialTeaCache(Contender):

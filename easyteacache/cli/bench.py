@@ -80,6 +80,9 @@ def bench() -> None:
 @click.option("--again", multiple=True, metavar="NAME", help="Measure this contender anew; may be repeated.")
 @click.option("--record", metavar="KEY|FILE", help="EasyTeaCache's calibration.  [the reference model's own]")
 @click.option(
+    "--measured-record", metavar="KEY|FILE", help="Another of its calibrations, whose plans were chosen by sampling."
+)
+@click.option(
     "--traces",
     type=click.Path(path_type=Path, exists=True),
     metavar="DIR",
@@ -226,6 +229,7 @@ def _plan(model: str, subject: Subject, options: dict[str, Any]) -> Plan:
         pairs=min(4, options["pairs"]) if quick else options["pairs"],
         targets=options["targets"],
         record=_record(options["record"]) or subject.key,
+        measured=_record(options["measured_record"]),
         traces=options["traces"],
         retimed=1 if quick else 2,
         pilot_pairs=2 if quick else 3,

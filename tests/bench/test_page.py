@@ -29,7 +29,7 @@ def test_every_table_is_what_the_raw_results_give(tool: ModuleType) -> None:
     assert tool.with_tables(page, cases) == page, "run python tools/docs/benchmarks_page.py"
     for file, case in tool.LABELS:
         assert f"<!-- generated: {file} {case} -->" in page
-    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 5 + 3 + 1 + len(tool.LABELS)
+    assert page.count("<!-- generated: ") == page.count("<!-- end of generated -->") == 2 + 7 + 5 + 1 + len(tool.LABELS)
 
 
 def standing(kind: str, mean: float, worst: float, family: str = "test") -> Standing:
@@ -81,6 +81,32 @@ def test_the_plan_without_a_record_is_compared_with_others_code_alone(tool: Modu
     page = "<!-- generated: matched, plan without a record -->\n<!-- end of generated -->"
     found = tool.with_tables(page, {key: {"targets": [{"target": 2.0, "standings": standings, "differences": []}]}})
     assert "| +1.5 (−1.0) |" in found
+
+
+def test_plans_chosen_by_sampling_are_ours_and_have_an_aim_of_their_own(tool: ModuleType) -> None:
+    first, second = list(tool.MATCHED_LABELS)[:2]
+    standings = {
+        "EasyTeaCache": standing("own", 60.0, 50.0),
+        "EasyTeaCache, measured": standing("own, measured", 63.0, 54.0),
+        "other": standing("hold", 56.5, 48.0),
+    }
+    without = {name: one for name, one in standings.items() if name != "EasyTeaCache, measured"}
+    cases = {
+        key: {"targets": [{"target": 2.0, "standings": each, "differences": []}]}
+        for key, each in ((first, standings), (second, without))
+    }
+
+    def shown(what: str) -> str:
+        return tool.with_tables(f"<!-- generated: matched, {what} -->\n<!-- end of generated -->", cases)
+
+    assert "Nowhere: no contender is ahead" in shown("ahead of us")
+    assert shown("lead over everything else").count("| +3.5 (+2.0) |") == 2
+    led = shown("measured, lead over other projects")
+    assert f"| {tool.MATCHED_LABELS[first]} | +6.5 (+6.0) |" in led
+    assert tool.MATCHED_LABELS[second] not in led
+    assert f"1 of 1 cells: {tool.MATCHED_LABELS[first]}, 2× (+6.5, +6.0)." in shown("measured, short of the aim")
+    cases = {second: cases[second]}
+    assert "Not measured yet." in shown("measured, lead over other projects")
 
 
 def test_a_changed_figure_is_put_right_and_an_unknown_table_is_named(tool: ModuleType) -> None:

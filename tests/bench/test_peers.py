@@ -16,6 +16,7 @@ from diffusers import TaylorSeerCacheConfig
 from easyteacache.bench import roster
 from easyteacache.bench.cache_dit_caches import DBCache
 from easyteacache.bench.contender import Bed, Contender
+from easyteacache.bench.curves import OURS
 from easyteacache.bench.dicache import DiCache
 from easyteacache.bench.diffusers_caches import FirstBlockCache, MagCache, TaylorSeer, quiet
 from easyteacache.bench.easycache import EasyCache
@@ -35,7 +36,7 @@ BOTH = ("wan", "flux")
 PEERS = [
     contender.name
     for contender in roster.everybody()
-    if contender.kind != "own" and not isinstance(contender, PublishedPlan)
+    if contender.kind not in OURS and not isinstance(contender, PublishedPlan)
 ]
 BLOCKS = 6  # of the packaged model
 REFERENCE_TRACES = Path(__file__).resolve().parents[1] / "fixtures" / "traces" / "reference"

@@ -13,6 +13,7 @@ import pytest
 
 from easyteacache.bench import plot, report, roster
 from easyteacache.bench.contender import Bed, Contender
+from easyteacache.bench.curves import OURS
 from easyteacache.bench.diffusers_caches import TaylorSeer
 from easyteacache.bench.results import FAILED, IDLE, INAPPLICABLE, MEASURED, Results, load
 from easyteacache.bench.run import Plan, run
@@ -206,7 +207,7 @@ def test_the_published_benchmarks_fit_80_columns(path: Path) -> None:
 
 
 def test_no_two_lines_share_a_marker() -> None:
-    others = [contender for contender in roster.everybody() if contender.kind != "own"]
+    others = [contender for contender in roster.everybody() if contender.kind not in OURS]
     assert len(others) <= len(set(plot.MARKERS)) == len(plot.MARKERS)
 
 

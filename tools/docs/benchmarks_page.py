@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from easyteacache.bench import report, roster
-from easyteacache.bench.curves import OWN, Standing
+from easyteacache.bench.curves import OURS, OWN, Standing
 from easyteacache.bench.results import Results, load
 from easyteacache.files import atomic_write, strict_json
 
@@ -42,7 +42,8 @@ SHIFT_3_LABELS = {
     ("digits-25", "4x16x16@25"): "4×16×16, 25 steps",
     ("digits-25", "1x16x16@25"): "1×16×16, 25 steps",
     ("digits-25", "4x20x20@25"): "4×20×20, 25 steps",
-    ("flux-50", "1x16x16@50"): "FLUX 1×16×16, 50 steps",
+    ("matched-flux-3", "1x16x16@50"): "FLUX 1×16×16, 50 steps",
+    ("matched-flux-3", "1x16x16@25"): "FLUX 1×16×16, 25 steps",
 }
 LABELS = MATCHED_LABELS | UNIPC_LABELS | SHIFT_3_LABELS
 #: What ``tools/bench/choice.py`` measured, beside the raw results; and what its settings are called.
@@ -57,6 +58,11 @@ CHOICE_LABELS = {
 RUNTIME = "easyteacache runtime"
 #: The least lead over everybody else that is aimed at, in decibels, in the mean and in the worst tenth.
 AIM, AIM_WORST = 6.0, 3.0
+#: EasyTeaCache where its plans were chosen by sampling, and the aim there.
+MEASURED = "EasyTeaCache, measured"
+#: What files are called that `tools/bench/matched.py` made.
+MATCHED_FILES = "matched-"
+AIM_MEASURED, AIM_MEASURED_WORST = 8.0, 5.0
 _MARKED = re.compile(r"<!-- generated: (?P<what>[^>]+) -->\n.*?<!-- end of generated -->", re.DOTALL)
 _MATCHED, _UNIPC = "matched, ", "UniPC, "
 
@@ -137,14 +143,18 @@ def _table(what: str, cases: Cases) -> str:
         return _ahead(cases, labels)
     if asked == "short of the aim":
         return _short(cases, labels)
+    if asked == "measured, short of the aim":
+        return _short(cases, labels, ours=MEASURED, aim=AIM_MEASURED, aim_worst=AIM_MEASURED_WORST)
     if asked == "lead over everything else":
-        return _leads(cases, labels, lambda one: one.cell.kind != OWN)
+        return _leads(cases, labels, lambda one: one.cell.kind not in OURS)
+    if asked == "measured, lead over other projects":
+        return _leads(cases, labels, _of_other_projects, ours=MEASURED)
     if asked == "lead over other projects":
         return _leads(cases, labels, _of_other_projects)
     if asked == "plan without a record":
         return _leads(cases, labels, _of_other_projects, ours="uncalibrated")
     file, _, case = what.partition(" ")
-    if (file, case) in MATCHED_LABELS | UNIPC_LABELS:
+    if file.startswith(MATCHED_FILES):
         return _matched(file, case, cases)
     if (file, case) not in cases:
         raise click.ClickException(
@@ -155,7 +165,7 @@ def _table(what: str, cases: Cases) -> str:
 
 def _matched(file: str, case: str, cases: Cases) -> str:
     """A table of the matched regime, and who has no line in it yet."""
-    command = f"`python tools/bench/matched.py {file.removeprefix('matched-')} --folder runs/matched`"
+    command = f"`python tools/bench/matched.py {file.removeprefix(MATCHED_FILES)} --folder runs/matched`"
     if (file, case) not in cases:
         return f"Not measured yet: {command}."
     found = cases[file, case]
@@ -175,7 +185,7 @@ def _ahead(cases: Cases, labels: Labels) -> str:
             own = _own(at["standings"])
             for name, one in at["standings"].items():
                 mean, worst = one.psnr.mean - own.psnr.mean, one.worst - own.worst
-                if one.cell.kind != OWN and max(mean, worst) > 0:
+                if one.cell.kind not in OURS and max(mean, worst) > 0:
                     found.append(
                         f"* **{name}** at {at['target']:g}× ({label}): {_signed(mean)} dB in the mean, {_signed(worst)} dB in the "
                         "worst tenth"
@@ -186,33 +196,39 @@ def _ahead(cases: Cases, labels: Labels) -> str:
     )
 
 
-def _short(cases: Cases, labels: Labels) -> str:
+def _short(
+    cases: Cases, labels: Labels, *, ours: str | None = None, aim: float = AIM, aim_worst: float = AIM_WORST
+) -> str:
     """The cells whose lead over other projects and fewer steps is short of the aim, in the mean or in the worst tenth."""
-    found = []
-    for key, label in labels.items():
-        for at in cases[key]["targets"] if key in cases else ():
-            lead = _lead(at["standings"], _of_other_projects)
-            if lead is not None and (lead[0] < AIM or lead[1] < AIM_WORST):
-                found.append(f"{label}, {at['target']:g}× ({_signed(lead[0])}, {_signed(lead[1])})")
-    cells = sum(len(cases[key]["targets"]) for key in labels if key in cases)
-    return f"{len(found)} of {cells} cells: {'; '.join(found)}." if found else f"None of {cells} cells."
+    leads = {
+        f"{label}, {at['target']:g}×": _lead(at["standings"], _of_other_projects, ours)
+        for key, label in labels.items()
+        for at in (cases[key]["targets"] if key in cases else ())
+    }
+    known = {where: lead for where, lead in leads.items() if lead is not None}
+    found = [
+        f"{where} ({_signed(mean)}, {_signed(worst)})"
+        for where, (mean, worst) in known.items()
+        if mean < aim or worst < aim_worst
+    ]
+    return f"{len(found)} of {len(known)} cells: {'; '.join(found)}." if found else f"None of {len(known)} cells."
 
 
 def _leads(cases: Cases, labels: Labels, asked: Asked, *, ours: str | None = None) -> str:
     rows = []
     for key, label in labels.items():
-        if key in cases:
+        if key in cases and (ours is None or any(ours in at["standings"] for at in cases[key]["targets"])):
             leads = [_lead(at["standings"], asked, ours) for at in cases[key]["targets"]]
             rows.append(
                 [label, *("–" if each is None else f"{_signed(each[0])} ({_signed(each[1])})" for each in leads)]
             )
     measured = next((cases[key] for key in labels if key in cases), None)
-    return "Not measured yet." if measured is None else _markdown(measured, rows)
+    return "Not measured yet." if measured is None or not rows else _markdown(measured, rows)
 
 
 def _of_other_projects(one: Standing) -> bool:
     """Whether it is another project's code or rule, or sampling with fewer steps."""
-    return one.cell.kind != OWN and one.cell.family != RUNTIME
+    return one.cell.kind not in OURS and one.cell.family != RUNTIME
 
 
 def _lead(standings: Mapping[str, Standing], asked: Asked, ours: str | None = None) -> tuple[float, float] | None:
@@ -292,7 +308,7 @@ def _standings(case: Mapping[str, Any]) -> str:
     rows = []
     for name in names:
         found = [at.get(name) for at in targets]
-        bold = "**" if any(one is not None and one.cell.kind == OWN for one in found) else ""
+        bold = "**" if any(one is not None and one.cell.kind in OURS for one in found) else ""
         shown = ["–" if one is None else f"{bold}{one.psnr.mean:.1f} ({one.worst:.1f}){bold}" for one in found]
         rows.append([f"{bold}{name}{bold}", *shown])
     return _markdown(case, rows)
