@@ -38,6 +38,7 @@ class Travel:
         self.grams = grams / np.square(runs.displacement)[:, None, None]
         self._flat, self._moves = self.grams.reshape(-1, self.grams.shape[-1]), runs.moves
         self._responses = responses(runs.sigmas, view=view)
+        self._squared_responses = np.square(self._responses)
         #: Shape of one state's errors.
         self.shape = (*self._responses.shape[:-1], len(runs))
 
@@ -58,23 +59,26 @@ class Travel:
             missed: (D,) what predictions missed so far, Σ A[k, i + 1] e_i, as weights of the recorded quantities.
             total: (S,) weights of the computed outputs in the state.
             computed: the computed steps so far, ascending, the first of them 0.
-            earlier: (K, R) or (K, V, R), their own ``arriving``, from the second computed step on.
+            earlier: (K, R) or (V, K, R), the squares of their own ``arriving``, from the second computed step on.
         """
         # One matrix for all runs: a search asks for this tens of thousands of times.
         squared = (self._flat @ missed).reshape(len(self.grams), -1) @ missed
         size = np.sqrt(np.maximum(squared, 0.0)) + SMALLEST
-        if not len(earlier):
+        count = earlier.shape[-2]
+        if not count:
             return np.broadcast_to(size, self.shape)
-        steps = list(computed[1 : 1 + len(earlier)])
+        steps = np.array(computed[1 : 1 + count])
+        weights = total[steps]
         if self._responses.ndim == 1:
-            return np.asarray(size + (np.abs(total[steps]) * self._responses[steps]) @ earlier)
+            return np.asarray(size + (np.abs(weights) * self._responses[steps]) @ np.sqrt(earlier))
         # What computed outputs repeat of earlier errors points elsewhere every time.
-        shares = np.square(total[steps, None] * self._responses.T[steps])
-        return np.asarray(np.sqrt(size * size + (shares[:, :, None] * earlier * earlier).sum(axis=0)))
+        shares = weights * weights * self._squared_responses[:, steps]
+        return np.asarray(np.sqrt(size * size + np.matmul(shares[:, None], earlier)[:, 0]))
 
     def final(self, missed: Array, totals: Array, schedule: Sequence[int]) -> Array:
         """Size of the final sample's error, (R,) or (V, R), from rows ``missed`` (S + 1, D) and ``totals`` (S + 1, S) of the state before every step."""
-        errors = np.empty((len(schedule), *self.shape))
+        squares = np.empty((*self.shape[:-1], len(schedule), self.shape[-1]))
         for position, step in enumerate((*schedule[1:], len(missed) - 1)):
-            errors[position] = self.arriving(missed[step], totals[step], schedule, errors[:position])
-        return np.asarray(errors[-1])
+            arrived = self.arriving(missed[step], totals[step], schedule, squares[..., :position, :])
+            squares[..., position, :] = arrived * arrived
+        return arrived

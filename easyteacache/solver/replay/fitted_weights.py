@@ -41,12 +41,13 @@ class _Arrival:
 
     Attributes:
         total: (S,) C_j, the weights of all outputs computed before the step.
-        errors: (K, R) or (K, V, R), size of the state's error before every computed step but the first, and last before the step itself; relative to
-            how far the sampler moves the noise.
+        error: (R,) or (V, R), size of the state's error before the step, relative to how far the sampler moves the noise.
+        squares: (K, R) or (V, K, R), the squares of that before every computed step but the first, and last before the step itself.
     """
 
     total: Array
-    errors: Array
+    error: Array
+    squares: Array
 
 
 class StateFit:
@@ -65,7 +66,7 @@ class StateFit:
         self._exact = runs.moves
         self._least = LEAST_MOVE * float(np.max(np.abs(runs.moves[-1])))
         self._projections: dict[Schedule, Array] = {}
-        self._nothing = np.empty((0, *self._travel.shape))
+        self._nothing = np.empty((*self._travel.shape[:-1], 0, len(runs)))
         self._arrivals: dict[tuple[Schedule, int], _Arrival] = {}
 
     def weights(self, schedule: Sequence[int]) -> Weights:
@@ -98,7 +99,7 @@ class StateFit:
         Goes over every gap at once, so that a search can share beginnings; ``errors_of`` with the weights themselves, which are
         fitted step by step, may differ by some percent where outputs are nearly parallel.
         """
-        return np.asarray(self._arrive(tuple(schedule), self.num_steps).errors[-1])
+        return np.asarray(self._arrive(tuple(schedule), self.num_steps).error)
 
     def errors_of(self, schedule: Sequence[int], weights: Weights) -> Array:
         """Predicted error of every run's final sample with given weights, relative to what the outputs make up of it, (R,)."""
@@ -113,13 +114,13 @@ class StateFit:
         total, earlier = np.zeros(self.num_steps), self._nothing
         if len(computed) > 1:
             before = self._arrive(computed[:-1], computed[-1])
-            total, earlier = before.total.copy(), before.errors
+            total, earlier = before.total.copy(), before.squares
         recent = list(computed[-HISTORY:])
         exact = self._exact[step]
         total[recent] += self._towards(total, recent, exact, exact[step - 1])
         own = self._travel.arriving(total - self._exact[step], total, computed, earlier)
-        errors = np.concatenate((earlier, own[None]))
-        found = self._arrivals[computed, step] = _Arrival(total, errors)
+        squares = np.concatenate((earlier, (own * own)[..., None, :]), axis=-2)
+        found = self._arrivals[computed, step] = _Arrival(total, own, squares)
         return found
 
     def _towards(self, total: Array, recent: list[int], exact: Array, held: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from easyteacache.records.trace import Array
 from easyteacache.solver.replay.gate_replay import Schedule
 from easyteacache.solver.replay.segment_objective import Objective, typical
+
+#: A step that is no longer computed, and the one that is instead; None: no other.
+Move = tuple[int, int | None]
 
 MOST_SWEEPS = 60
 REACH = 2
@@ -53,12 +57,12 @@ def eliminate(objective: Objective, fewest: int) -> dict[int, Schedule]:
     Returns:
         computed steps → schedule, for every count on the way.
     """
-    schedule = list(range(objective.runs.num_steps))
-    found = {len(schedule): tuple(schedule)}
+    schedule = tuple(range(objective.runs.num_steps))
+    found = {len(schedule): schedule}
     while len(schedule) > fewest:
         moves = _without_each(schedule)
-        schedule = moves[int(np.argmin(values(objective, schedule, moves)))]
-        found[len(schedule)] = tuple(schedule)
+        schedule = moved(schedule, *moves[int(np.argmin(values(objective, schedule, moves)))])
+        found[len(schedule)] = schedule
     return found
 
 
@@ -67,56 +71,69 @@ def improve(objective: Objective, schedule: Schedule, *, tick: Callable[[], None
 
     A move takes a computed step up to ``REACH`` places along, or one of the ``SPARE`` that are missed least to anywhere.
     """
-    current, best = list(schedule), float(typical(objective.errors(schedule)))
+    current, best = tuple(schedule), float(typical(objective.errors(schedule)))
     for _ in range(MOST_SWEEPS):
         tick()
         moves = _neighbours(objective, current)
         if not moves:
             break
         promising = np.argsort(values(objective, current, moves), kind="stable")[:TRIED]
-        found = typical(objective.errors_together([moves[i] for i in promising]))
+        tried = [moved(current, *moves[i]) for i in promising]
+        found = typical(objective.errors_together(tried))
         at = int(np.argmin(found))
         if found[at] >= best - LEAST_GAIN:
             break
-        current, best = moves[promising[at]], float(found[at])
-    return tuple(current)
+        current, best = tried[at], float(found[at])
+    return current
 
 
-def _neighbours(objective: Objective, schedule: list[int]) -> list[list[int]]:
-    """Schedules that differ in the place of one computed step; step 0 stays."""
+def _neighbours(objective: Objective, schedule: Schedule) -> list[Move]:
+    """Moves of one computed step each; step 0 stays."""
     if len(schedule) < 2:
         return []
     computed = set(schedule)
     free = [step for step in range(1, objective.runs.num_steps) if step not in computed]
     order = np.argsort(values(objective, schedule, _without_each(schedule)), kind="stable")
     spare = {schedule[1 + int(i)] for i in order[:SPARE]}
-    moves = [(old, new) for old in schedule[1:] for new in free if old in spare or abs(old - new) <= REACH]
-    return [sorted((computed - {old}) | {new}) for old, new in moves]
+    return [(old, new) for old in schedule[1:] for new in free if old in spare or abs(old - new) <= REACH]
 
 
-def _without_each(schedule: list[int]) -> list[list[int]]:
-    return [schedule[:i] + schedule[i + 1 :] for i in range(1, len(schedule))]
+def _without_each(schedule: Schedule) -> list[Move]:
+    return [(step, None) for step in schedule[1:]]
 
 
-def values(objective: Objective, base: Sequence[int], moves: Sequence[Sequence[int]]) -> Array:
-    """The search objective of ``moves``, each close to ``base``: only the segments that differ are added up again.
+def moved(schedule: Schedule, old: int, new: int | None) -> Schedule:
+    """``schedule`` with ``new`` computed instead of ``old``, or with one step fewer."""
+    at = bisect_left(schedule, old)
+    fewer = schedule[:at] + schedule[at + 1 :]
+    if new is None:
+        return fewer
+    to = bisect_left(fewer, new)
+    return (*fewer[:to], new, *fewer[to:])
+
+
+def values(objective: Objective, base: Schedule, moves: Sequence[Move]) -> Array:
+    """The search objective of ``base`` after each of ``moves``: only the segments that a move changes are added up again.
 
     It is the first case of ``objective`` alone, which adds up over segments; ``improve`` takes both where it comes to a choice.
     """
-    reference = _keyed(objective, base)
     direction, squares = np.zeros(objective.runs.num_steps), np.zeros(len(objective.runs))
-    for key in reference:
+    for key in _keyed(objective, base, 0, objective.runs.num_steps):
         direction += objective.segment(*key).direction
         squares += objective.segment(*key).squares
     directions, all_squares = np.empty((len(moves), len(direction))), np.empty((len(moves), len(squares)))
-    for position, move in enumerate(moves):
-        keys = _keyed(objective, move)
+    for position, (old, new) in enumerate(moves):
+        low, high = (old, old) if new is None else (min(old, new), max(old, new))
+        before, after = (
+            _keyed(objective, base, low, high),
+            _keyed(objective, moved(base, old, new), low, high),
+        )
         d, s = direction.copy(), squares.copy()
-        for key in keys - reference:
+        for key in after - before:
             segment = objective.segment(*key)
             d += segment.direction
             s += segment.squares
-        for key in reference - keys:
+        for key in before - after:
             segment = objective.segment(*key)
             d -= segment.direction
             s -= segment.squares
@@ -124,12 +141,13 @@ def values(objective: Objective, base: Sequence[int], moves: Sequence[Sequence[i
     return typical(objective.combine(directions, np.maximum(all_squares, 0.0)))
 
 
-def _keyed(objective: Objective, schedule: Sequence[int]) -> set[tuple[tuple[int, ...], int]]:
-    """(anchors, end) of every stretch of reused steps."""
-    steps, history = tuple(schedule), objective.rows.history
-    ends = (*steps[1:], objective.runs.num_steps)
-    return {
-        (steps[max(0, i + 1 - history) : i + 1], end)
-        for i, (start, end) in enumerate(zip(steps, ends, strict=True))
-        if end - start > 1
-    }
+def _keyed(objective: Objective, steps: Schedule, low: int, high: int) -> set[tuple[Schedule, int]]:
+    """(anchors, end) of every stretch of reused steps that what is computed from ``low`` to ``high`` has a part in."""
+    history, count = objective.rows.history, len(steps)
+    first, last = bisect_left(steps, low) - 1, bisect_right(steps, high) + history - 1
+    found = set()
+    for i in range(max(0, first), min(count, last)):
+        end = steps[i + 1] if i + 1 < count else objective.runs.num_steps
+        if end - steps[i] > 1:
+            found.add((steps[max(0, i + 1 - history) : i + 1], end))
+    return found

@@ -49,9 +49,12 @@ def test_equalised_computes_where_things_change() -> None:
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
 def test_value_of_moves_is_that_of_the_whole_schedules(make_set: MakeSet, filling: Filling) -> None:
     found = objective(Runs.stack(make_set(4).runs), filling)
-    base = [0, 2, 5, 6, 11, 15]
-    moves = [[0, 3, 5, 6, 11, 15], [0, 2, 5, 6, 15, 19], [0, 1, 2, 5, 6, 11], base]
-    assert schedules.values(found, base, moves) == pytest.approx([searched_value(found, tuple(move)) for move in moves])
+    base = (0, 2, 5, 6, 11, 15)
+    each = [(old, new) for old in base[1:] for new in (*range(1, 20), None) if new not in base]
+    moves = [*each, *((old, old) for old in base[1:])]
+    whole = [tuple(sorted({*base} - {old} | ({new} if new else set()))) for old, new in moves]
+    assert [schedules.moved(base, *move) for move in moves] == whole
+    assert schedules.values(found, base, moves) == pytest.approx([searched_value(found, move) for move in whole])
 
 
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
