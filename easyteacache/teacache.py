@@ -22,6 +22,7 @@ from easyteacache.errors import (
     SignalMismatch,
     StepOrderError,
     UnknownModelKey,
+    UnreachableTarget,
 )
 from easyteacache.original.online_fit import SeedSolver, SeedSource
 from easyteacache.policy.model_choice import ModelResolver, applicable
@@ -365,7 +366,15 @@ class TeaCache:
         source: PolicySource = (
             Resolver(found[0], allow_yanked=allow_yanked) if alone else ModelResolver(found, allow_yanked=allow_yanked)
         )
-        return cls(-1, _session=Session(OrUniversal(source) if uncalibrated else source, request, run))
+        if uncalibrated:
+            return cls(-1, _session=Session(OrUniversal(source), request, run))
+        try:
+            return cls(-1, _session=Session(source, request, run))
+        except UnreachableTarget as error:
+            if request.speedup is None:
+                raise
+            advice = f"TeaCache.uncalibrated(speedup={request.speedup:g}) has a plan that needs no record"
+            raise UnreachableTarget(f"{str(error).rstrip('.')}. {advice}") from None
 
     @classmethod
     def _calibrating_pipeline(cls, pipe: Any, layers: Registry, *, allow_borrowed: bool, **options: Any) -> Self:

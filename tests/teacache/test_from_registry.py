@@ -122,7 +122,9 @@ def test_every_bundled_record_of_a_known_signal_is_applied_or_says_what_is_missi
 def test_what_cannot_be_had_is_an_error_of_its_own() -> None:
     with pytest.raises(UnknownModelKey, match=r"'wan2\.1/t2v-14b'"):
         TeaCache.from_registry("wan2.1/t2v-14")
-    with pytest.raises(UnreachableTarget):
+    with pytest.raises(
+        UnreachableTarget, match=r"the record offers .*\. TeaCache\.uncalibrated\(speedup=99\) has a plan"
+    ):
         TeaCache.from_registry(KEY, speedup=99)
     with pytest.raises(UnknownPredictor):
         TeaCache.from_registry(KEY, threshold=0.1, forecaster="magic")

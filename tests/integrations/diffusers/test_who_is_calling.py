@@ -416,7 +416,7 @@ def beside(pipe):
 @pytest.mark.parametrize("name", ["wan", "flux", "chroma"])
 def test_the_other_thread_computes_and_disturbs_nobody(name, make_cache):
     first = PIPELINES[name]()
-    second, both = beside(first), threading.Barrier(2, timeout=15)
+    second, both = beside(first), threading.Barrier(2, timeout=60)
     plain = sample(second, name, seed=7)
 
     def in_step(pipe, step, timestep, kwargs):
