@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import flux, sample, wan
+from tiny_pipelines import beside, flux, sample, wan
 
 from easyteacache.errors import AttachError, EasyTeaCacheWarning
 
@@ -141,13 +141,6 @@ def test_a_known_plan_reads_no_tensor(make_cache, monkeypatch):
 
 
 # Threads -------------------------------------------------------------------------------------------------------------
-
-
-def beside(pipe):
-    """Another pipeline with the same transformer and a scheduler of its own."""
-    other = type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler.from_config(pipe.scheduler.config)})
-    other.set_progress_bar_config(disable=True)
-    return other
 
 
 def in_two_threads(pipes):

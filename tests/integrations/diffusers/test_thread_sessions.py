@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import PIPELINES, sample, wan_experts
+from tiny_pipelines import PIPELINES, beside, sample, wan_experts
 from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
 
@@ -22,15 +22,6 @@ from easyteacache.errors import AttachError, EasyTeaCacheWarning
 from easyteacache.integrations.diffusers import ExpertCaches
 
 WAN = "WanTransformer3DModel"
-
-
-def beside(pipe):
-    """Another pipeline with the same transformers and a scheduler of its own."""
-    scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
-    experts = {"boundary_ratio": pipe.config.boundary_ratio} if getattr(pipe, "transformer_2", None) else {}
-    other = type(pipe)(**{**pipe.components, **experts, "scheduler": scheduler})
-    other.set_progress_bar_config(disable=True)
-    return other
 
 
 def together(runs: list[Callable[[Callable[..., Any]], Any]]) -> list[Any]:

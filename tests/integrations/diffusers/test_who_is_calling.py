@@ -17,7 +17,7 @@ import torch
 from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_module
 from diffusers.hooks import apply_group_offloading
-from tiny_pipelines import PIPELINES, sample
+from tiny_pipelines import PIPELINES, beside, sample
 from tiny_transformers import arguments as forward_arguments
 from tiny_transformers import build
 
@@ -404,13 +404,6 @@ def test_adapters_loaded_into_a_plain_model_in_the_middle_of_a_run_compute(make_
 
 
 # Threads -------------------------------------------------------------------------------------------------------------
-
-
-def beside(pipe):
-    """Another pipeline with the same transformer and a scheduler of its own."""
-    other = type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler.from_config(pipe.scheduler.config)})
-    other.set_progress_bar_config(disable=True)
-    return other
 
 
 @pytest.mark.parametrize("name", ["wan", "flux", "chroma"])

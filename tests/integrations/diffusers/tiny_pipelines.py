@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import diffusers
@@ -375,3 +376,16 @@ def sample(pipe: Any, name: str, *, steps: int = 6, seed: int = 0, **changes: An
     call = {**CALLS[name], "num_inference_steps": steps, "output_type": "latent", **changes}
     result = pipe(generator=torch.Generator().manual_seed(seed), **call)
     return next(iter(result.values()))
+
+
+def beside(pipe: Any) -> Any:
+    """Another pipeline with the same transformers, for another thread: it has a scheduler of its own, and tokenizers.
+
+    Those of transformers keep how long a text may be in the tokenizer itself: shared by threads, they now and then encode another one.
+    """
+    own = {name: copy.deepcopy(part) for name, part in pipe.components.items() if name.startswith("tokenizer")}
+    experts = {"boundary_ratio": pipe.config.boundary_ratio} if getattr(pipe, "transformer_2", None) else {}
+    scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
+    other = type(pipe)(**{**pipe.components, **own, **experts, "scheduler": scheduler})
+    other.set_progress_bar_config(disable=True)
+    return other
