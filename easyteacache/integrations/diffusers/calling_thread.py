@@ -21,7 +21,8 @@ class CallingThread:
         self._lock = threading.Lock()
         self._owner: threading.Thread | None = None
         self._ident: int | None = None
-        self._beginning = False
+        # While a run begins or ends, which may take seconds where that makes a record: nobody else waits for it, or takes it.
+        self._changing = False
 
     def mine(self) -> bool:
         """Is it this thread's run? Everybody's, where there is none."""
@@ -40,17 +41,21 @@ class CallingThread:
         """
         ident = threading.get_ident()
         with self._lock:
-            if self._ident != ident:
-                if self._owner is not None and self._owner.is_alive() and (self._beginning or not over()):
-                    return False
+            known = self._ident == ident
+            if not known and self._owner is not None and self._owner.is_alive() and (self._changing or not over()):
+                return False
+            self._owner, self._ident, self._changing = threading.current_thread(), ident, True
+        if not known:
+            try:
                 end()
-                self._owner, self._ident = threading.current_thread(), ident
-            self._beginning = True
-            return True
+            except BaseException:
+                self._changing = False
+                raise
+        return True
 
     def begun(self) -> None:
         """The forward that claimed the run has begun, or could not."""
-        self._beginning = False
+        self._changing = False
 
     def release(self, end: Callable[[], None]) -> None:
         """The run is over, unless it is another thread's: the next forward's thread begins another one.
@@ -59,9 +64,14 @@ class CallingThread:
             end: forgets the run.
         """
         with self._lock:
-            if self.mine():
-                end()
-                self._owner = self._ident = None
+            if not self.mine():
+                return
+            self._owner, self._ident, self._changing = threading.current_thread(), threading.get_ident(), True
+        try:
+            end()
+        finally:
+            with self._lock:
+                self._owner, self._ident, self._changing = None, None, False
 
 
 class Caller(threading.local):

@@ -557,6 +557,41 @@ def test_whatever_three_threads_do_at_once_each_sample_is_served_or_computed(pla
     assert set(kinds) == {(True, False), (False, True)}
 
 
+def test_while_a_run_ends_nobody_takes_it_or_waits_for_it():
+    """Where the end of a run makes a record, that takes seconds."""
+    calling, taken = CallingThread(), []
+    with ThreadPoolExecutor(1) as pool:
+
+        def claimed_elsewhere():
+            taken.append(pool.submit(calling.claim, lambda: True, lambda: None).result(timeout=60))
+
+        assert calling.claim(lambda: True, lambda: None)
+        calling.begun()
+        calling.release(claimed_elsewhere)
+        assert taken == [False]
+        claimed_elsewhere()
+        assert taken == [False, True]
+        pool.submit(calling.begun).result()
+        # This thread takes over a run that is over, and ends it.
+        assert calling.claim(lambda: True, claimed_elsewhere)
+        assert taken == [False, True, False]
+
+
+def test_a_run_whose_end_fails_can_be_taken_over():
+    calling = CallingThread()
+
+    def fail():
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk"):
+        calling.claim(lambda: True, fail)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(calling.claim, lambda: True, lambda: None).result()
+        with pytest.raises(OSError, match="disk"):
+            pool.submit(calling.release, fail).result()
+        assert calling.claim(lambda: False, lambda: None)
+
+
 def test_a_pipeline_that_ends_leaves_a_run_alone_that_another_thread_begins_meanwhile():
     calling, ended = CallingThread(), []
     with ThreadPoolExecutor(1) as pool:
