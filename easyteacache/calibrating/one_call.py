@@ -324,14 +324,14 @@ def _solve(
     told = Labels(model_key=key, revision=1 if previous is None else previous.revision + 1, notes=notes, **labels)
     sampling = None
     if measure:
-        traces = _with_prompts(pipe, traces, jobs)
+        traces = _with_prompts(traces, jobs)
         kept_in = folder / "measured.json"
         sampling = measure_with(pipe, model=_made_of(pipe), runs=MEASURED_RUNS, kept_in=kept_in, on_step=lambda: None)
     say(f"Solving {len(traces)} runs.")
     return solved_and_judged(traces, told, measure=sampling)
 
 
-def _with_prompts(pipe: Any, traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
+def _with_prompts(traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
     """The runs with their prompts' texts, which measuring takes and the files need not hold."""
     texts = {hashlib.sha256(job.prompt.encode()).hexdigest(): job.prompt for job in jobs}
     named = (
