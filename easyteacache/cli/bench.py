@@ -10,6 +10,7 @@ import click
 
 from easyteacache.cli.extras import require
 from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import prompts_in
 from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
 
 def _prompts(file: Path | None) -> list[str]:
     if file is not None:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return prompts_in(file)
     from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
     return list(PROMPTS)

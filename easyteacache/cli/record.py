@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, loading_options, run_options
+from easyteacache.cli.parameters import MODEL_KEY, loading_options, prompts_in, run_options
 from easyteacache.cli.text import echo_json
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
 def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
     """The prompts that a recording of ``model`` takes: of a file, or those that come with the program; None counts as few as it takes."""
     if file is not None:
-        known = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        known = prompts_in(file)
     elif _is_reference(model):
         from easyteacache.reference.prompts import DIGITS, DIRECTIONS
 
@@ -176,8 +176,6 @@ def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
         from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
         known = list(PROMPTS)
-    if not known:
-        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
     wanted = count or (len(known) if file is not None else 12)
     if wanted > len(known):
         raise click.UsageError(
