@@ -99,7 +99,7 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     MODEL is 'reference' (the small model that comes with the program), a diffusers pipeline on the Hub or in a folder, or a
     transformer that tools/reference/train.py saved.
     Every combination of size, frames, steps, shift and guidance is recorded with every prompt. A trace holds distances
-    and inner products of residuals, no images and no activations; a run of 50 steps takes about 70 kB.
+    and inner products of residuals, no images and no activations; a run of 50 steps takes about 175 kB.
 
     Stop it at any time: the same command goes on where it stopped. Under torchrun each process records its share.
 
