@@ -82,8 +82,8 @@ def calibrate(
         shifts, guidance_scales: None: the scheduler's and the pipeline's own.
         branches: for pipelines that do not name their guidance branches: ``("cond", "uncond")`` in the order in which they run.
         out: folder of the traces; None: one in this machine's home, by model key.
-        measure: sample plans with the model itself before one is chosen, which takes about as long again as recording. It is for Euler's
-            sampler; elsewhere traces alone decide.
+        measure: sample plans with the model itself before one is chosen, which takes about as long again as recording. It is for samplers
+            whose steps can be mapped, which draw no noise (docs/attach.md); elsewhere traces alone decide.
         model_key: of the record; None: that of the model whose records the pipeline's exact names lead to, else one from its checkpoint.
         labels: what else the record says: ``title``, ``license``, ``author``, ``modality``, ``notes``.
         publish_prompts: keep the prompts' text in the traces, not only a hash of each.
@@ -324,14 +324,14 @@ def _solve(
     told = Labels(model_key=key, revision=1 if previous is None else previous.revision + 1, notes=notes, **labels)
     sampling = None
     if measure:
-        traces = _with_prompts(pipe, traces, jobs)
+        traces = _with_prompts(traces, jobs)
         kept_in = folder / "measured.json"
         sampling = measure_with(pipe, model=_made_of(pipe), runs=MEASURED_RUNS, kept_in=kept_in, on_step=lambda: None)
     say(f"Solving {len(traces)} runs.")
     return solved_and_judged(traces, told, measure=sampling)
 
 
-def _with_prompts(pipe: Any, traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
+def _with_prompts(traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
     """The runs with their prompts' texts, which measuring takes and the files need not hold."""
     texts = {hashlib.sha256(job.prompt.encode()).hexdigest(): job.prompt for job in jobs}
     named = (

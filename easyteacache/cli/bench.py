@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easyteacache.cli.extras import require
 from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import prompts_in
 from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
     from easyteacache.bench.run import Plan
     from easyteacache.bench.subject import Case, Subject
 
-NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "skimage": "scikit-image"}
 REFERENCE = "reference"
 USUAL_SHAPES = ((1, 16, 16), (4, 16, 16), (4, 20, 20))
 USUAL_STEPS = (50, 25)
@@ -121,7 +121,7 @@ def run_(model: str, out: Path, contenders: tuple[str, ...], again: tuple[str, .
       easyteacache bench run Wan-AI/Wan2.1-T2V-1.3B-Diffusers --shape 17x480x832 \\
           --device cuda --dtype bfloat16 --record wan2.1/t2v-1.3b
     """
-    _require_extras()
+    require("the benchmark", "diffusers", "matplotlib", "skimage")
     from easyteacache.bench import roster
     from easyteacache.bench.run import run
 
@@ -171,7 +171,7 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
     """
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other: give one of them.")
-    _require_extras()
+    require("the benchmark", "diffusers", "matplotlib", "skimage")
     from easyteacache.bench import report as tables
     from easyteacache.bench.results import merge
 
@@ -185,15 +185,6 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
         echo_json(tables.as_data(results))
     else:
         click.echo(tables.as_markdown(results) if markdown else tables.as_text(results, width=screen_width()))
-
-
-def _require_extras() -> None:
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise click.ClickException(
-            f"the benchmark needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            'pip install "easyteacache[demo]"'
-        )
 
 
 def _subject(model: str, options: dict[str, Any]) -> Subject:
@@ -214,7 +205,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
 
 def _prompts(file: Path | None) -> list[str]:
     if file is not None:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return prompts_in(file)
     from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
     return list(PROMPTS)

@@ -10,7 +10,7 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, json_option, loading_options, run_options
+from easyteacache.cli.parameters import MODEL_KEY, json_option, loading_options, prompts_in, run_options
 
 
 @click.command("calibrate")
@@ -80,7 +80,7 @@ def calibrate(
     try:
         record = calibrate_pipeline(
             pipe,
-            None if prompts is None else _lines(prompts),
+            None if prompts is None else prompts_in(prompts),
             model_key=model_key,
             out=out,
             labels=labels,
@@ -122,10 +122,3 @@ def calibrate(
 
 
 _FLAGS = ("measure", "publish_prompts", "replace")
-
-
-def _lines(file: Path) -> list[str]:
-    found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not found:
-        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
-    return found

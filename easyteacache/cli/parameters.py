@@ -201,6 +201,18 @@ def text_of(file: Path) -> str:
         raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
 
 
+def prompts_in(file: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines are passed over.
+
+    Raises:
+        click.UsageError: it holds none.
+    """
+    found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not found:
+        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
+    return found
+
+
 def run_options(command: Decorated) -> Decorated:
     """``--size``, ``--frames``, ``--shift`` and ``--guidance``, each repeatable: what runs of a recording differ in besides their steps."""
     options = (

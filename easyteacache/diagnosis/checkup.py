@@ -120,7 +120,7 @@ class _Checkup:
         self._judge_skipping(uncached, cached, runs)
         far = _error(cached, uncached)
         self._judge_error(far, policies)
-        self._judge_fewer_steps(far, uncached, traces, runs, thorough=thorough)
+        self._judge_fewer_steps(far, uncached, traces, thorough=thorough)
         self._figures["cost"] = (time.perf_counter() - began) / once
         return self._said(_named(policies))
 
@@ -367,7 +367,6 @@ class _Checkup:
         error: float,
         uncached: ObservedRun,
         traces: tuple[Trace, ...],
-        runs: Mapping[str, RunStatistics],
         *,
         thorough: bool,
     ) -> None:

@@ -216,7 +216,7 @@ def settings(engine: str, preset: Preset) -> dict[str, Any]:
             if value != rule.without[name]:
                 raise Unwritable(f"It has no {name}, which is {value!r} here and {rule.without[name]!r} without it.")
         elif name in rule.names:
-            given[rule.names[name]] = _number(name, value)
+            given[rule.names[name]] = _value(value)
         else:
             raise Unwritable(f"It has no setting {name}.")
     missing = [name for name in rule.needed if name not in given]
@@ -226,7 +226,7 @@ def settings(engine: str, preset: Preset) -> dict[str, Any]:
     return {**ordered, **rule.constant}
 
 
-def _number(name: str, value: Parameter) -> Any:
+def _value(value: Parameter) -> Any:
     """A setting's value; an unlimited number of steps is −1 everywhere."""
     if isinstance(value, str) and value.startswith(_UNLIMITED):
         return -1

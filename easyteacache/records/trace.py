@@ -1,7 +1,7 @@
 """One run as a trace: everything a calibration can be fitted to, and nothing that shows what was generated.
 
 A trace holds distances and Gram matrices only. With G[i, j] = ⟨r_i, r_j⟩ over the residuals r of one run, the error of
-any schedule filled by any linear forecaster follows without the model:
+any schedule filled by any linear predictor follows without the model:
 ‖Σ w_k r_k − r_j‖² = wᵀGw − 2 wᵀG[:, j] + G[j, j].
 """
 

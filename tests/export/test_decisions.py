@@ -15,7 +15,8 @@ from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, Exported, export
 from easyteacache.export.deviations import engine_window
 from easyteacache.export.magcache_rule import magcache_plan, retained_steps
-from easyteacache.export.numbers import USUAL_RANGE, Numbers
+from easyteacache.export.numbers import Numbers
+from easyteacache.policy.curves import USUAL_DISTANCES
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
@@ -54,7 +55,7 @@ def gate_decides(numbers: Numbers, distances: Sequence[float], window: tuple[int
 def random_runs(numbers: Numbers, steps: int, seed: int = 0) -> list[list[float]]:
     """Distances that occur: over the record's domain, or where published models' lie, with p at or above 0."""
     chosen = random.Random(seed)
-    low, high = numbers.domain or USUAL_RANGE
+    low, high = numbers.domain or USUAL_DISTANCES
     places = [low + (high - low) * i / 2000 for i in range(2001)]
     places = [x for x in places if numbers.curve(x) >= 0]
     # Steps near the smallest p reuse long, steps anywhere compute often: both kinds of run.

@@ -10,7 +10,7 @@ import pytest
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.policy import EXACT, resolve
-from easyteacache.policy.quality import ALSO_CALLED, LEVELS, NAMES, level_of
+from easyteacache.policy.quality import ALSO_CALLED, LEVELS, NAMES
 from easyteacache.policy.record_free import EVEN
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.evidence import RELATIVE_L2, Evidence
@@ -41,8 +41,6 @@ def test_levels_go_from_the_best_to_the_fastest():
     allowed = [one.most for one in LEVELS]
     assert allowed == sorted(allowed)
     assert allowed[0] == 0
-    assert [level_of(one.most).name for one in LEVELS[1:]] == list(NAMES[1:])
-    assert level_of(1.0) is None
 
 
 def test_the_page_shows_every_level_with_its_limit_and_reason():

@@ -8,7 +8,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 
-#: Component of a two-expert pipeline → the last part of its model key (Wan2.2 calls them so).
+#: Component of a two-expert pipeline → the last part of its model key (Wan2.2 calls them so), in the order in which they run.
 PARTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
 
 
@@ -18,7 +18,7 @@ def is_pipeline(target: Any) -> bool:
 
 
 def parts_of(pipe: Any) -> dict[str, Any]:
-    """The transformers of a pipeline by component name.
+    """The transformers of a pipeline by component name, in the order in which they run.
 
     Raises:
         AttachError: there is none.

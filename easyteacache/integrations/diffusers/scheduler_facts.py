@@ -95,7 +95,7 @@ class SchedulerFacts:
         return bool(np.max(np.abs(self.map - euler_map(self.levels))) <= LINEAR)
 
     def record(self) -> SamplerRecord:
-        """The same as a record keeps it; the signature is absent where there is no map, and the name says where that is for noise."""
+        """The same as a record keeps it: without a signature where there is no map, and named stochastic where it draws noise."""
         kept = self.calls <= MOST_CALLS
         return SamplerRecord(
             # Two of one class, one drawing noise, do not step alike, and only the other has a signature.

@@ -80,7 +80,7 @@ TABLE: tuple[Rule, ...] = (
          "Evenly spaced steps need no calibration; geometric mean over runs, 5 % for the noise of few runs.", 1.05),
     Rule("gate.worse-than-identity", "held-out error relative to the same gate without a fit, p(x) = x",
          "What no fit gives for nothing; geometric mean over runs and thresholds, 10 % because both move by whole steps.", 1.1),
-    Rule("point.worse-than-fewer-steps", "held-out error relative to sampling with as many Euler steps",
+    Rule("point.worse-than-fewer-steps", "held-out error relative to sampling with as many steps of the same sampler",
          "The trap of this field: a cache that loses to a smaller step count is no use; geometric mean over runs.", 1.0),
     Rule("incumbent.better", "best held-out error at each number of computed steps, relative to the incumbent's at no more",
          "A record is replaced by a better one; geometric mean over runs, 5 % for the noise of few runs.", 1.05),

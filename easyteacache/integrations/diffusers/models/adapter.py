@@ -77,7 +77,7 @@ class Blocks:
         returns: the arguments that a block hands on, in the order it returns them; one name alone means that it returns a
             bare tensor. A name that starts with ``_`` is a returned value that is no argument; None stands for it when a
             block is skipped.
-        layout: where the generated stream lies in these blocks' tensors (``layouts``); by default it is all of them.
+        layout: where the generated stream lies in these blocks' tensors (``token_layouts``); by default it is all of them.
         optional: the list may be absent or empty.
     """
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import model_identity, scheduler_facts
+from easyteacache.integrations.diffusers.pipeline import PARTS, parts_of
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
@@ -24,9 +25,6 @@ from easyteacache.records.calibration import Signal
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.tensor_math import Reduce
-
-# The experts of a pipeline, in the order in which they run.
-EXPERTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def record_run(
         if planned is not None:
             # Before hours of sampling are lost to it.
             recordable(planned, sampler)
-        for name, transformer in _transformers(pipe).items():
+        for name, transformer in parts_of(pipe).items():
             probe = Probe(transformer)
             recorders[name] = Recorder(
                 signals=settings.signals or probe.signals,
@@ -110,7 +108,7 @@ def record_run(
         if on_result is not None:
             on_result(result)
         facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
-        return _finish(recorders, _transformers(pipe), facts, job, settings)
+        return _finish(recorders, parts_of(pipe), facts, job, settings)
 
 
 def resolved(pipe: Any, job: Job) -> Job:
@@ -150,14 +148,6 @@ def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
             f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
         )
     return facts
-
-
-def _transformers(pipe: Any) -> dict[str, nn.Module]:
-    found = {name: getattr(pipe, name, None) for name in EXPERTS}
-    present = {name: module for name, module in found.items() if module is not None}
-    if not present:
-        raise AttachError(f"{type(pipe).__name__} has no transformer; only diffusion transformers can be recorded")
-    return present
 
 
 def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
@@ -206,7 +196,7 @@ def _finish(
         count = recorder.steps("cond")
         # One step has no neighbour to be compared with.
         if count > 1:
-            part = EXPERTS[name] if several else None
+            part = PARTS[name] if several else None
             trace = recorder.finish(
                 model_key=f"{settings.model_key}/{part}" if part else settings.model_key,
                 sigmas=sigmas[first : first + count + 1],
