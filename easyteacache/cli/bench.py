@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import NumberType, prompts_in, usable_device
 from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def bench() -> None:
 @click.option(
     "--prompts", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="One prompt a line."
 )
-@click.option("--guidance", type=click.FloatRange(min=0), help="Guidance scale of a pipeline other than the reference.")
+@click.option("--guidance", type=NumberType(min=0), help="Guidance scale of a pipeline other than the reference.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type of such a pipeline.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option(
@@ -99,7 +100,7 @@ def bench() -> None:
     type=click.Choice(["euler", "unipc"]),
     help="Sample by this flow-matching sampler.  [the pipeline's own]",
 )
-@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
+@click.option("--shift", type=NumberType(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
@@ -199,6 +200,7 @@ def _require_extras() -> None:
 def _subject(model: str, options: dict[str, Any]) -> Subject:
     from easyteacache.bench import subject
 
+    device = usable_device(options["device"])
     if model == REFERENCE:
         found: Subject = subject.load_reference(options["model_path"])
     else:
@@ -207,14 +209,14 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
         found = subject.load_pipeline(
             model, prompts=_prompts(options["prompts"]), guidance_scale=options["guidance"], dtype=options["dtype"]
         )
-    found.pipe.to(options["device"])
+    found.pipe.to(device)
     found.sampled_by(options["sampler"], options["shift"])
     return found
 
 
 def _prompts(file: Path | None) -> list[str]:
     if file is not None:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return prompts_in(file)
     from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
     return list(PROMPTS)
