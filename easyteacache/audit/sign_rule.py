@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from easyteacache.files import python_source
 from easyteacache.policy.curves import USUAL_DISTANCES, Polynomial, RescalePost
 from easyteacache.records.calibration import Calibration
 
@@ -29,7 +30,7 @@ class SourceTreatments:
 
     def __init__(self, text: str) -> None:
         try:
-            self._body = ast.parse(text).body
+            self._body = python_source.parse(text).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self._body = []
         self._starts = [node.lineno for node in self._body]

@@ -28,6 +28,7 @@ from easyteacache.integrations.diffusers.recording import Job, RecordingSettings
 from easyteacache.integrations.diffusers.recording.pipeline_runs import resolved
 from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 from easyteacache.integrations.diffusers.recording.session import recorded_identities
+from easyteacache.recording.share import share_of_environment
 from easyteacache.records import calibration as records
 from easyteacache.records import model_key as model_keys
 from easyteacache.records.calibration import Calibration
@@ -232,7 +233,7 @@ class _Share:
     @classmethod
     def of_environment(cls) -> _Share:
         """As ``torchrun`` and ``accelerate launch`` say it."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return cls(*share_of_environment())
 
     def wait_for(self, wanted: set[tuple[object, ...]], folder: Path, key: str, say: Tell) -> None:
         """Wait until the other processes have recorded their shares: their files are the only thing that is looked at."""

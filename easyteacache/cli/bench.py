@@ -10,7 +10,7 @@ import click
 
 from easyteacache.cli.extras import require
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import prompts_in
+from easyteacache.cli.parameters import NumberType, prompts_in, usable_device
 from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def bench() -> None:
 @click.option(
     "--prompts", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="One prompt a line."
 )
-@click.option("--guidance", type=click.FloatRange(min=0), help="Guidance scale of a pipeline other than the reference.")
+@click.option("--guidance", type=NumberType(min=0), help="Guidance scale of a pipeline other than the reference.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type of such a pipeline.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option(
@@ -99,7 +99,7 @@ def bench() -> None:
     type=click.Choice(["euler", "unipc"]),
     help="Sample by this flow-matching sampler.  [the pipeline's own]",
 )
-@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
+@click.option("--shift", type=NumberType(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
@@ -190,6 +190,7 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
 def _subject(model: str, options: dict[str, Any]) -> Subject:
     from easyteacache.bench import subject
 
+    device = usable_device(options["device"])
     if model == REFERENCE:
         found: Subject = subject.load_reference(options["model_path"])
     else:
@@ -198,7 +199,7 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
         found = subject.load_pipeline(
             model, prompts=_prompts(options["prompts"]), guidance_scale=options["guidance"], dtype=options["dtype"]
         )
-    found.pipe.to(options["device"])
+    found.pipe.to(device)
     found.sampled_by(options["sampler"], options["shift"])
     return found
 

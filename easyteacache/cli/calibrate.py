@@ -10,7 +10,14 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, json_option, loading_options, prompts_in, run_options
+from easyteacache.cli.parameters import (
+    MODEL_KEY,
+    json_option,
+    loading_options,
+    process_share,
+    prompts_in,
+    run_options,
+)
 
 
 @click.command("calibrate")
@@ -76,11 +83,13 @@ def calibrate(
 
     given: dict[str, Any] = {name: value if name in _FLAGS else value or None for name, value in options.items()}
     labels = {name: given.pop(name) for name in ("license", "author", "title")}
+    lines = None if prompts is None else prompts_in(prompts)
+    process_share()
     pipe = open_pipeline(model, dtype=dtype, device=device, offload=offload, revision=revision)
     try:
         record = calibrate_pipeline(
             pipe,
-            None if prompts is None else prompts_in(prompts),
+            lines,
             model_key=model_key,
             out=out,
             labels=labels,

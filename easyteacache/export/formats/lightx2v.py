@@ -92,7 +92,7 @@ def read(text: str, where: str) -> Iterator[Parsed]:
         "height": files.whole(content, "target_height", where),
         "width": files.whole(content, "target_width", where),
         "shift": files.number(content, "sample_shift", where),
-        "model_key": files.origin_in(content).get("model_key"),
+        "model_key": files.key_of_origin(content),
     }
     if "magcache_ratios" in content:
         yield _read_magcache(content, common, where)

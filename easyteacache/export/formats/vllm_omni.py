@@ -51,7 +51,7 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
 def read(text: str, where: str) -> Iterator[Parsed]:
     """The one set of a ``cache_config``."""
     content = files.json_object(text, where)
-    key = files.origin_in(content).get("model_key")
+    key = files.key_of_origin(content)
     if "mag_ratios" in content:
         yield Parsed(
             ratios={"cond": files.numbers(content["mag_ratios"], "mag_ratios", where)},

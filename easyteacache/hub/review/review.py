@@ -27,7 +27,8 @@ from easyteacache.registry import index
 from easyteacache.registry.family import model_of
 from easyteacache.registry.index import Index, IndexEntry
 
-_HARMLESS = str.maketrans({"<": "&lt;", "@": "&#64;", "[": "\\[", "`": "\\`"})
+# Entities and not backslashes: a backslash before one of these would take the escaping one's force away.
+_HARMLESS = str.maketrans({mark: f"&#{ord(mark)};" for mark in "<@[`|\\"})
 #: GitHub takes 65,536 characters as one comment.
 MOST_CHARACTERS = 60_000
 MOST_CHANGES = 40
@@ -307,6 +308,5 @@ def _row(one: Submission) -> str:
 
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
-    text = " ".join(text.replace("|", "\\|").split())
-    # Nothing in it is a tag, a link, a code span, or a call for somebody's attention.
-    return text.translate(_HARMLESS)
+    # Nothing in it is a tag, a link of its own wording, a code span, another cell, or a call for somebody's attention.
+    return " ".join(text.split()).translate(_HARMLESS)
