@@ -10,7 +10,7 @@ from typing import Literal
 
 from easyteacache.export import presets
 from easyteacache.export.engine import CachedModels, Engine
-from easyteacache.export.magcache_rule import magcache_plan
+from easyteacache.export.magcache_rule import engine_plan, magcache_plan
 from easyteacache.export.numbers import SAMPLES, Numbers
 from easyteacache.policy.curves import USUAL_DISTANCES, Polynomial
 from easyteacache.policy.policy import LONGEST_RUN
@@ -440,6 +440,8 @@ def _ratios(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
         )
     if not engine.list_per_branch and len(numbers.ratios) > 1:
         yield _one_list(engine, numbers)
+    if not engine.evaluates_as_recorded:
+        yield from _other_rule(engine, numbers)
 
 
 def _one_list(engine: Engine, numbers: Numbers) -> Deviation:
@@ -451,8 +453,33 @@ def _one_list(engine: Engine, numbers: Numbers) -> Deviation:
         f"{engine.title} takes one list for all branches: that of {names[0]} is written, {', '.join(names[1:])} differ by up to "
         f"{apart:.2%}"
     )
-    plans = [magcache_plan(numbers, branch) for branch in names]
+    plans = [engine_plan(numbers, ratios, within=engine.within) for ratios in numbers.ratios.values()]
     if None in plans:
         return Deviation("signal", apart > TOLERATED_RATIO, f"{told}.")
     same = all(plan == plans[0] for plan in plans)
     return Deviation("signal", not same, f"{told}, and {'the same' if same else 'other'} steps would be computed.")
+
+
+def _other_rule(engine: Engine, numbers: Numbers) -> Iterator[Deviation]:
+    """Where the authors' script for this model has a rule of its own, an engine that lacks it computes other steps."""
+    lists = list(numbers.ratios.values())
+    told: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for position, branch in enumerate(numbers.ratios):
+        ours = magcache_plan(numbers, branch)
+        theirs = engine_plan(numbers, lists[position if engine.list_per_branch else 0], within=engine.within)
+        if ours is not None and theirs is not None and ours != theirs:
+            told.setdefault((ours, theirs), []).append(branch)
+    for (ours, theirs), branches in told.items():
+        of = "" if len(branches) == len(lists) else f" of branch {' and '.join(branches)}"
+        yield Deviation(
+            "steps",
+            False,
+            f"By its authors' rule MagCache computes {_steps(set(ours) - set(theirs))}{of}, {engine.title} with the same numbers "
+            f"{_steps(set(theirs) - set(ours))} instead: {len(theirs)} of {numbers.num_steps} in all, not {len(ours)}.",
+        )
+
+
+def _steps(steps: set[int]) -> str:
+    if not steps:
+        return "no step more"
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, sorted(steps)))}"

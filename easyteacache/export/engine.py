@@ -85,6 +85,7 @@ class Engine:
         takes_limit: whether it limits steps reused in a row.
         together: what one file holds beside the record itself: ``set`` for a checkpoint's other set, ``expert`` for the other expert.
         list_per_branch: whether each branch has ratios of its own.
+        within: MagCache's sum of errors may reach the threshold there, where most of its authors' scripts keep it below.
         plan: what decides: a threshold, a schedule, or either.
         place: what a reused step of a schedule repeats or continues: the blocks' residual, their output, or the model's; None: any.
         fills: names of the predictors that it computes exactly; those of which it has something like its module knows.
@@ -108,6 +109,7 @@ class Engine:
     takes_limit: bool = False
     together: tuple[str, ...] = ()
     list_per_branch: bool = True
+    within: bool = False
     plan: Literal["threshold", "schedule", "either"] = "threshold"
     place: AppliedTo | None = None
     fills: tuple[str, ...] = ()

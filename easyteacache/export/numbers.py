@@ -376,7 +376,7 @@ def _magcache(found: Found, request: Request, run: RunContext, engine: str, need
     except UnreachableTarget as error:
         if needs_threshold:
             raise ExportRefused(engine, ["threshold"], [_sentence(str(error))]) from error
-    limit = request.max_consecutive_skips or bucket.max_consecutive_skips
+    limit = bucket.max_consecutive_skips if request.max_consecutive_skips is None else request.max_consecutive_skips
     fraction = bucket.skip_window_fraction
     return Numbers(
         record=record,

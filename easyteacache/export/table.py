@@ -46,6 +46,7 @@ _ENGINES = (
         window="first",
         coefficients=5,
         list_per_branch=False,
+        within=True,
     ),
     Engine(
         name="sglang",
@@ -248,6 +249,7 @@ _ENGINES = (
         window="fraction",
         takes_limit=True,
         list_per_branch=False,
+        within=True,
     ),
     Engine(
         name="cache-dit",

@@ -103,6 +103,7 @@ class Policy:
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
+        wished_limit: the caller's own ``max_consecutive_skips``, which holds beside a plan, too; None: there is none.
         longest_run: most steps reused in a row where nobody states a limit: this project's own caution, which no engine is told of.
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
@@ -129,6 +130,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
+    wished_limit: int | None = None
     longest_run: int | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
@@ -266,6 +268,7 @@ def resolve(
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
         max_consecutive_skips=window.max_consecutive_skips,
+        wished_limit=request.max_consecutive_skips,
         longest_run=None if schedule is not None or _states_where_it_holds(record) else LONGEST_RUN,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=run.sequence_length,

@@ -18,6 +18,7 @@ from easyteacache.policy.figures import Standing
 from easyteacache.policy.planned import levels_in
 from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.request import Request, RunContext
+from easyteacache.policy.skip_window import from_end
 from easyteacache.policy.source import PolicySource
 from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, universal_plan
 
@@ -101,8 +102,9 @@ class RecordFree:
             threshold=0.0,
             schedule=plan,
             first_skip_step=request.min_skip_step or 0,
-            last_skip_step=None if run.num_steps is None else run.num_steps - 1,
+            last_skip_step=_last(request, run),
             max_consecutive_skips=request.max_consecutive_skips,
+            wished_limit=request.max_consecutive_skips,
             buckets=(),
             forecaster=request.predictor or PREDICTOR,
             applied_to=run.can.alone or "residual",
@@ -114,6 +116,14 @@ class RecordFree:
             standing=Standing(speedup=rate, fixed=True),
             notes=tuple(notes),
         )
+
+
+def _last(request: Request, run: RunContext) -> int | None:
+    """The last step that may be reused: the caller's, else the run's; None where that is not known."""
+    if run.num_steps is None:
+        return None
+    wished = None if request.max_skip_step is None else from_end(request.max_skip_step, run.num_steps)
+    return run.num_steps - 1 if wished is None else min(wished, run.num_steps - 1)
 
 
 def _even(steps: int, computed: int, run: RunContext) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ class Gate:
         max_consecutive_skips: most steps reused in a row; None: no limit.
         schedule: the computed steps of a fixed plan, which then replaces threshold and ``max_consecutive_skips``; the
             window still holds, because a plan says nothing about steps beyond its end.
+        wished_limit: the caller's own limit of steps reused in a row, which holds beside a schedule, too; None: there is none.
     """
 
     __slots__ = (
@@ -50,8 +51,11 @@ class Gate:
         last: int | None = None,
         max_consecutive_skips: int | None = None,
         schedule: Collection[int] | None = None,
+        wished_limit: int | None = None,
     ) -> None:
-        self.threshold, self.first, self.last, self.limit = threshold, first, last, max_consecutive_skips
+        self.threshold, self.first, self.last = threshold, first, last
+        # A plan keeps its own rows of reused steps, whatever its record's thresholds are limited to.
+        self.limit = max_consecutive_skips if schedule is None else wished_limit
         self._schedule = None if schedule is None else frozenset(schedule)
         self.reason: Reason = "start"
         self.reset()
@@ -80,7 +84,7 @@ class Gate:
             return "off"
         if step < self.first or (self.last is not None and step > self.last):
             return "window"
-        if self._schedule is None and self.limit is not None and self._consecutive >= self.limit:
+        if self.limit is not None and self._consecutive >= self.limit:
             return "consecutive"
         return None
 

@@ -403,6 +403,31 @@ def lightx2v_magcache(text: str, branch: int) -> list[int]:
     return computed
 
 
+def magcache_hook(text: str, engine: str) -> list[int]:
+    """huggingface/diffusers release 0.42.1, src/diffusers/hooks/mag_cache.py, and vllm-project/vllm-omni release 0.30.0,
+
+    vllm_omni/diffusion/cache/magcache/hook.py: ``MagCacheHeadHook.new_forward``, the same rule in both.
+    """
+    if engine == "diffusers":
+        given = call(text, "MagCacheConfig")
+    else:
+        given = {name.removeprefix("mag_"): value for name, value in json.loads(text).items()}
+        given["mag_ratios"] = given.pop("ratios")
+    steps, ratios = given["num_inference_steps"], given["mag_ratios"]
+    assert len(ratios) == steps
+    kept = int(given["retention_ratio"] * steps + 0.5)
+    computed, product, error, run = [], 1.0, 0.0, 0
+    for step in range(steps):
+        if step >= kept:
+            product, run = product * ratios[step], run + 1
+            error += abs(1.0 - product)
+            if computed and error <= given["threshold"] and run <= given["max_skip_steps"]:
+                continue
+            product, error, run = 1.0, 0.0, 0
+        computed.append(step)
+    return computed
+
+
 def _accumulated(distances: Sequence[float], p: Any, threshold: float, first: int, cutoff: int) -> list[int]:
     computed, total = [], 0.0
     for step, x in enumerate(distances):

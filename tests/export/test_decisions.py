@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ import pytest
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, Exported, export
 from easyteacache.export.deviations import engine_window
-from easyteacache.export.magcache_rule import magcache_plan, retained_steps
+from easyteacache.export.magcache_rule import engine_plan, magcache_plan, retained_steps
 from easyteacache.export.numbers import Numbers
 from easyteacache.policy.curves import USUAL_DISTANCES
+from easyteacache.policy.policy import resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry.registry import Registry
@@ -290,7 +292,52 @@ def test_lightx2v_decides_as_magcache_does(make_registry: Make, record: Record) 
         registry = make_registry(magcache(record, "wan2.1/own", seed, branches=2))
         exported = export(registry, "wan2.1/own", "lightx2v")
         for number, branch in enumerate(("cond", "uncond")):
-            assert rules.lightx2v_magcache(exported.text, number) == list(magcache_plan(exported.numbers, branch) or ())
+            decided = rules.lightx2v_magcache(exported.text, number)
+            ratios = exported.numbers.ratios[branch]
+            assert decided == list(engine_plan(exported.numbers, ratios, within=False) or ())
+            same = decided == list(magcache_plan(exported.numbers, branch) or ())
+            assert same or any("authors' rule" in remark for remark in exported.remarks)
+
+
+@pytest.mark.parametrize("engine", ["diffusers", "vllm-omni", "lightx2v"])
+def test_every_bundled_list_of_ratios_is_decided_as_this_runtime_does_or_the_file_names_the_steps(
+    engine: str, bundled: Registry
+) -> None:
+    """The rules as restated in ``engine_rules``; the runtime's by ``policy.resolve``, at step counts that nobody measured, too."""
+    compared = differing = 0
+    for key in (key for key in bundled if bundled[key].method == "magcache"):
+        thresholds = {p.threshold for bucket in bundled[key].buckets for p in bucket.operating_points} - {None}
+        for threshold, steps in itertools.product(thresholds, (8, 13, 17, 20, 25, 28, 31, 50)):
+            request, run = request_and_run(num_steps=steps, threshold=threshold)
+            try:
+                exported = export(bundled, key, engine, request, run)
+            except ExportRefused:
+                continue
+            if exported.numbers.limit is None or exported.numbers.retention is None:
+                continue
+            for position, branch in enumerate(exported.numbers.ratios):
+                ours = resolve(bundled.find(key), request, run).schedule_of(branch)
+                if engine == "lightx2v":
+                    theirs = rules.lightx2v_magcache(exported.text, position)
+                else:
+                    theirs = rules.magcache_hook(exported.text, engine)
+                compared += 1
+                if theirs != list(ours or ()):
+                    differing += 1
+                    assert any(
+                        f"{len(theirs)} of {steps} in all, not {len(ours or ())}" in each for each in exported.remarks
+                    )
+    assert compared > differing > 0
+
+
+def test_fluxs_script_computes_its_first_three_of_28_steps_and_so_do_the_engines(bundled: Registry) -> None:
+    """``int(retention_ratio * num_steps + 0.5)`` in MagCache4FLUX/magcache_flux.py:327; step 11 is its own, and told."""
+    for engine in ("diffusers", "vllm-omni"):
+        exported = export(bundled, "flux.1/dev/magcache", engine)
+        assert rules.magcache_hook(exported.text, engine)[:4] == [0, 1, 2, 5]
+        (told,) = (remark for remark in exported.remarks if "authors' rule" in remark)
+        assert "computes steps 11, 17, 23" in told
+        assert "steps 15, 21 instead: 8 of 28 in all, not 9" in told
 
 
 def test_lightx2v_is_refused_ratios_without_the_parameters_that_it_has_no_default_for(
@@ -306,13 +353,15 @@ def test_lightx2v_is_refused_ratios_without_the_parameters_that_it_has_no_defaul
 def test_a_retention_that_an_engine_rounds_is_written_so_that_it_means_the_authors_floor(
     engine: str, name: str, make_registry: Make, record: Record
 ) -> None:
-    """``int(ratio * N + 0.5)`` in both; FLUX's 0.1 of 28 steps is 2 for MagCache's authors, and 3 rounded."""
+    """``int(ratio * N + 0.5)`` in both, where most of the authors' scripts round down: 0.1 of 28 steps is 2 then, and not 3."""
     for retention in (0.0, 0.1, 0.2, 0.25, 0.3, 0.99):
         for steps in range(8, 51):
             changes = {"skip_window_fraction": [retention, 1.0]}
             registry = make_registry(magcache(record, "flux.1/dev/own", 5, **changes))
-            text = export(registry, "flux.1/dev/own", engine, *request_and_run(num_steps=steps)).text
+            exported = export(registry, "flux.1/dev/own", engine, *request_and_run(num_steps=steps))
+            text = exported.text
+            assert retained_steps(exported.numbers, steps) == math.floor(retention * steps)
             content = rules.call(text, "MagCacheConfig") if engine == "diffusers" else rules.json.loads(text)
-            assert int(content[name] * steps + 0.5) == retained_steps(retention, steps) == math.floor(retention * steps)
+            assert int(content[name] * steps + 0.5) == math.floor(retention * steps)
             if engine == "vllm-omni":  # Its configuration refuses 0.
                 assert 0 < content[name] < 1

@@ -101,6 +101,15 @@ def test_a_schedule_computes_its_steps_and_nothing_else() -> None:
     assert run(gate, [math.nan] * 6) == [False, True, True, False, False, True, True]
 
 
+def test_a_schedule_reuses_no_more_in_a_row_than_the_caller_wishes() -> None:
+    reused = [step for step, done in enumerate(run(Gate(schedule=(0, 4, 5), wished_limit=2), [0.0] * 9)) if done]
+    assert reused == [1, 2, 6, 7, 9]
+    assert not any(run(Gate(schedule=(0, 4), wished_limit=0), [0.0] * 9))
+    gate = Gate(schedule=(0,), wished_limit=1)
+    run(gate, [0.0] * 2)
+    assert gate.reason == "consecutive"
+
+
 def test_a_schedule_says_nothing_about_steps_beyond_its_window() -> None:
     assert run(Gate(schedule=(0, 3), last=4), [0.0] * 7) == [False, True, True, False, True, False, False, False]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -39,6 +40,41 @@ BUNDLED = Path(__file__).resolve().parents[2] / "registry"
 def _only_the_bundled_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EASYTEACACHE_REGISTRY", raising=False)
     monkeypatch.setenv("EASYTEACACHE_HOME", str(tmp_path))
+
+
+def computed_steps(cache: TeaCache, num_steps: int) -> list[int]:
+    """Steps that one run by the three verbs computes."""
+    computed = []
+    for step in range(num_steps):
+        hidden = torch.ones(1, 4, 8)
+        if cache.check(step, SMALL, 4):
+            cache.update(SMALL, hidden)
+        else:
+            cache.store_truth(step, SMALL, hidden, hidden + 1, 4)
+            computed.append(step)
+    return computed
+
+
+@pytest.mark.filterwarnings("ignore::easyteacache.errors.EasyTeaCacheWarning")
+@pytest.mark.parametrize("key", [f"{KEY}/lemica", f"{KEY}/magcache", "qwen-image/lemica"])
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_a_callers_own_limit_holds_beside_a_plan_too(key: str, limit: int) -> None:
+    cache = TeaCache.from_registry(key, speedup=2.0, num_steps=50, max_consecutive_skips=limit)
+    assert cache.policy.schedule is not None
+    computed = computed_steps(cache, 50)
+    assert max(after - before - 1 for before, after in zip(computed, [*computed[1:], 50], strict=True)) == limit
+
+
+@pytest.mark.filterwarnings("ignore::easyteacache.errors.EasyTeaCacheWarning")
+def test_a_window_of_the_callers_own_holds_beside_the_universal_plan_too() -> None:
+    wishes = {"speedup": 4.0, "num_steps": 50, "sequence_length": 4, "shift": 3.0, "uncalibrated": True}
+    plan = computed_steps(TeaCache.from_registry("anima", **wishes), 50)
+    cache = TeaCache.from_registry("anima", max_skip_step=-11, max_consecutive_skips=5, min_skip_step=9, **wishes)
+    assert cache.policy.model_key == "uncalibrated"
+    computed = computed_steps(cache, 50)
+    assert {*plan, *range(9), *range(40, 50)} <= {*computed}
+    assert len(plan) == 12 < len(computed) < 50
+    assert max(after - before - 1 for before, after in itertools.pairwise(computed)) <= 5
 
 
 def test_policy_and_repr_show_record_signal_buckets_threshold_and_notes() -> None:

@@ -1,8 +1,8 @@
 """diffusers: ``MagCacheConfig`` or ``FirstBlockCacheConfig``, as an expression.
 
-``MagCacheConfig`` takes one list of ratios for every branch and interpolates it to ``num_inference_steps`` itself; it skips while
-the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first ``retention_ratio`` of the
-run, which it rounds where MagCache's authors round down. Both raise on a model whose blocks are not registered in _helpers.py.
+``MagCacheConfig`` takes one list of ratios for every branch, and would interpolate it to ``num_inference_steps`` itself, in single
+precision; it skips while the accumulated error is at most ``threshold``, at most ``max_skip_steps`` in a row, never in the first
+``retention_ratio`` of the run, which it rounds to the nearest step where MagCache's authors round in four ways. Both raise on a model whose blocks are not registered in _helpers.py.
 ``FirstBlockCacheConfig`` compares the first block's residual with that of the last *computed* step and applies no polynomial
 (huggingface/diffusers, src/diffusers/hooks/mag_cache.py and first_block_cache.py, release 0.42.1): a threshold for it is a preset. So are
 the settings of ``TaylorSeerCacheConfig``, which forecasts the modules' outputs, not the blocks' (taylorseer_cache.py there).
@@ -18,7 +18,7 @@ from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
-from easyteacache.export.numbers import Numbers
+from easyteacache.export.numbers import Numbers, nearest_ratios
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
 
@@ -44,8 +44,8 @@ def _magcache(numbers: Numbers) -> dict[str, Any]:
     arguments: dict[str, Any] = {"threshold": numbers.threshold}
     arguments |= {} if numbers.limit is None else {"max_skip_steps": numbers.limit}
     if numbers.retention is not None:
-        arguments["retention_ratio"] = retained_steps(numbers.retention, steps) / steps
-    return arguments | {"num_inference_steps": steps, "mag_ratios": list(ratios)}
+        arguments["retention_ratio"] = retained_steps(numbers, steps) / steps
+    return arguments | {"num_inference_steps": steps, "mag_ratios": list(nearest_ratios(ratios, steps))}
 
 
 def _first(numbers: Numbers) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _magcache(numbers: Numbers) -> dict[str, Any]:
     steps = numbers.num_steps or min(map(len, lists))
     if numbers.retention is not None:
         # It rounds down, and would reuse step 0, before which there is nothing.
-        kept = retained_steps(numbers.retention, steps)
+        kept = retained_steps(numbers, steps)
         content["magcache_retention_ratio"] = numbers.retention if kept else 1.5 / steps
     content["magcache_ratios"] = [list(nearest_ratios(each, steps)) for each in lists]
     return content

@@ -38,7 +38,7 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
         steps = numbers.num_steps or len(ratios)
         if numbers.retention is not None:
             # Its share must lie above 0; a quarter of a step is rounded to none.
-            content["mag_retention_ratio"] = (retained_steps(numbers.retention, steps) or 0.25) / steps
+            content["mag_retention_ratio"] = (retained_steps(numbers, steps) or 0.25) / steps
         content["num_inference_steps"] = steps
         content["mag_ratios"] = list(nearest_ratios(ratios, steps))
     else:

@@ -15,7 +15,7 @@ from tiny_transformers import arguments, build
 
 from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, export
-from easyteacache.export.magcache_rule import magcache_plan
+from easyteacache.export.magcache_rule import engine_plan, magcache_plan
 from easyteacache.integrations.diffusers import adapter_for, located
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration, save
@@ -77,7 +77,8 @@ def test_every_magcache_record_runs_in_its_class_of_diffusers_or_is_refused(key:
     assert all(0 < len(computed) < steps for computed in seen.values())
     if exported.numbers.limit is not None and exported.numbers.retention is not None:
         assert {branch: tuple(computed) for branch, computed in seen.items()} == {
-            branch: magcache_plan(exported.numbers, branch) for branch in branches
+            branch: engine_plan(exported.numbers, exported.numbers.ratios[branches[0]], within=True)
+            for branch in branches
         }
 
 
@@ -89,8 +90,8 @@ def test_what_is_refused_is_what_diffusers_raises_on(key: str) -> None:
         build(name[key.split("/")[0]]).enable_cache(config_of(exported.text))
 
 
-def test_flux_at_28_steps_computes_the_two_first_steps_that_the_authors_compute() -> None:
-    assert config_of(export(BUNDLED, "flux.1/dev/magcache", "diffusers").text).retention_ratio * 28 == pytest.approx(2)
+def test_flux_at_28_steps_computes_the_three_first_steps_that_the_authors_compute() -> None:
+    assert config_of(export(BUNDLED, "flux.1/dev/magcache", "diffusers").text).retention_ratio * 28 == pytest.approx(3)
 
 
 def record(method: str, signal: str, **bucket: Any) -> Calibration:
