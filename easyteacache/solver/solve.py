@@ -137,6 +137,29 @@ def _check(traces: TraceSet, options: FitOptions, labels: Labels) -> None:
         _record(traces, "unknown", [Bucket(coefficients=(1.0, 0.0))], options, labels, [])
 
 
+def check_labels(labels: Labels) -> None:
+    """Refuse labels that no record can hold, before there is a run.
+
+    Raises:
+        InvalidCalibration: as ``solve`` raises it for them.
+    """
+    with explained(where="labels", rules="record"):
+        Calibration(
+            schema_version=SCHEMA_VERSION,
+            model_key=labels.model_key or "any/model",
+            revision=labels.revision,
+            status="draft",
+            title=labels.title or "any model",
+            modality=labels.modality or "image",  # type: ignore[arg-type]
+            method="teacache",
+            signal="unknown",
+            fitted_output="block_output",
+            buckets=(Bucket(coefficients=(1.0, 0.0)),),
+            provenance=Provenance(license=labels.license, author=labels.author, date=labels.date, tool=TOOL),
+            notes=labels.notes,
+        )
+
+
 def fit_buckets(
     calibration: TraceSet, signal: str | None, options: FitOptions, *, progress: Progress = lambda _: None
 ) -> dict[str, list[BucketFit]]:
