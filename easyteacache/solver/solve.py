@@ -30,7 +30,7 @@ from easyteacache.solver.search.measured import QUICK, Effort, FittedPlans, Meas
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
 from easyteacache.solver.validation.error_statistics import statistics
-from easyteacache.solver.validation.rules import RULES, require_runs
+from easyteacache.solver.validation.rules import RULES, require_all, require_runs
 
 TOOL = "easyteacache solve"
 # So many held-out runs are asked first whether thresholds are worth it.
@@ -113,6 +113,8 @@ def solve(
     options, labels = options or FitOptions(), labels or Labels()
     one_model(traces)
     _check(traces, options, labels)
+    for setting in traces.settings():
+        require_all(len(traces.group(*setting)), setting[0])
     calibration, heldout = traces.split_heldout()
     for setting in traces.settings():
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
