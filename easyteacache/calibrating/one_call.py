@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from easyteacache.calibrating.filing import file_record, path_in_local
 from easyteacache.calibrating.judged_solution import FEWEST_RUNS, Judged, solved_and_judged
@@ -25,9 +25,10 @@ from easyteacache.integrations.diffusers import model_identity
 from easyteacache.integrations.diffusers.pipeline import parts_of
 from easyteacache.integrations.diffusers.record_lookup import key_for_new, repository_of
 from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, plan_jobs, record_pipeline
-from easyteacache.integrations.diffusers.recording.pipeline_runs import resolved
+from easyteacache.integrations.diffusers.recording.pipeline_runs import no_record_under, resolved
 from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 from easyteacache.integrations.diffusers.recording.session import recorded_identities
+from easyteacache.integrations.diffusers.scheduler_facts import facts_for
 from easyteacache.recording.share import share_of_environment
 from easyteacache.records import calibration as records
 from easyteacache.records import model_key as model_keys
@@ -35,7 +36,7 @@ from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import GUIDED, TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 from easyteacache.registry.registry import Registry
-from easyteacache.solver.solve import Labels
+from easyteacache.solver.solve import Labels, check_labels
 
 #: Prompts that are taken where the caller brings none.
 PROMPTS_TAKEN = 12
@@ -46,19 +47,20 @@ MEASURED_RUNS = 16
 LOOK_AGAIN = 2.0
 
 Tell = Callable[[str], None]
+AnyNumber = TypeVar("AnyNumber", int, float)
 
 
 def calibrate(
     pipe: Any,
-    prompts: Sequence[str] | None = None,
+    prompts: str | Sequence[str] | None = None,
     *,
     steps: int | Sequence[int] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     frames: int | Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    shifts: Sequence[float] | None = None,
-    guidance_scales: Sequence[float] | None = None,
-    branches: Sequence[str] = (),
+    seeds: int | Sequence[int] | None = None,
+    shifts: float | Sequence[float] | None = None,
+    guidance_scales: float | Sequence[float] | None = None,
+    branches: str | Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     measure: bool = False,
     model_key: str | None = None,
@@ -97,10 +99,11 @@ def calibrate(
         that says why.
 
     Raises:
-        AttachError: the pipeline cannot be recorded, has two experts, or does not name its guidance branches (found out by the first run).
-        InvalidCalibration: the local layer holds another record of this key, and ``replace`` is not set; nothing was run.
+        AttachError: the pipeline cannot be recorded, its sampler draws noise or clips, it has two experts, or it does not name its guidance branches (found out by the first run).
+        InvalidCalibration: the local layer holds another record of this key, and ``replace`` is not set, or no record can hold ``labels``;
+            nothing was run.
         InvalidModelKey: ``model_key`` is no model key.
-        ValueError: a list is empty.
+        ValueError: a list is empty, a value is one that no run can have, or ``labels`` names something else; nothing was run.
         KeyboardInterrupt: it was stopped; what was finished is kept.
     """
     say: Tell = tell or (_on_stderr if progress else lambda _: None)
@@ -114,13 +117,17 @@ def calibrate(
     model_keys.parse(key)
     folder = Path(out) if out is not None else folder_of(f"{key}-{_made_of(pipe)}", kind="calibrated")
     _refuse_to_replace(key, folder, replace)
+    told = _labels(key, labels or {})
     jobs = _jobs(pipe, prompts, steps, sizes, frames, seeds, shifts, guidance_scales)
+    unused = no_record_under(facts_for(pipe.scheduler, jobs[0].num_steps))
+    if unused is not None:
+        raise AttachError(f"{unused}: give the pipeline another scheduler")
     share = _Share.of_environment()
-    settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=tuple(branches))
+    settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=_names(branches))
     try:
         _record(pipe, jobs, folder, settings, share, say, progress=progress)
         share.wait_for(jobs_of(pipe, jobs), folder, key, say)
-        judged = _solve(pipe, jobs, folder, key, dict(labels or {}), measure=measure, say=say)
+        judged = _solve(pipe, jobs, folder, key, told, measure=measure, say=say)
     except KeyboardInterrupt:
         done = len(recorded_identities(folder, key))
         say(f"Stopped: {done} of {len(jobs)} runs are in {folder}; the same call records the rest and goes on.")
@@ -145,31 +152,36 @@ def default_prompts(pipe: Any) -> tuple[str, ...]:
 
 def _jobs(
     pipe: Any,
-    prompts: Sequence[str] | None,
+    prompts: str | Sequence[str] | None,
     steps: int | Sequence[int] | None,
     sizes: Sequence[tuple[int, int]] | None,
     frames: int | Sequence[int] | None,
-    seeds: Sequence[int] | None,
-    shifts: Sequence[float] | None,
-    guidance_scales: Sequence[float] | None,
+    seeds: int | Sequence[int] | None,
+    shifts: float | Sequence[float] | None,
+    guidance_scales: float | Sequence[float] | None,
 ) -> tuple[Job, ...]:
-    texts = list(default_prompts(pipe) if prompts is None else prompts)
+    texts = list(default_prompts(pipe) if prompts is None else (prompts,) if isinstance(prompts, str) else prompts)
     if seeds is None and texts:
         # The same prompt again is given another seed.
         texts = [texts[i % len(texts)] for i in range(max(len(texts), FEWEST_RUNS))]
     return plan_jobs(
         prompts=texts,
-        seeds=seeds,
+        seeds=None if seeds is None else _several(seeds),
         sizes=(None,) if sizes is None else sizes,
         frames=(None,) if frames is None else _several(frames),
         steps=_several(_steps_of(pipe) if steps is None else steps),
-        shifts=(None,) if shifts is None else shifts,
-        guidance_scales=(None,) if guidance_scales is None else guidance_scales,
+        shifts=(None,) if shifts is None else _several(shifts),
+        guidance_scales=(None,) if guidance_scales is None else _several(guidance_scales),
     )
 
 
-def _several(value: int | Sequence[int]) -> Sequence[int]:
-    return (value,) if isinstance(value, int) else value
+def _several(value: AnyNumber | Sequence[AnyNumber]) -> Sequence[AnyNumber]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)  # type: ignore[return-value]
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Names, or a text that joins them by commas as the command line does."""
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else tuple(value)
 
 
 def _steps_of(pipe: Any) -> int:
@@ -204,6 +216,18 @@ def _settings(pipe: Any, key: str, *, publish_prompts: bool, branches: tuple[str
         publish_prompts=publish_prompts,
         branch_names=branches,
     )
+
+
+def _labels(key: str, labels: Mapping[str, Any]) -> Labels:
+    """What the record says beside its numbers, checked before hours are spent."""
+    known = ("title", "license", "author", "modality", "notes")
+    unknown = [name for name in labels if name not in known]
+    if unknown:
+        raise ValueError(f"labels names {', '.join(unknown)}; expected {', '.join(known)}")
+    notes = labels.get("notes") or ()
+    told = Labels(**{**labels, "model_key": key, "notes": (notes,) if isinstance(notes, str) else tuple(notes)})
+    check_labels(told)
+    return told
 
 
 def _refuse_to_replace(key: str, folder: Path, replace: bool) -> None:
@@ -316,13 +340,12 @@ def _say_how_long(pipe: Any, missing: Sequence[Job], there: int, share: _Share, 
 
 
 def _solve(
-    pipe: Any, jobs: Sequence[Job], folder: Path, key: str, labels: dict[str, Any], *, measure: bool, say: Tell
+    pipe: Any, jobs: Sequence[Job], folder: Path, key: str, labels: Labels, *, measure: bool, say: Tell
 ) -> Judged:
     traces = TraceSet(run for run in TraceSet.load(folder) if run.header.model_key == key)
     traces = TraceSet(traces, files=TraceSet.load(folder).files)
     previous = records.load(path_in_local(key)) if path_in_local(key).exists() else None
-    notes = tuple(labels.pop("notes", ()))
-    told = Labels(model_key=key, revision=1 if previous is None else previous.revision + 1, notes=notes, **labels)
+    told = dataclasses.replace(labels, revision=1 if previous is None else previous.revision + 1)
     sampling = None
     if measure:
         traces = _with_prompts(traces, jobs)

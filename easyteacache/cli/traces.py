@@ -40,11 +40,11 @@ def merge(out: Path, paths: tuple[Path, ...], as_json: bool) -> None:
       easyteacache traces merge all.safetensors a.safetensors b.safetensors
     """
     from easyteacache.records.trace_file import SUFFIX
-    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.records.trace_set import TraceSet, files_of
 
     if out.suffix != SUFFIX:
         raise click.UsageError(f"{out.name} must end in {SUFFIX}, or nobody will find it again")
-    merged = TraceSet.merge(*(TraceSet.load(path) for path in paths))
+    merged = TraceSet.merge(*(TraceSet.load(file) for file in files_of(*paths)))
     reference = merged.save(out)
     if as_json:
         echo_json(reference.model_dump())

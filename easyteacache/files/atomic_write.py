@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # What a killed process may leave behind begins and ends like this; nothing ever reads it.
@@ -28,7 +28,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = Tr
         durable: False for what can be had again: a machine that loses power may then lose the file, or find it damaged.
 
     Raises:
-        OSError: when the folder cannot be written; ``path`` is then as it was.
+        OSError: when the folder cannot be written; it names ``path``, which is then as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,22 +36,41 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = Tr
     mode = _mode(target)
     # Never more permissions than the file will have, not even while it is being written.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with _naming(target):
+        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
+        try:
+            _write_and_rename(descriptor, data, temporary, target, mode, durable=durable)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     if durable:
         _sync_folder(target.parent)
+
+
+def _write_and_rename(
+    descriptor: int, data: bytes, temporary: Path, target: Path, mode: int | None, *, durable: bool
+) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    if mode is not None:
+        os.chmod(temporary, mode)
+    os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """An error says which file could not be written: a full disk names none, and a temporary name helps nobody."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fspath(target)
+        # A rename's other name; None would be printed.
+        del error.filename2
+        raise
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -73,7 +92,7 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with _naming(path), path.open("xb") as file:
             file.write(data)
             if each:
                 file.flush()

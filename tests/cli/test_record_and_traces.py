@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -35,6 +36,17 @@ def test_merge_joins_files_and_drops_repeats(files, tmp_path):
     assert found["runs"] == 5
     assert TraceSet.load(out).files[0].sha256 == found["sha256"]
     assert "5 runs" in run("traces", "merge", out, files / "b.safetensors", files / "a.safetensors").stdout
+
+
+def test_files_that_repeat_a_run_are_named_and_merge_joins_them(files, tmp_path):
+    shutil.copy(files / "a.safetensors", files / "copy.safetensors")
+    said = run("traces", "show", files, code=1).stderr
+    assert "a.safetensors" in said
+    assert "copy.safetensors" in said
+    assert "traces merge" in said
+    out = tmp_path / "out" / "all.safetensors"
+    assert json.loads(run("traces", "merge", out, files, "--json").stdout)["runs"] == 5
+    assert "3 runs in 1 files" in run("traces", "show", files / "a.safetensors", files / "a.safetensors").stdout
 
 
 def test_merge_refuses_a_name_that_is_not_found_again(files):

@@ -1,5 +1,6 @@
 """A file is written whole or not at all, whatever fails and whenever the process dies."""
 
+import errno
 import json
 import os
 import random
@@ -70,6 +71,17 @@ def test_a_failure_before_the_first_byte_leaves_no_file_at_all(tmp_path):
     with pytest.raises(TypeError):
         atomic_write.write_bytes(tmp_path / "record.json", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+def test_a_failure_names_the_file_and_not_the_temporary_one(target, monkeypatch, call):
+    def fail(*names, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", *map(str, names[:1]))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError) as error:
+        atomic_write.write_text(target, "new")
+    assert str(error.value) == f"[Errno {errno.ENOSPC}] No space left on device: {str(target)!r}"
 
 
 def test_a_failed_cleanup_does_not_hide_the_failure(target, monkeypatch):

@@ -96,12 +96,28 @@ def limit(rule: str) -> float:
     return value
 
 
+def fewest_runs() -> int:
+    """Runs that a bucket takes in all: to fit to, and held out."""
+    return int(limit("traces.calibration-runs") + limit("traces.heldout-runs"))
+
+
+def require_all(runs: int, sequence_length: int) -> None:
+    """Refuse a bucket that has too few runs however they are split.
+
+    Raises:
+        NotEnoughTraces: with how many it takes in all.
+    """
+    if runs < fewest_runs():
+        raise NotEnoughTraces(sequence_length=sequence_length, runs=runs, needed=fewest_runs())
+
+
 def require_runs(calibration: TraceSet, heldout: TraceSet, sequence_length: int) -> None:
     """Refuse a bucket with too few runs on either side of the split.
 
     Raises:
         NotEnoughTraces: with how many runs it takes in all.
     """
-    fewest = int(limit("traces.calibration-runs") + limit("traces.heldout-runs"))
     if len(calibration) < limit("traces.calibration-runs") or len(heldout) < limit("traces.heldout-runs"):
-        raise NotEnoughTraces(sequence_length=sequence_length, runs=len(calibration) + len(heldout), needed=fewest)
+        raise NotEnoughTraces(
+            sequence_length=sequence_length, runs=len(calibration) + len(heldout), needed=fewest_runs()
+        )

@@ -131,6 +131,13 @@ def resolved(pipe: Any, job: Job) -> Job:
     return dataclasses.replace(job, **changes)
 
 
+def no_record_under(facts: SchedulerFacts | None) -> str | None:
+    """Why no record is ever used in such a run, a clause that names its sampler; None where one is, or where nobody knows."""
+    if facts is None or facts.map is not None:
+        return None
+    return f"no record is used under {facts.name}, because {facts.reason}"
+
+
 def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
     """The facts of a run that can be recorded.
 
@@ -139,14 +146,19 @@ def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
         name: class of its scheduler.
 
     Raises:
-        AttachError: the scheduler keeps none, or calls the model twice at one.
+        AttachError: the scheduler keeps no levels, calls the model twice at one, or its levels do not fall to the end.
     """
     if facts is None or facts.levels is None:
         raise AttachError(f"{name} keeps no noise level per step; sample with another scheduler")
-    if facts.calls_per_step > 1 or any(a == b for a, b in pairwise(facts.levels)):
+    *falls, last = [b - a for a, b in pairwise(facts.levels)]
+    if facts.calls_per_step > 1 or 0.0 in falls:
         raise AttachError(
             f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
         )
+    if max(*falls, last, -1.0) >= 0.0:
+        what = "ends at the level of its last step, so that its last output changes nothing" if last == 0.0 else "rise"
+        subject = name if last == 0.0 else f"the noise levels of {name}"
+        raise AttachError(f"{subject} {what}; only levels that fall can be recorded: use another scheduler")
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from easyteacache.errors import EasyTeaCacheWarning
 from easyteacache.integrations.diffusers.recording.jobs import Identity, Job, identity_of
-from easyteacache.integrations.diffusers.recording.pipeline_runs import RecordingSettings, record_run, resolved
+from easyteacache.integrations.diffusers.recording.pipeline_runs import (
+    RecordingSettings,
+    no_record_under,
+    record_run,
+    resolved,
+)
+from easyteacache.integrations.diffusers.scheduler_facts import facts_for
 from easyteacache.records import model_key
 from easyteacache.records.trace_file import SUFFIX
 from easyteacache.records.trace_set import Trace, TraceSet
@@ -61,6 +69,7 @@ def record_pipeline(
         InvalidModelKey: the settings name no model key; nothing was run.
         InvalidTrace: a file in the folder is damaged.
         AttachError: the pipeline cannot be recorded.
+        EasyTeaCacheWarning: as a warning, where no record is ever used under the pipeline's sampler.
         Exception: whatever a run of the pipeline raises, and KeyboardInterrupt, after the finished runs were written.
     """
     model_key.parse(settings.model_key)
@@ -68,6 +77,13 @@ def record_pipeline(
     mine = [resolved(pipe, job) for job in jobs[rank::world_size]]
     done = recorded_identities(folder, settings.model_key)
     missing = [job for job in mine if job.identity() not in done]
+    unused = no_record_under(facts_for(pipe.scheduler, missing[0].num_steps)) if missing else None
+    if unused is not None:
+        warnings.warn(
+            f"{unused}: the runs are recorded, and what is solved from them computes every step there",
+            EasyTeaCacheWarning,
+            stacklevel=2,
+        )
     pipe.set_progress_bar_config(disable=True)
     files: list[str] = []
     steps = sum(job.num_steps for job in missing)
