@@ -66,6 +66,41 @@ def test_levels_that_do_not_fall_are_no_plans() -> None:
     assert "do not fall" in policy.notes[0]
 
 
+def test_a_sample_left_at_the_last_calls_level_has_a_plan() -> None:
+    levels = (*LEVELS[:-1], LEVELS[-2])
+    run = RunContext(num_steps=50, sequence_length=32_760, sampler=sampler("velocity", levels))
+    policy = UNIVERSAL.policy(Request(speedup=2.0), run)
+    assert policy.refusal is None
+    assert policy.schedule == universal_plan(levels, 32_760, 25)
+    assert len(policy.schedule) == 25
+
+
+def test_under_a_sampler_that_draws_noise_every_step_is_computed_and_said() -> None:
+    noisy = SamplerRecord(name="LCM (stochastic)", calls=50, prediction="velocity", levels=LEVELS)
+    policy = UNIVERSAL.policy(Request(speedup=2.0), RunContext(num_steps=50, sequence_length=4096, sampler=noisy))
+    assert policy.decided_by == "nothing"
+    assert policy.refusal.startswith("LCM draws noise")
+    assert policy.warnings == (policy.refusal,)
+
+
+def test_why_there_is_no_plan_is_a_warning_and_no_plan_without_one_reuses() -> None:
+    policy = UNIVERSAL.policy(Request(speedup=2.0), RunContext(num_steps=50, sequence_length=4096))
+    assert policy.refusal == "The noise levels are not known: pass shift=, or attach a pipeline. Every step is computed."
+    assert policy.warnings == policy.notes == (policy.refusal,)
+    exact = UNIVERSAL.policy(Request(quality="exact"), WAN)
+    assert exact.decided_by == "nothing"
+    assert exact.refusal is None
+    assert exact.warnings == ()
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(4, True), (8, True), (9, False)])
+def test_a_plan_for_few_steps_warns_of_them(steps: int, warned: bool) -> None:
+    run = RunContext(num_steps=steps, sequence_length=4096, shift=3.0)
+    policy = UNIVERSAL.policy(Request(speedup=2.0), run)
+    assert [f"A run of {steps} steps" in text for text in policy.warnings] == [True] * warned
+    assert UNIVERSAL.policy(Request(speedup=1.0), run).warnings == ()
+
+
 def test_other_samplers_levels_are_taken_as_shares_of_noise() -> None:
     shares = (0.9999, *LEVELS[1:])
     sigmas = tuple(level / (1.0 - level) for level in shares)
