@@ -1,33 +1,34 @@
-"""Which steps MagCache computes: its decisions follow from the ratios alone, so they are known before any step."""
+"""Which steps engines with MagCache compute: its decisions follow from the ratios alone, so they are known before any step."""
 
 from __future__ import annotations
 
 import math
 
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
+from easyteacache.policy.methods.magcache import MagCacheRule, magcache_schedule
+
+#: What engines do: as the authors' script for Wan2.1, but the first steps are counted for each branch by itself.
+_ENGINES = MagCacheRule(start="down")
 
 
 def magcache_plan(numbers: Numbers, branch: str) -> tuple[int, ...] | None:
     """The computed steps of one branch, None where threshold, run length, retention or step count is not known.
 
-    Ratios multiply since the last computed step; a step is reused while the sum of ``|1 - product|`` stays below the threshold, at
-    most ``limit`` times in a row, and not within the first ``floor(retention * num_steps)`` steps (arXiv 2506.09045, section 3.3;
-    Zehong-Ma/MagCache, MagCache4Wan2.1/magcache_generate.py at e1862e09).
+    The first ``retained_steps`` are computed, and all where the threshold is 0.
     """
     steps = numbers.num_steps
     if numbers.threshold is None or numbers.limit is None or numbers.retention is None or steps is None:
         return None
-    ratios = nearest_ratios(numbers.ratios[branch], steps)
-    product, error, run, computed = 1.0, 0.0, 0, []
-    for step in range(steps):
-        if step >= retained_steps(numbers.retention, steps):
-            product, run = product * ratios[step], run + 1
-            error += abs(1 - product)
-            if step and error < numbers.threshold and run <= numbers.limit:
-                continue
-            product, error, run = 1.0, 0.0, 0
-        computed.append(step)
-    return tuple(computed)
+    if not numbers.threshold:
+        return tuple(range(steps))
+    return magcache_schedule(
+        numbers.ratios[branch],
+        steps,
+        threshold=numbers.threshold,
+        limit=numbers.limit,
+        retention=numbers.retention,
+        rule=_ENGINES,
+    )
 
 
 def retained_steps(retention: float, num_steps: int) -> int:
