@@ -392,17 +392,6 @@ def _magcache(found: Found, request: Request, run: RunContext, engine: str, need
     )
 
 
-def nearest_ratios(ratios: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
-    """One branch's ratios for another step count, as MagCache and diffusers take them: the nearest step's, no blending."""
-    if num_steps == len(ratios):
-        return ratios
-    if num_steps == 1:
-        return ratios[-1:]
-    scale = (len(ratios) - 1) / (num_steps - 1)
-    # round() takes halves to even, as numpy and torch do.
-    return tuple(ratios[round(step * scale)] for step in range(num_steps))
-
-
 def strip(coefficients: tuple[float, ...]) -> tuple[float, ...]:
     """Without the zeros of powers that do not occur at the high end; at least one number."""
     leading = next((i for i, value in enumerate(coefficients) if value), len(coefficients) - 1)

@@ -29,8 +29,6 @@ Record = Callable[..., Calibration]
 RUNS = 100
 KONTEXT = (-1046.55119, 312.563399, -16.9500694, 0.410995971, 0.0374537863)
 FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
-# Rules that are not about decisions, or that only say so in the file.
-ALLOWED = {"abs", "signal"}
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,11 @@ from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
+from easyteacache.policy.methods.magcache import nearest_ratios
 
 LINEAR = "Custom"
 _SETTING = {
