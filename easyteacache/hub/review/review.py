@@ -235,6 +235,8 @@ def _line(path: Path, pointer: str) -> int:
 
 
 def _escaped(text: str) -> str:
+    # A file's name may hold what a terminal acts on; a runner's commands have their own spelling of line ends.
+    text = "".join(c if c.isprintable() or c in "\r\n" else "�" for c in text)
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -316,4 +318,5 @@ def _row(one: Submission) -> str:
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
     # Nothing in it is a tag, a link of its own wording, a code span, another cell, or a call for somebody's attention.
-    return " ".join(text.split()).translate(_HARMLESS)
+    printable = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return printable.translate(_HARMLESS)
