@@ -100,7 +100,9 @@ def bench() -> None:
     help="Sample by this flow-matching sampler.  [the pipeline's own]",
 )
 @click.option("--shift", type=NumberType(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads; one is steadiest."
+)
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="bench.json", show_default=True, help="Results."

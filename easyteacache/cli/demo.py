@@ -32,7 +32,9 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
 @click.option("--samples", type=click.IntRange(1, 1000), default=4, show_default=True, help="Videos to sample.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first video.")
 @operating_options
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads; one is steadiest."
+)
 @click.option(
     "--key",
     metavar="KEY|FILE",

@@ -31,45 +31,31 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = Tr
         OSError: when the folder cannot be written; it names ``path``, which is then as it was.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    mode = _mode(target)
-    # Never more permissions than the file will have, not even while it is being written.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with _naming(target):
-        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
-        try:
-            _write_and_rename(descriptor, data, temporary, target, mode, durable=durable)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, data, durable=durable)
     if durable:
         _sync_folder(target.parent)
 
 
-def _write_and_rename(
-    descriptor: int, data: bytes, temporary: Path, target: Path, mode: int | None, *, durable: bool
-) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    if mode is not None:
-        os.chmod(temporary, mode)
-    os.replace(temporary, target)
-
-
-@contextlib.contextmanager
-def _naming(target: Path) -> Iterator[None]:
-    """An error says which file could not be written: a full disk names none, and a temporary name helps nobody."""
+def _replace(target: Path, data: bytes, *, durable: bool) -> None:
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    mode = _mode(target)
+    # Never more permissions than the file will have, not even while it is being written.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
     try:
-        yield
-    except OSError as error:
-        error.filename = os.fspath(target)
-        # A rename's other name; None would be printed.
-        del error.filename2
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
 
 
@@ -103,6 +89,20 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     else:
         # Linux waits here until the data is on the disk; elsewhere the call may return before.
         os.sync()
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Errors inside name ``target``: a full disk names nothing, and the temporary file's name tells nobody anything."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else ""
+        if error.errno is not None and (not named or os.path.basename(named).startswith(TEMPORARY_PREFIX)):
+            error.filename = os.fspath(target)
+            # A rename's other name; None would be printed.
+            del error.filename2
+        raise
 
 
 def _mode(target: Path) -> int | None:

@@ -17,6 +17,8 @@ def annotation(level: str, *, file: str, line: int, title: str, message: str) ->
 
 
 def _data(text: str) -> str:
+    # A file's name may hold what a terminal acts on; a runner's commands have their own spelling of line ends.
+    text = "".join(c if c.isprintable() or c in "\r\n" else "�" for c in text)
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

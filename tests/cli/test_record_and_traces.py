@@ -71,6 +71,14 @@ def test_verify_is_silent_about_whole_files_and_names_the_rule_of_a_damaged_one(
     assert [finding["rule"] for finding in report["findings"]] == ["trace.hash"]
 
 
+def test_names_of_files_act_on_no_terminal(files):
+    (files / "a.safetensors").rename(files / "a\x1b[2J\u202e.safetensors")
+    for name in ("verify", "show"):
+        said = run("traces", name, files, code=1).stderr
+        assert "rename it" in said
+        assert all(one.isprintable() or one == "\n" for one in said)
+
+
 def test_verify_reports_runs_that_are_too_alike(files, make_trace, tmp_path):
     trace = make_trace(0)
     residuals = {branch: values * (1 + 1e-6) for branch, values in trace.residual_distances.items()}

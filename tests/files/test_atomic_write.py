@@ -84,6 +84,28 @@ def test_a_failure_names_the_file_and_not_the_temporary_one(target, monkeypatch,
     assert str(error.value) == f"[Errno {errno.ENOSPC}] No space left on device: {str(target)!r}"
 
 
+@pytest.mark.parametrize(("module", "call"), [("os", "fsync"), ("os", "open"), ("os", "replace"), ("os", "fdopen")])
+def test_a_failure_names_the_file_that_was_to_be_written(target, monkeypatch, module, call):
+    """A full disk names no file at all, and who reads a temporary file's name does not know what to do."""
+
+    def full(*arguments, **_):
+        names = [one for one in arguments if isinstance(one, os.PathLike)]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *(os.fspath(one) for one in names[:1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{call}", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            atomic_write.write_bytes(target, b"new")
+    assert caught.value.filename == str(target)
+    assert caught.value.filename2 is None
+    folder = target.parent / "folder"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            atomic_write.fill_folder(folder, {"a/b.json": b"x"})
+    assert caught.value.filename == str(folder / "a" / "b.json")
+
+
 def test_a_failed_cleanup_does_not_hide_the_failure(target, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

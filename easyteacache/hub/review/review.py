@@ -309,4 +309,5 @@ def _row(one: Submission) -> str:
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
     # Nothing in it is a tag, a link of its own wording, a code span, another cell, or a call for somebody's attention.
-    return " ".join(text.split()).translate(_HARMLESS)
+    printable = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return printable.translate(_HARMLESS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from easyteacache.hub.review.check_record import Finding
-from easyteacache.hub.review.review import Review, summary
+from easyteacache.hub.review.review import Review, github_annotations, summary
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,12 @@ def test_a_strangers_text_stays_text_in_its_cell(text: str) -> None:
     assert not set("\\[`<@") & set(what + where)
     shown = re.sub(r"&#([0-9]+);", lambda match: chr(int(match[1])), what)
     assert shown.strip() == " ".join(text.split())
+
+
+def test_a_files_name_acts_on_no_terminal(tmp_path: Path) -> None:
+    finding = Finding("record.path", str(tmp_path / "a\x1b[2J\u202e.json"), "", "\x1b]0;owned\x07")
+    found = Review((), (finding,))
+    (annotation,) = github_annotations(found, tmp_path)
+    for text in (summary(found), annotation):
+        assert "�" in text
+        assert all(one.isprintable() or one == "\n" for one in text)
