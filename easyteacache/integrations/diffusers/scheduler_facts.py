@@ -30,6 +30,8 @@ from easyteacache.runtime.sampler_steps import SamplerSteps
 #: Steps of the run that shows which of a copy's attributes are memory of the outputs it was handed.
 TRIAL_STEPS = 6
 PROBES_KEPT = 32
+#: Behind the class of a sampler that draws noise, in records.
+NOISY = " (stochastic)"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class SchedulerFacts:
         kept = self.calls <= MOST_CALLS
         return SamplerRecord(
             # Two of one class, one drawing noise, do not step alike, and only the other has a signature.
-            name=f"{self.name} (stochastic)" if self.stochastic else self.name,
+            name=f"{self.name}{NOISY}" if self.stochastic else self.name,
             calls=self.calls,
             calls_per_step=self.calls_per_step,
             prediction=self.prediction,
