@@ -126,10 +126,10 @@ def calibrate(
     settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=_names(branches))
     try:
         _record(pipe, jobs, folder, settings, share, say, progress=progress)
-        share.wait_for(jobs_of(pipe, jobs), folder, key, say)
+        share.wait_for(jobs_of(pipe, jobs), folder, key, pipe.scheduler, say)
         judged = _solve(pipe, jobs, folder, key, told, measure=measure, say=say)
     except KeyboardInterrupt:
-        done = len(recorded_identities(folder, key))
+        done = len(recorded_identities(folder, key, pipe.scheduler))
         say(f"Stopped: {done} of {len(jobs)} runs are in {folder}; the same call records the rest and goes on.")
         raise
     return _filed(judged, folder, say, first=share.rank == 0)
@@ -259,10 +259,10 @@ class _Share:
         """As ``torchrun`` and ``accelerate launch`` say it."""
         return cls(*share_of_environment())
 
-    def wait_for(self, wanted: set[tuple[object, ...]], folder: Path, key: str, say: Tell) -> None:
+    def wait_for(self, wanted: set[tuple[object, ...]], folder: Path, key: str, scheduler: Any, say: Tell) -> None:
         """Wait until the other processes have recorded their shares: their files are the only thing that is looked at."""
         told = self.world_size == 1
-        while self.world_size > 1 and not wanted <= recorded_identities(folder, key):
+        while self.world_size > 1 and not wanted <= recorded_identities(folder, key, scheduler):
             if not told:
                 say("Waiting for the other processes to record their shares.")
                 told = True
@@ -279,7 +279,7 @@ def _record(
     *,
     progress: bool,
 ) -> None:
-    done = recorded_identities(folder, settings.model_key)
+    done = recorded_identities(folder, settings.model_key, pipe.scheduler)
     mine = [resolved(pipe, job) for job in jobs[share.rank :: share.world_size]]
     missing = [job for job in mine if job.identity() not in done]
     if not missing:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import UniPCMultistepScheduler
 
 from easyteacache.errors import EasyTeaCacheWarning, InvalidModelKey, InvalidTrace
 from easyteacache.integrations.diffusers.recording import Job, pipeline_runs, plan_jobs, record_pipeline, session
@@ -103,6 +104,19 @@ def test_another_setting_or_model_key_is_another_run(killable, pipe, tmp_path):
     summary = record_pipeline(pipe, changed, tmp_path, killable.SETTINGS, progress=False)
     assert (summary.recorded, summary.skipped) == (2, 1)
     assert session.recorded_identities(tmp_path, "test/other") == set()
+
+
+def test_another_sampler_is_another_run_and_one_folder_holds_both(killable, tmp_path):
+    pipe, job = killable.pipeline(), dataclasses.replace(killable.JOBS[0], shift=None)
+    euler = pipe.scheduler
+    solver = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction")
+    found = []
+    for scheduler in (euler, solver, euler, solver):
+        pipe.scheduler = scheduler
+        found.append(record_pipeline(pipe, [job], tmp_path, killable.SETTINGS, progress=False).recorded)
+    assert found == [1, 1, 0, 0]
+    names = {run.header.sampler.name for run in TraceSet.load(tmp_path)}
+    assert names == {"FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"}
 
 
 def test_a_damaged_file_in_the_folder_stops_the_recording(killable, pipe, tmp_path):
