@@ -232,9 +232,11 @@ def resolve(
             "the engine that runs them",
             rule="record.method",
         )
+    # Where nobody asked for any reuse the sample is the uncached one, whatever the record was made with.
+    idle = request.threshold == 0
     selection = select(record.buckets, run, notes)
     profile = _profile(selection)
-    refusal = _refusal(record, selection, profile, request, run)
+    refusal = None if idle else _refusal(record, selection, profile, request, run)
     choice, unreachable = _choice(record, selection, request, run, notes, refused=refusal is not None)
     refusal = refusal or unreachable
     planned = _bucket_of(selection, choice)
@@ -250,7 +252,7 @@ def resolve(
         notes.extend([_PER_BRANCH] if combined and not run.can.guided else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
-    carried = _carried(record, selection, run, steps) if refusal is None else None
+    carried = _carried(record, selection, run, steps) if refusal is None and not idle else None
     replaced = run.can.alone is not None and choice.applied_to != run.can.alone
     if refusal is None and replaced:
         instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
@@ -259,7 +261,7 @@ def resolve(
     others += (
         [] if choice.error is None or carried is not None else other_guidance(record.conditions.guidance_scale, run)
     )
-    warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
+    warned = () if idle else _warnings(refusal, carried, None if replaced else steps, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule

@@ -24,7 +24,7 @@ from easyteacache.records.sampler import DRAWS_NOISE
 #: A linear forecast takes two computed steps.
 FEWEST = 2
 #: Up to this many steps there is little to win: models made for so few steps give outputs that do not follow from each other
-#: (sgl-project/sglang #23640, vllm-project/vllm-omni #3448). On the reference model the universal plan for half of 4 steps is 11 to 30 % off.
+#: (sgl-project/sglang #23640, vllm-project/vllm-omni #3448). On the reference model the universal plan for half of 4 steps is 11 to 31 % off.
 TOO_FEW = 8
 PREDICTOR = "linear"
 NO_EVIDENCE = "There is no calibration in this: nothing is known of its quality on this model. `easyteacache record` and `solve` make one."
