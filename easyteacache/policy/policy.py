@@ -102,6 +102,7 @@ class Policy:
         forecaster: name of what fills a reused step; ``coordinate`` its axis, ``applied_to`` what it extrapolates.
         first_skip_step, last_skip_step: inclusive window in which reuse is allowed; last is None when the end is not known.
         max_consecutive_skips: most steps reused in a row, None for no limit.
+        own_limit: the limit that the caller gave, which holds for plans, too; None where none was given.
         longest_run: most steps reused in a row where nobody states a limit: this project's own caution, which no engine is told of.
         buckets: the buckets used, with their weights.
         sequence_length, num_steps, shift: what it was resolved for; None where the caller did not say.
@@ -128,6 +129,7 @@ class Policy:
     last_skip_step: int | None
     max_consecutive_skips: int | None
     buckets: tuple[BucketShare, ...]
+    own_limit: int | None = None
     longest_run: int | None = None
     profile: SigmaProfile | None = None
     schedule: tuple[int, ...] | None = None
@@ -280,6 +282,7 @@ def resolve(
         first_skip_step=window.first,
         last_skip_step=_end(window, planned, schedule),
         max_consecutive_skips=window.max_consecutive_skips,
+        own_limit=request.max_consecutive_skips,
         longest_run=None if schedule is not None or _states_where_it_holds(record) else LONGEST_RUN,
         buckets=tuple(BucketShare(b.sequence_length, b.num_steps, b.shift, w) for b, w in selection.shares),
         sequence_length=run.sequence_length,

@@ -17,6 +17,7 @@ from easyteacache.policy.figures import Standing
 from easyteacache.policy.planned import levels_in
 from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.request import Request, RunContext
+from easyteacache.policy.skip_window import from_end
 from easyteacache.policy.source import PolicySource
 from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, falling, universal_plan
 from easyteacache.records.sampler import DRAWS_NOISE
@@ -77,7 +78,9 @@ class RecordFree:
             )
         computed = max(math.floor(run.num_steps / request.speedup + 1e-9), min(FEWEST, run.num_steps))
         made = self.makes(run.num_steps, computed, run)
-        return self._refused(request, run, made) if isinstance(made, str) else self._planned(request, run, made)
+        if isinstance(made, str):
+            return self._refused(request, run, made)
+        return self._planned(request, run, _within(made, request, run.num_steps))
 
     def _planned(self, request: Request, run: RunContext, plan: tuple[int, ...]) -> Policy:
         assert run.num_steps is not None
@@ -85,7 +88,13 @@ class RecordFree:
         rate = run.num_steps / len(plan)
         notes = [self.note, NO_EVIDENCE]
         if rate < request.speedup * 0.99:
-            notes.append(f"{len(plan)} of {run.num_steps} steps is the least that can be computed: {rate:.3g}×.")
+            windowed = (request.min_skip_step, request.max_skip_step, request.max_consecutive_skips) != (
+                None,
+                None,
+                None,
+            )
+            why = "are computed in the window that was asked for" if windowed else "is the least that can be computed"
+            notes.append(f"{len(plan)} of {run.num_steps} steps {why}: {rate:.3g}×.")
         few = len(plan) < run.num_steps <= TOO_FEW
         warned = [_FEW.format(run.num_steps)] if few else []
         return self._policy(request, run, plan, *notes, *warned, rate=rate, warnings=tuple(warned))
@@ -114,8 +123,9 @@ class RecordFree:
             threshold=0.0,
             schedule=plan,
             first_skip_step=request.min_skip_step or 0,
-            last_skip_step=None if run.num_steps is None else run.num_steps - 1,
+            last_skip_step=from_end(-1 if request.max_skip_step is None else request.max_skip_step, run.num_steps),
             max_consecutive_skips=request.max_consecutive_skips,
+            own_limit=request.max_consecutive_skips,
             buckets=(),
             forecaster=request.predictor or PREDICTOR,
             applied_to=run.can.alone or "residual",
@@ -129,6 +139,19 @@ class RecordFree:
             refusal=refusal,
             notes=notes,
         )
+
+
+def _within(plan: tuple[int, ...], request: Request, num_steps: int) -> tuple[int, ...]:
+    """The plan's steps, and those that the caller's own window computes besides."""
+    first, limit = request.min_skip_step or 0, request.max_consecutive_skips
+    last = from_end(-1 if request.max_skip_step is None else request.max_skip_step, num_steps)
+    computed, reused = [], 0
+    for step in range(num_steps):
+        outside = step < first or (last is not None and step > last) or (limit is not None and reused >= limit)
+        reused = 0 if step in plan or outside else reused + 1
+        if not reused:
+            computed.append(step)
+    return tuple(computed)
 
 
 _FEW = (

@@ -83,7 +83,7 @@ class FixedPolicy:
         if request.max_skip_step is not None:
             changes["last_skip_step"] = from_end(request.max_skip_step, run.num_steps or policy.num_steps)
         if request.max_consecutive_skips is not None:
-            changes["max_consecutive_skips"] = request.max_consecutive_skips
+            changes |= dict.fromkeys(("max_consecutive_skips", "own_limit"), request.max_consecutive_skips)
         return dataclasses.replace(policy, **changes) if changes else policy
 
     def _corrected(self, policy: Policy, run: RunContext) -> Policy:

@@ -98,6 +98,7 @@ class BranchState:
             if policy.max_consecutive_skips is None
             else policy.max_consecutive_skips,
             schedule=self._schedule,
+            own_limit=policy.own_limit,
         )
         self._anchors: deque[tuple[float, torch.Tensor]] = deque(maxlen=self.predictor.history)
         self.release()

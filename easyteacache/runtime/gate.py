@@ -27,6 +27,7 @@ class Gate:
         max_consecutive_skips: most steps reused in a row; None: no limit.
         schedule: the computed steps of a fixed plan, which then replaces threshold and ``max_consecutive_skips``; the
             window still holds, because a plan says nothing about steps beyond its end.
+        own_limit: most steps reused in a row that the caller allows, plan or not; None: no such limit.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Gate:
         "first",
         "last",
         "limit",
+        "own_limit",
         "reason",
         "threshold",
     )
@@ -50,7 +52,9 @@ class Gate:
         last: int | None = None,
         max_consecutive_skips: int | None = None,
         schedule: Collection[int] | None = None,
+        own_limit: int | None = None,
     ) -> None:
+        self.own_limit = own_limit
         self.threshold, self.first, self.last, self.limit = threshold, first, last, max_consecutive_skips
         self._schedule = None if schedule is None else frozenset(schedule)
         self.reason: Reason = "start"
@@ -81,6 +85,8 @@ class Gate:
         if step < self.first or (self.last is not None and step > self.last):
             return "window"
         if self._schedule is None and self.limit is not None and self._consecutive >= self.limit:
+            return "consecutive"
+        if self.own_limit is not None and self._consecutive >= self.own_limit:
             return "consecutive"
         return None
 
