@@ -25,6 +25,7 @@ from easyteacache.integrations.diffusers.recording.pipeline_runs import (
     resolved,
 )
 from easyteacache.integrations.diffusers.scheduler_facts import shifted
+from easyteacache.policy.record_free import TOO_FEW
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.teacache import TeaCache
 
@@ -237,7 +238,7 @@ class _Checkup:
         )
         if found.helps:
             self._answer("steps", "good", told)
-        elif found.num_steps <= step_count.TOO_FEW:
+        elif found.num_steps <= TOO_FEW:
             most = found.num_steps / (found.num_steps - 1)
             self._answer(
                 "steps",

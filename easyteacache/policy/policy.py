@@ -228,9 +228,11 @@ def resolve(
         notes.append(EXACT)
         request = dataclasses.replace(request, quality=None, threshold=0.0)
     _refuse_presets(record)
+    # Where nobody asked for any reuse the sample is the uncached one, whatever the record was made with.
+    idle = request.threshold == 0
     selection = select(record.buckets, run, notes)
     profile = _profile(selection)
-    refusal = _refusal(record, selection, profile, request, run)
+    refusal = None if idle else _refusal(record, selection, profile, request, run)
     choice, unreachable = _choice(record, selection, request, run, notes, refused=refusal is not None)
     refusal = refusal or unreachable
     planned = _bucket_of(selection, choice)
@@ -245,11 +247,11 @@ def resolve(
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
     instead = _in_place_of(choice, run)
-    carried = None if refusal is not None else _joined(_carried(record, selection, run, steps), instead)
+    carried = None if refusal is not None or idle else _joined(_carried(record, selection, run, steps), instead)
     others = [] if run.model is None else differences(record.model, run.model)
     if choice.error is not None and carried is None:
         others += other_guidance(record.conditions.guidance_scale, run)
-    warned = _warnings(refusal, carried, steps if instead is None else None, others, notes)
+    warned = () if idle else _warnings(refusal, carried, steps if instead is None else None, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule

@@ -25,7 +25,7 @@ from easyteacache.records.sampler import DRAWS_NOISE
 #: A linear forecast takes two computed steps.
 FEWEST = 2
 #: Up to this many steps there is little to win: models made for so few steps give outputs that do not follow from each other
-#: (sgl-project/sglang #23640, vllm-project/vllm-omni #3448). On the reference model the universal plan for half of 4 steps is 11 to 30 % off.
+#: (sgl-project/sglang #23640, vllm-project/vllm-omni #3448). On the reference model the universal plan for half of 4 steps is 11 to 31 % off.
 TOO_FEW = 8
 _FEW = (
     "A run of {} steps: in so few each step changes much, and those of a model distilled for few steps do not follow from each other. "
@@ -82,7 +82,9 @@ class RecordFree:
             )
         computed = max(math.floor(run.num_steps / request.speedup + 1e-9), min(FEWEST, run.num_steps))
         made = self.makes(run.num_steps, computed, run)
-        return self._refused(request, run, made) if isinstance(made, str) else self._planned(request, run, made)
+        if isinstance(made, str):
+            return self._refused(request, run, made)
+        return self._planned(request, run, _within(made, request, run.num_steps))
 
     def _planned(self, request: Request, run: RunContext, plan: tuple[int, ...]) -> Policy:
         assert run.num_steps is not None
@@ -90,7 +92,10 @@ class RecordFree:
         rate = run.num_steps / len(plan)
         notes = [self.note, NO_EVIDENCE]
         if rate < request.speedup * 0.99:
-            notes.append(f"{len(plan)} of {run.num_steps} steps is the least that can be computed: {rate:.3g}×.")
+            wishes = (request.min_skip_step, request.max_skip_step, request.max_consecutive_skips)
+            windowed = any(wish is not None for wish in wishes)
+            why = "are computed in the window that was asked for" if windowed else "is the least that can be computed"
+            notes.append(f"{len(plan)} of {run.num_steps} steps {why}: {rate:.3g}×.")
         few = len(plan) < run.num_steps <= TOO_FEW
         warned = [_FEW.format(run.num_steps)] if few else []
         return self._policy(request, run, plan, *notes, *warned, rate=rate, warnings=tuple(warned))
@@ -119,7 +124,7 @@ class RecordFree:
             threshold=0.0,
             schedule=plan,
             first_skip_step=request.min_skip_step or 0,
-            last_skip_step=_last(request, run),
+            last_skip_step=from_end(-1 if request.max_skip_step is None else request.max_skip_step, run.num_steps),
             max_consecutive_skips=request.max_consecutive_skips,
             wished_limit=request.max_consecutive_skips,
             buckets=(),
@@ -137,12 +142,17 @@ class RecordFree:
         )
 
 
-def _last(request: Request, run: RunContext) -> int | None:
-    """The last step that may be reused: the caller's, else the run's; None where that is not known."""
-    if run.num_steps is None:
-        return None
-    wished = None if request.max_skip_step is None else from_end(request.max_skip_step, run.num_steps)
-    return run.num_steps - 1 if wished is None else min(wished, run.num_steps - 1)
+def _within(plan: tuple[int, ...], request: Request, num_steps: int) -> tuple[int, ...]:
+    """The plan's steps, and those that the caller's own window computes besides."""
+    first, limit = request.min_skip_step or 0, request.max_consecutive_skips
+    last = from_end(-1 if request.max_skip_step is None else request.max_skip_step, num_steps)
+    computed, reused = [], 0
+    for step in range(num_steps):
+        outside = step < first or (last is not None and step > last) or (limit is not None and reused >= limit)
+        reused = 0 if step in plan or outside else reused + 1
+        if not reused:
+            computed.append(step)
+    return tuple(computed)
 
 
 def _even(steps: int, computed: int, run: RunContext) -> tuple[int, ...]:
