@@ -33,7 +33,7 @@ SIGNAL = "timestep_projection"
 UNIPC_STEP_COUNTS = (50, 30, 25)
 UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 MATCHED_SHIFTS = (0.25, 0.35, 0.5)
-# Fewer choose by chance: samples differ by more than schedules do (docs/solver.md).
+# Fewer choose by chance: samples differ by more than schedules do (docs/solver-evidence.md).
 MEASURE = ("--measure", "reference", "--measure-all", "--measure-runs", "144", "--measure-batch", "48")
 LABELS = (
     *("--title", "Moving digits, the reference model", "--license", "Apache-2.0"),

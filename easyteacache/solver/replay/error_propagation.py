@@ -6,7 +6,7 @@ error (``propagation.responses``), which the states after it inherit by the weig
 points the same way, for it is the same error of the state: it adds up with the signs of their weights, and a second-order forecast, whose weights
 alternate, hands on little of it. It does not point where the predictions missed, so those two sizes are added.
 
-Against plans sampled end to end on the reference model this ranks plans better than adding up weighted errors did (docs/solver.md),
+Against plans sampled end to end on the reference model this ranks plans better than adding up weighted errors did (docs/solver-evidence.md),
 and it counts fitted plans and plain predictors by one measure.
 """
 

@@ -44,7 +44,7 @@ VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 # Errors made at different steps point different ways, so that adding their sizes up counts too much; 0.45 of them predicts the
-# typical error of the reference model's plans to within a quarter, under Euler, UniPC and DPM++ (docs/solver.md).
+# typical error of the reference model's plans to within a quarter, under Euler, UniPC and DPM++ (docs/solver-evidence.md).
 APART = 0.45
 
 

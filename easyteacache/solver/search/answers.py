@@ -7,7 +7,7 @@ what was measured where the matched noise is the same. A model that is at hand s
 
 The typical answer is not the whole of it. Some runs answer an early error several times as much as the typical one, because it makes another
 sample of them, and the more so the more guidance there is. A search by the measured answers alone therefore leaves out early steps: its choices
-were 1 to 3 dB worse than those of views in which high noise answers more, on the very model that was measured (docs/solver.md). So schedules are
+were 1 to 3 dB worse than those of views in which high noise answers more, on the very model that was measured (docs/solver-evidence.md). So schedules are
 searched and judged under several *plausible* views at once, and one that is poor under any of them is not taken.
 
 What is answered does not all do harm: a part of it takes the disturbance back, and what several outputs answer to the same one cancels in part. So
@@ -36,7 +36,7 @@ LEAST_OF_NOISE = 0.5
 # Below this noise level nothing was measured.
 _LOWEST_LEVEL = 1e-3
 #: Share of the answers that counts when schedules are judged. Of 0.25 to 1 the best on two models, two samplers and two shifts: 0.7 dB better
-#: in the mean of 24 cells than all of it, and less leaves too many early steps out (docs/solver.md).
+#: in the mean of 24 cells than all of it, and less leaves too many early steps out (docs/solver-evidence.md).
 COUNTED = 0.6
 # Runs whose first output is smaller than that of so few values say nothing about their noise.
 _FEWEST_VALUES, _MOST_VALUES = 16.0, 1e9

@@ -3,7 +3,7 @@
 Traces say exactly what a plan gets wrong at each step, not what the model makes of it. Where the model is at hand, sampling settles that,
 and fits the weights to the outputs that the plan itself computes: on the reference model the best of the candidates is 1 to 3 dB, in
 the worst samples up to 10 dB, better than the first, and weights of its own are worth up to 0.6 dB more where few steps are computed.
-Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver.md). So few samples are spent
+Ten runs are enough for weights and too few for a choice: samples differ by more than schedules do (docs/solver-evidence.md). So few samples are spent
 on what they show best. Every plan that is sampled shows how outputs answer to disturbances, at all its computed steps, and the search is done
 again with that; what fills reused steps best is the model's, and asked of all budgets together. Where more runs can be had, plans race.
 """
@@ -76,7 +76,7 @@ class Measure(Protocol):
 #: A schedule's own weights fill its reused steps.
 BY_WEIGHTS = Filling(FITTED, "step", "output")
 #: Or a forecast of the residual does, whose head then sees the actual sample. By traces alone it is the linear one: in 72 pairs of two models it
-#: was 0.5 dB better in the mean, and what replay predicts of the difference says nothing about it (docs/solver.md).
+#: was 0.5 dB better in the mean, and what replay predicts of the difference says nothing about it (docs/solver-evidence.md).
 FILLED_BY = tuple(Filling(name) for family in families() for name in family.sampled)
 
 
