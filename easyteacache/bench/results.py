@@ -125,10 +125,15 @@ def _check(path: Path, cell: Cell) -> None:
     columns = {name: cell.pairs.get(name) for name in COLUMNS} if isinstance(cell.pairs, dict) else {}
     lengths = {len(column) for column in columns.values() if isinstance(column, list)}
     whole = len(lengths) == 1 and lengths != {0} and all(isinstance(c, list) for c in columns.values())
+    whole = whole and all(_number(value, name) for name, column in columns.items() for value in column or ())
     if cell.state not in STATES or (cell.state == MEASURED and not whole):
         raise BenchError(
             f"{path}: damaged, the cell of {cell.contender!r} in {cell.case!r} is not complete; delete it to measure again"
         )
+
+
+def _number(value: object, column: str) -> bool:
+    return (value is None and column != "share") or isinstance(value, (bool, int, float))
 
 
 def resume(path: Path, setup: Mapping[str, Any]) -> Results:

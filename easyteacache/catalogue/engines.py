@@ -12,6 +12,11 @@ from easyteacache.files import strict_json
 from easyteacache.records import parsing
 
 RULES = "engines"
+# A package's lists → their texts; each has a line beside them.
+_PARTS = {
+    "lists": ("file", "stands_under", "model_key", "kind"),
+    "findings": ("file", "rule", "level", "message"),
+}
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -31,11 +36,15 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def _fits(package: object) -> bool:
-    if not isinstance(package, dict) or not isinstance(package.get("title"), str):
+    if not isinstance(package, dict) or not isinstance(package.get("version", 0), str | None):
         return False
-    if not isinstance(package.get("version"), str | None):
-        return False
-    return all(
-        isinstance(package.get(name, []), list) and all(isinstance(one, dict) for one in package.get(name, []))
-        for name in ("lists", "findings")
+    parts = {name: package.get(name) for name in _PARTS}
+    return _texts(package, "package", "title") and all(
+        isinstance(part, list)
+        and all(isinstance(one, dict) and _texts(one, *_PARTS[name]) and type(one.get("line")) is int for one in part)
+        for name, part in parts.items()
     )
+
+
+def _texts(content: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(content.get(name), str) for name in names)

@@ -56,7 +56,21 @@ def read(engine: str) -> dict[str, Any] | None:
         found = strict_json.parse(regular_files.read_bytes(_file(engine), max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
     except (OSError, strict_json.JSONTextError, InvalidCalibration):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and _whole(found) else None
+
+
+def _whole(found: dict[str, Any]) -> bool:
+    """Whether ``write_session`` could have written it."""
+    texts = [found.get(name) for name in ("record", "evidence", "refusal")]
+    pattern, warnings, speedup = found.get("pattern", {}), found.get("warnings", []), found.get("speedup")
+    return (
+        all(isinstance(one, str | None) for one in texts)
+        and isinstance(pattern, dict)
+        and all(isinstance(one, str) for one in pattern.values())
+        and isinstance(warnings, list)
+        and all(isinstance(one, str) for one in warnings)
+        and (speedup is None or (isinstance(speedup, (int, float)) and not isinstance(speedup, bool)))
+    )
 
 
 def _file(engine: str) -> Path:

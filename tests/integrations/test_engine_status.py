@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from easyteacache.cli.main import main
 from easyteacache.integrations import engine_status as statuses
 from easyteacache.integrations import last_run
 from easyteacache.integrations.comfyui.install import install
@@ -34,6 +36,29 @@ def test_the_last_request_is_told_whether_loaded_or_not(engine: str) -> None:
     assert engine_status(engine).last is None
     last_run.write(engine, {"record": "toy", "pattern": {"cond": "██·"}})
     assert engine_status(engine).last == {"record": "toy", "pattern": {"cond": "██·"}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"speedup": "fast"},
+        {"speedup": [1]},
+        {"pattern": 1e308},
+        {"pattern": ["cond"]},
+        {"pattern": {"cond": 3}},
+        {"warnings": "w"},
+        {"warnings": 5},
+        {"record": ["toy"]},
+        {"refusal": {}},
+    ],
+)
+@pytest.mark.parametrize("command", [("doctor", "--engine", "comfyui"), ("comfyui", "status")])
+def test_a_damaged_file_of_the_last_request_is_no_request(command: tuple[str, ...], damage: dict[str, Any]) -> None:
+    last_run.write("comfyui", {"record": "toy", "pattern": {"cond": "██·"}, "speedup": 1.5, **damage})
+    assert last_run.read("comfyui") is None
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "No request of it was seen" in result.stdout or "no run yet" in result.stdout
 
 
 def test_comfyui_is_loaded_where_the_pack_lies(own_home: Path) -> None:
