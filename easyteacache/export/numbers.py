@@ -120,12 +120,14 @@ def resolve(
         kind: what the engine takes; operating points of the other kind are passed over where the record has both.
 
     Raises:
-        ExportRefused: there is no threshold, the step count is outside the calibration, or two buckets cannot be blended into one
-            polynomial.
+        ExportRefused: there is no threshold, nothing may be reused, the step count is outside the calibration, or two buckets
+            cannot be blended into one polynomial.
         RetiredCalibration: the record was yanked.
     """
     if run.num_steps is not None and run.num_steps > MAX_STEPS:
         raise ExportRefused(engine, ["steps"], [f"{run.num_steps} steps; a record holds at most {MAX_STEPS}."])
+    if request.exact and not (name in PLAIN and found.calibration.method == "teacache"):
+        raise ExportRefused(engine, ["threshold"], ["quality='exact' reuses nothing: run it without its cache."])
     if found.calibration.method == "preset":
         return _preset(found, request, run, engine, name)
     if found.calibration.method == "magcache" and kind == "schedule":
@@ -195,7 +197,7 @@ def _plan(found: Found, request: Request, run: RunContext, engine: str) -> Numbe
 def _preset(found: Found, request: Request, run: RunContext, engine: str, name: str) -> Numbers:
     """One of a record's presets that the engine can be given; its own go first."""
     record = found.calibration
-    if request.threshold is not None or request.max_error is not None:
+    if request.threshold is not None or request.budget is not None:
         raise ExportRefused(
             engine, ["threshold"], ["A preset has settings of its own. Choose by --speedup, or leave it open."]
         )
