@@ -780,7 +780,7 @@ class TeaCache:
         return self.session.current_speedup_rate()
 
     def summary(self) -> str:
-        """The current run, or the last one, in two to six lines; ``notes`` says the rest."""
+        """The current run, or the last one, in two to seven lines; ``notes`` says the rest."""
         return self.session.summary()
 
     @property

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from easyteacache.files import python_source
+
 # Names deeper than this many brackets, or blocks of indented lines, are not looked for further out.
 DEEPEST = 256
 # Of a condition, a key or the targets of an assignment, so many names count.
@@ -228,7 +230,7 @@ def _sections(text: str, offsets: Sequence[int]) -> Iterator[list[str]]:
 def _python_names(text: str) -> dict[Place, tuple[str, ...]]:
     """(line, byte column) of every list and tuple → names around it; empty when the text is not valid Python."""
     try:
-        tree = ast.parse(text)
+        tree = python_source.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     places: dict[Place, tuple[str, ...]] = {}

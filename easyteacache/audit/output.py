@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from easyteacache._version import __version__
 from easyteacache.audit.scan import RULES, Diagnostic, TreeAudit
+from easyteacache.files.workflow_command import annotation
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "easyteacache/v1"
@@ -82,19 +83,16 @@ def github_lines(report: TreeAudit, *, root: Path) -> Iterator[str]:
     """Workflow commands that GitHub shows beside the line."""
     for finding in report.findings:
         command = "notice" if finding.level == "note" else finding.level
-        place = f"file={_property(relative(finding.file, root))},line={finding.line}"
-        yield f"::{command} {place},title={_property(f'easyteacache {finding.rule}')}::{_data(finding.message)}"
+        yield annotation(
+            command,
+            file=relative(finding.file, root),
+            line=finding.line,
+            title=f"easyteacache {finding.rule}",
+            message=finding.message,
+        )
 
 
 def relative(file: str, root: Path) -> str:
     """``file`` relative to ``root`` with forward slashes; absolute where it lies elsewhere."""
     path = os.path.relpath(file, root)
     return Path(file).resolve().as_posix() if path.startswith("..") else Path(path).as_posix()
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from easyteacache.policy.curves import Polynomial, RescalePost
+from easyteacache.files import python_source
+from easyteacache.policy.curves import USUAL_DISTANCES, Polynomial, RescalePost
 from easyteacache.records.calibration import Calibration
 
 Treatment = Literal["none", "abs"]
 
 # What code calls the polynomial, or a value of it.
 _POLYNOMIAL = re.compile(r"rescal|poly")
-# Signal distances that published models show within a run; a record's own domain is used instead where it has one.
-USUAL_RANGE = (0.0, 0.3)
+# Places of a domain at which two treatments are compared.
 SAMPLES = 601
 
 
@@ -30,7 +30,7 @@ class SourceTreatments:
 
     def __init__(self, text: str) -> None:
         try:
-            self._body = ast.parse(text).body
+            self._body = python_source.parse(text).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self._body = []
         self._starts = [node.lineno for node in self._body]
@@ -81,7 +81,7 @@ def differs(record: Calibration, coefficients: tuple[float, ...], code: Treatmen
     if record.rescale_post == code:
         return None
     meant: RescalePost = record.rescale_post
-    low, high = bucket.domain or USUAL_RANGE
+    low, high = bucket.domain or USUAL_DISTANCES
     ours, theirs = Polynomial(coefficients, post=meant), Polynomial(coefficients, post=code)
     places = [low + (high - low) * i / (SAMPLES - 1) for i in range(SAMPLES)]
     worst = max(places, key=lambda x: abs(ours(x) - theirs(x)))

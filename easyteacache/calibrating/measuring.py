@@ -41,7 +41,7 @@ def measure_with(
 
 
 class _Measuring:
-    """``solver.choice.Measure``, by sampling."""
+    """``solver.search.measured.Measure``, by sampling."""
 
     def __init__(self, plans: SampledPlans, runs: int | None, batch: int | None) -> None:
         self._plans, self._count, self._batch = plans, runs, batch

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from easyteacache.calibrating.filing import file_record, path_in_local
 from easyteacache.calibrating.judged_solution import FEWEST_RUNS, Judged, solved_and_judged
@@ -25,16 +25,18 @@ from easyteacache.integrations.diffusers import model_identity
 from easyteacache.integrations.diffusers.pipeline import parts_of
 from easyteacache.integrations.diffusers.record_lookup import key_for_new, repository_of
 from easyteacache.integrations.diffusers.recording import Job, RecordingSettings, plan_jobs, record_pipeline
-from easyteacache.integrations.diffusers.recording.pipeline_runs import resolved
+from easyteacache.integrations.diffusers.recording.pipeline_runs import no_record_under, resolved
 from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 from easyteacache.integrations.diffusers.recording.session import recorded_identities
+from easyteacache.integrations.diffusers.scheduler_facts import facts_for
+from easyteacache.recording.share import share_of_environment
 from easyteacache.records import calibration as records
 from easyteacache.records import model_key as model_keys
 from easyteacache.records.calibration import Calibration
 from easyteacache.records.trace_set import GUIDED, TraceSet
 from easyteacache.reference.pipeline import MovingDigitsPipeline
 from easyteacache.registry.registry import Registry
-from easyteacache.solver.solve import Labels
+from easyteacache.solver.solve import Labels, check_labels
 
 #: Prompts that are taken where the caller brings none.
 PROMPTS_TAKEN = 12
@@ -45,19 +47,20 @@ MEASURED_RUNS = 16
 LOOK_AGAIN = 2.0
 
 Tell = Callable[[str], None]
+AnyNumber = TypeVar("AnyNumber", int, float)
 
 
 def calibrate(
     pipe: Any,
-    prompts: Sequence[str] | None = None,
+    prompts: str | Sequence[str] | None = None,
     *,
     steps: int | Sequence[int] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     frames: int | Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    shifts: Sequence[float] | None = None,
-    guidance_scales: Sequence[float] | None = None,
-    branches: Sequence[str] = (),
+    seeds: int | Sequence[int] | None = None,
+    shifts: float | Sequence[float] | None = None,
+    guidance_scales: float | Sequence[float] | None = None,
+    branches: str | Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     measure: bool = False,
     model_key: str | None = None,
@@ -82,8 +85,8 @@ def calibrate(
         shifts, guidance_scales: None: the scheduler's and the pipeline's own.
         branches: for pipelines that do not name their guidance branches: ``("cond", "uncond")`` in the order in which they run.
         out: folder of the traces; None: one in this machine's home, by model key.
-        measure: sample plans with the model itself before one is chosen, which takes about as long again as recording. It is for Euler's
-            sampler; elsewhere traces alone decide.
+        measure: sample plans with the model itself before one is chosen, which takes about as long again as recording. It is for samplers
+            whose steps can be mapped, which draw no noise (docs/attach.md); elsewhere traces alone decide.
         model_key: of the record; None: that of the model whose records the pipeline's exact names lead to, else one from its checkpoint.
         labels: what else the record says: ``title``, ``license``, ``author``, ``modality``, ``notes``.
         publish_prompts: keep the prompts' text in the traces, not only a hash of each.
@@ -96,10 +99,11 @@ def calibrate(
         that says why.
 
     Raises:
-        AttachError: the pipeline cannot be recorded, has two experts, or does not name its guidance branches (found out by the first run).
-        InvalidCalibration: the local layer holds another record of this key, and ``replace`` is not set; nothing was run.
+        AttachError: the pipeline cannot be recorded, its sampler draws noise or clips, it has two experts, or it does not name its guidance branches (found out by the first run).
+        InvalidCalibration: the local layer holds another record of this key, and ``replace`` is not set, or no record can hold ``labels``;
+            nothing was run.
         InvalidModelKey: ``model_key`` is no model key.
-        ValueError: a list is empty.
+        ValueError: a list is empty, a value is one that no run can have, or ``labels`` names something else; nothing was run.
         KeyboardInterrupt: it was stopped; what was finished is kept.
     """
     say: Tell = tell or (_on_stderr if progress else lambda _: None)
@@ -113,15 +117,19 @@ def calibrate(
     model_keys.parse(key)
     folder = Path(out) if out is not None else folder_of(f"{key}-{_made_of(pipe)}", kind="calibrated")
     _refuse_to_replace(key, folder, replace)
+    told = _labels(key, labels or {})
     jobs = _jobs(pipe, prompts, steps, sizes, frames, seeds, shifts, guidance_scales)
+    unused = no_record_under(facts_for(pipe.scheduler, jobs[0].num_steps))
+    if unused is not None:
+        raise AttachError(f"{unused}: give the pipeline another scheduler")
     share = _Share.of_environment()
-    settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=tuple(branches))
+    settings = _settings(pipe, key, publish_prompts=publish_prompts, branches=_names(branches))
     try:
         _record(pipe, jobs, folder, settings, share, say, progress=progress)
-        share.wait_for(jobs_of(pipe, jobs), folder, key, say)
-        judged = _solve(pipe, jobs, folder, key, dict(labels or {}), measure=measure, say=say)
+        share.wait_for(jobs_of(pipe, jobs), folder, key, pipe.scheduler, say)
+        judged = _solve(pipe, jobs, folder, key, told, measure=measure, say=say)
     except KeyboardInterrupt:
-        done = len(recorded_identities(folder, key))
+        done = len(recorded_identities(folder, key, pipe.scheduler))
         say(f"Stopped: {done} of {len(jobs)} runs are in {folder}; the same call records the rest and goes on.")
         raise
     return _filed(judged, folder, say, first=share.rank == 0)
@@ -144,31 +152,36 @@ def default_prompts(pipe: Any) -> tuple[str, ...]:
 
 def _jobs(
     pipe: Any,
-    prompts: Sequence[str] | None,
+    prompts: str | Sequence[str] | None,
     steps: int | Sequence[int] | None,
     sizes: Sequence[tuple[int, int]] | None,
     frames: int | Sequence[int] | None,
-    seeds: Sequence[int] | None,
-    shifts: Sequence[float] | None,
-    guidance_scales: Sequence[float] | None,
+    seeds: int | Sequence[int] | None,
+    shifts: float | Sequence[float] | None,
+    guidance_scales: float | Sequence[float] | None,
 ) -> tuple[Job, ...]:
-    texts = list(default_prompts(pipe) if prompts is None else prompts)
+    texts = list(default_prompts(pipe) if prompts is None else (prompts,) if isinstance(prompts, str) else prompts)
     if seeds is None and texts:
         # The same prompt again is given another seed.
         texts = [texts[i % len(texts)] for i in range(max(len(texts), FEWEST_RUNS))]
     return plan_jobs(
         prompts=texts,
-        seeds=seeds,
+        seeds=None if seeds is None else _several(seeds),
         sizes=(None,) if sizes is None else sizes,
         frames=(None,) if frames is None else _several(frames),
         steps=_several(_steps_of(pipe) if steps is None else steps),
-        shifts=(None,) if shifts is None else shifts,
-        guidance_scales=(None,) if guidance_scales is None else guidance_scales,
+        shifts=(None,) if shifts is None else _several(shifts),
+        guidance_scales=(None,) if guidance_scales is None else _several(guidance_scales),
     )
 
 
-def _several(value: int | Sequence[int]) -> Sequence[int]:
-    return (value,) if isinstance(value, int) else value
+def _several(value: AnyNumber | Sequence[AnyNumber]) -> Sequence[AnyNumber]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)  # type: ignore[return-value]
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Names, or a text that joins them by commas as the command line does."""
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else tuple(value)
 
 
 def _steps_of(pipe: Any) -> int:
@@ -205,6 +218,18 @@ def _settings(pipe: Any, key: str, *, publish_prompts: bool, branches: tuple[str
     )
 
 
+def _labels(key: str, labels: Mapping[str, Any]) -> Labels:
+    """What the record says beside its numbers, checked before hours are spent."""
+    known = ("title", "license", "author", "modality", "notes")
+    unknown = [name for name in labels if name not in known]
+    if unknown:
+        raise ValueError(f"labels names {', '.join(unknown)}; expected {', '.join(known)}")
+    notes = labels.get("notes") or ()
+    told = Labels(**{**labels, "model_key": key, "notes": (notes,) if isinstance(notes, str) else tuple(notes)})
+    check_labels(told)
+    return told
+
+
 def _refuse_to_replace(key: str, folder: Path, replace: bool) -> None:
     """Refuse before hours are spent, unless the record there was made from runs of this folder and grows with them."""
     path = path_in_local(key)
@@ -232,12 +257,12 @@ class _Share:
     @classmethod
     def of_environment(cls) -> _Share:
         """As ``torchrun`` and ``accelerate launch`` say it."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return cls(*share_of_environment())
 
-    def wait_for(self, wanted: set[tuple[object, ...]], folder: Path, key: str, say: Tell) -> None:
+    def wait_for(self, wanted: set[tuple[object, ...]], folder: Path, key: str, scheduler: Any, say: Tell) -> None:
         """Wait until the other processes have recorded their shares: their files are the only thing that is looked at."""
         told = self.world_size == 1
-        while self.world_size > 1 and not wanted <= recorded_identities(folder, key):
+        while self.world_size > 1 and not wanted <= recorded_identities(folder, key, scheduler):
             if not told:
                 say("Waiting for the other processes to record their shares.")
                 told = True
@@ -254,7 +279,7 @@ def _record(
     *,
     progress: bool,
 ) -> None:
-    done = recorded_identities(folder, settings.model_key)
+    done = recorded_identities(folder, settings.model_key, pipe.scheduler)
     mine = [resolved(pipe, job) for job in jobs[share.rank :: share.world_size]]
     missing = [job for job in mine if job.identity() not in done]
     if not missing:
@@ -315,23 +340,22 @@ def _say_how_long(pipe: Any, missing: Sequence[Job], there: int, share: _Share, 
 
 
 def _solve(
-    pipe: Any, jobs: Sequence[Job], folder: Path, key: str, labels: dict[str, Any], *, measure: bool, say: Tell
+    pipe: Any, jobs: Sequence[Job], folder: Path, key: str, labels: Labels, *, measure: bool, say: Tell
 ) -> Judged:
     traces = TraceSet(run for run in TraceSet.load(folder) if run.header.model_key == key)
     traces = TraceSet(traces, files=TraceSet.load(folder).files)
     previous = records.load(path_in_local(key)) if path_in_local(key).exists() else None
-    notes = tuple(labels.pop("notes", ()))
-    told = Labels(model_key=key, revision=1 if previous is None else previous.revision + 1, notes=notes, **labels)
+    told = dataclasses.replace(labels, revision=1 if previous is None else previous.revision + 1)
     sampling = None
     if measure:
-        traces = _with_prompts(pipe, traces, jobs)
+        traces = _with_prompts(traces, jobs)
         kept_in = folder / "measured.json"
         sampling = measure_with(pipe, model=_made_of(pipe), runs=MEASURED_RUNS, kept_in=kept_in, on_step=lambda: None)
     say(f"Solving {len(traces)} runs.")
     return solved_and_judged(traces, told, measure=sampling)
 
 
-def _with_prompts(pipe: Any, traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
+def _with_prompts(traces: TraceSet, jobs: Sequence[Job]) -> TraceSet:
     """The runs with their prompts' texts, which measuring takes and the files need not hold."""
     texts = {hashlib.sha256(job.prompt.encode()).hexdigest(): job.prompt for job in jobs}
     named = (

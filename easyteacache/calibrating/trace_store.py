@@ -115,10 +115,6 @@ class TraceStore:
             _sweep(self.folder)
             _bound_all(self.folder)
 
-    def drop(self) -> None:
-        """Forget every run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def state(self) -> State:
         """What is remembered; nothing where the file is missing or damaged."""
         try:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easyteacache.cli.extras import require
 from easyteacache.cli.lazy import INTERRUPTED
+from easyteacache.cli.parameters import NumberType, prompts_in, usable_device
 from easyteacache.cli.text import echo_json, screen_width
 
 if TYPE_CHECKING:
     from easyteacache.bench.run import Plan
     from easyteacache.bench.subject import Case, Subject
 
-NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "skimage": "scikit-image"}
 REFERENCE = "reference"
 USUAL_SHAPES = ((1, 16, 16), (4, 16, 16), (4, 20, 20))
 USUAL_STEPS = (50, 25)
@@ -91,7 +91,7 @@ def bench() -> None:
 @click.option(
     "--prompts", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="One prompt a line."
 )
-@click.option("--guidance", type=click.FloatRange(min=0), help="Guidance scale of a pipeline other than the reference.")
+@click.option("--guidance", type=NumberType(min=0), help="Guidance scale of a pipeline other than the reference.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number type of such a pipeline.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option(
@@ -99,8 +99,10 @@ def bench() -> None:
     type=click.Choice(["euler", "unipc"]),
     help="Sample by this flow-matching sampler.  [the pipeline's own]",
 )
-@click.option("--shift", type=click.FloatRange(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
+@click.option("--shift", type=NumberType(min=0, min_open=True), help="Time shift of the sampler.  [its own]")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads; one is steadiest."
+)
 @click.option("--quick", is_flag=True, help="4 pairs, one shape, 50 steps: to see that everything works.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="bench.json", show_default=True, help="Results."
@@ -121,7 +123,7 @@ def run_(model: str, out: Path, contenders: tuple[str, ...], again: tuple[str, .
       easyteacache bench run Wan-AI/Wan2.1-T2V-1.3B-Diffusers --shape 17x480x832 \\
           --device cuda --dtype bfloat16 --record wan2.1/t2v-1.3b
     """
-    _require_extras()
+    require("the benchmark", "diffusers", "matplotlib", "skimage")
     from easyteacache.bench import roster
     from easyteacache.bench.run import run
 
@@ -171,7 +173,7 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
     """
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other: give one of them.")
-    _require_extras()
+    require("the benchmark", "diffusers", "matplotlib", "skimage")
     from easyteacache.bench import report as tables
     from easyteacache.bench.results import merge
 
@@ -187,18 +189,10 @@ def report(files: tuple[Path, ...], markdown: bool, plots: Path | None, as_json:
         click.echo(tables.as_markdown(results) if markdown else tables.as_text(results, width=screen_width()))
 
 
-def _require_extras() -> None:
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise click.ClickException(
-            f"the benchmark needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            'pip install "easyteacache[demo]"'
-        )
-
-
 def _subject(model: str, options: dict[str, Any]) -> Subject:
     from easyteacache.bench import subject
 
+    device = usable_device(options["device"])
     if model == REFERENCE:
         found: Subject = subject.load_reference(options["model_path"])
     else:
@@ -207,14 +201,14 @@ def _subject(model: str, options: dict[str, Any]) -> Subject:
         found = subject.load_pipeline(
             model, prompts=_prompts(options["prompts"]), guidance_scale=options["guidance"], dtype=options["dtype"]
         )
-    found.pipe.to(options["device"])
+    found.pipe.to(device)
     found.sampled_by(options["sampler"], options["shift"])
     return found
 
 
 def _prompts(file: Path | None) -> list[str]:
     if file is not None:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return prompts_in(file)
     from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
     return list(PROMPTS)

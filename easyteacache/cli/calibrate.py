@@ -10,7 +10,14 @@ import click
 
 from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, json_option, loading_options, run_options
+from easyteacache.cli.parameters import (
+    MODEL_KEY,
+    json_option,
+    loading_options,
+    process_share,
+    prompts_in,
+    run_options,
+)
 
 
 @click.command("calibrate")
@@ -76,11 +83,13 @@ def calibrate(
 
     given: dict[str, Any] = {name: value if name in _FLAGS else value or None for name, value in options.items()}
     labels = {name: given.pop(name) for name in ("license", "author", "title")}
+    lines = None if prompts is None else prompts_in(prompts)
+    process_share()
     pipe = open_pipeline(model, dtype=dtype, device=device, offload=offload, revision=revision)
     try:
         record = calibrate_pipeline(
             pipe,
-            None if prompts is None else _lines(prompts),
+            lines,
             model_key=model_key,
             out=out,
             labels=labels,
@@ -122,10 +131,3 @@ def calibrate(
 
 
 _FLAGS = ("measure", "publish_prompts", "replace")
-
-
-def _lines(file: Path) -> list[str]:
-    found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not found:
-        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
-    return found

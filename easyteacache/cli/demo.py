@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from easyteacache.cli import text
+from easyteacache.cli.extras import require
 from easyteacache.cli.parameters import SIZE, one_target, operating_options, registry_option
 from easyteacache.cli.progress import bar
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from easyteacache.demo.sampling import DemoSettings, Sample
     from easyteacache.policy.policy import Policy
 
-NEEDED = {"diffusers": "diffusers", "matplotlib": "matplotlib", "PIL": "pillow", "skimage": "scikit-image"}
 USUAL_SPEEDUP = 2.0
 FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json": "easyteacache-demo.json"}
 
@@ -33,7 +32,9 @@ FILES = {"png": "easyteacache-demo.png", "gif": "easyteacache-demo.gif", "json":
 @click.option("--samples", type=click.IntRange(1, 1000), default=4, show_default=True, help="Videos to sample.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first video.")
 @operating_options
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads; one is steadiest.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads; one is steadiest."
+)
 @click.option(
     "--key",
     metavar="KEY|FILE",
@@ -89,7 +90,7 @@ def demo(
       samples (each prompt, seed, patterns), files
     """
     one_target(threshold, speedup, max_error, quality)
-    _require_extras()
+    require("the demo", "diffusers", "matplotlib", "PIL", "skimage")
     from easyteacache.demo import comparison, picture, sampling
 
     if threshold is None and max_error is None and quality is None:
@@ -128,15 +129,6 @@ def demo(
     rows = comparison.compare(found)
     picture.save(found, title=_title(cache.policy, rows), png=files["png"], gif=files["gif"])
     _report(settings, cache.policy, rows, found, files=files, as_json=as_json)
-
-
-def _require_extras() -> None:
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise click.ClickException(
-            f"the demo needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            'pip install "easyteacache[demo]"'
-        )
 
 
 def _gate(policy: Policy) -> str:

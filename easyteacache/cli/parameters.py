@@ -201,6 +201,58 @@ def text_of(file: Path) -> str:
         raise InvalidCalibration(str(file), "is not UTF-8 text", rule="import.format") from error
 
 
+def prompts_in(file: Path) -> list[str]:
+    """The prompts of a file, one a line: what other programs take for ends of lines, and a mark of the byte order, are none of ours.
+
+    Raises:
+        click.UsageError: it is no text, or holds no prompt.
+        OSError: it cannot be read, is no regular file, or larger than 8 MiB.
+    """
+    from easyteacache.files import regular_files, strict_json
+
+    try:
+        content = regular_files.read_bytes(file, max_bytes=strict_json.MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file} is not UTF-8 text; expected a prompt on every line") from error
+    found = [line.strip() for line in content.split("\n") if line.strip()]
+    if not found:
+        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
+    return found
+
+
+def usable_device(device: str) -> str:
+    """``device``, which torch can put a tensor on.
+
+    Raises:
+        click.BadParameter: it cannot; found out before a model is loaded.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        # torch.OutOfMemoryError is no answer to this question.
+        if "memory" in str(error):
+            raise
+        reason = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise click.BadParameter(f"{device!r} cannot be used here: {reason}", param_hint="--device") from error
+    return device
+
+
+def process_share() -> tuple[int, int]:
+    """This process's number and how many there are.
+
+    Raises:
+        click.UsageError: the environment says neither.
+    """
+    from easyteacache.recording.share import share_of_environment
+
+    try:
+        return share_of_environment()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def run_options(command: Decorated) -> Decorated:
     """``--size``, ``--frames``, ``--shift`` and ``--guidance``, each repeatable: what runs of a recording differ in besides their steps."""
     options = (
@@ -209,14 +261,14 @@ def run_options(command: Decorated) -> Decorated:
         click.option(
             "--shift",
             "shifts",
-            type=click.FloatRange(min=0, min_open=True),
+            type=NumberType(min=0, min_open=True),
             multiple=True,
             help="Time shift; may be repeated.",
         ),
         click.option(
             "--guidance",
             "guidance_scales",
-            type=click.FloatRange(min=0),
+            type=NumberType(min=0),
             multiple=True,
             help="Guidance scale; may be repeated.",
         ),

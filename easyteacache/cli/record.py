@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easyteacache.cli import text
 from easyteacache.cli.lazy import INTERRUPTED
-from easyteacache.cli.parameters import MODEL_KEY, loading_options, run_options
+from easyteacache.cli.parameters import (
+    MODEL_KEY,
+    loading_options,
+    process_share,
+    prompts_in,
+    run_options,
+    usable_device,
+)
 from easyteacache.cli.text import echo_json
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REFERENCE_KEY = "reference/moving-digits"
+MOST_SEEDS = 100_000
 
 
 class _Seeds(click.ParamType):  # type: ignore[type-arg]
@@ -32,10 +42,13 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
             return value
         found: list[int] = []
         for piece in str(value).split(","):
-            first, dash, last = piece.strip().partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()):
+            match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", piece.strip())
+            first, last = (0, -1) if match is None else (int(match[1]), int(match[2] or match[1]))
+            if last < first:
                 self.fail(f"{piece!r} is not a seed or a range of seeds; expected 0,1,2 or 0-15", param, ctx)
-            found.extend(range(int(first), int(last if dash else first) + 1))
+            if last - first >= MOST_SEEDS - len(found):
+                self.fail(f"more than {MOST_SEEDS} seeds", param, ctx)
+            found.extend(range(first, last + 1))
         return tuple(found)
 
 
@@ -99,7 +112,7 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     MODEL is 'reference' (the small model that comes with the program), a diffusers pipeline on the Hub or in a folder, or a
     transformer that tools/reference/train.py saved.
     Every combination of size, frames, steps, shift and guidance is recorded with every prompt. A trace holds distances
-    and inner products of residuals, no images and no activations; a run of 50 steps takes about 70 kB.
+    and inner products of residuals, no images and no activations; a run of 50 steps takes about 175 kB.
 
     Stop it at any time: the same command goes on where it stopped. Under torchrun each process records its share.
 
@@ -114,7 +127,7 @@ def record(model: str, folder: Path, as_json: bool, **options: Any) -> None:
           --model-key KEY --out traces
     """
     started = time.monotonic()
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world_size = process_share()
     try:
         summary = _record(model, folder, options, rank=rank, world_size=world_size)
     except KeyboardInterrupt:
@@ -165,7 +178,7 @@ def _jobs(model: str, options: dict[str, Any]) -> Sequence[Job]:
 def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
     """The prompts that a recording of ``model`` takes: of a file, or those that come with the program; None counts as few as it takes."""
     if file is not None:
-        known = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        known = prompts_in(file)
     elif _is_reference(model):
         from easyteacache.reference.prompts import DIGITS, DIRECTIONS
 
@@ -176,8 +189,6 @@ def prompts_for(model: str, file: Path | None, count: int | None) -> list[str]:
         from easyteacache.integrations.diffusers.recording.prompts import PROMPTS
 
         known = list(PROMPTS)
-    if not known:
-        raise click.UsageError(f"expected a prompt on every line of {file}, found none")
     wanted = count or (len(known) if file is not None else 12)
     if wanted > len(known):
         raise click.UsageError(
@@ -233,6 +244,7 @@ def open_pipeline(
     import torch
 
     number_type = getattr(torch, dtype) if dtype else None
+    device = usable_device(device or _default_device(torch))
     if model == REFERENCE:
         from easyteacache.reference import load_pipeline
 
@@ -245,9 +257,15 @@ def open_pipeline(
     else:
         from diffusers import DiffusionPipeline
 
-        pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=number_type, revision=revision)
+        try:
+            pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=number_type, revision=revision)
+        except ValueError as error:
+            # Its errors of the network and of files are OSErrors, which are told as they are.
+            reason = text.shorten(" ".join(str(error).split()), 200)
+            raise click.ClickException(
+                f"{text.plain(model)} is no model that can be loaded: {text.plain(reason)}"
+            ) from error
     pipe.set_progress_bar_config(disable=True)
-    device = device or _default_device(torch)
     if offload:
         pipe.enable_model_cpu_offload(device=device)
         return pipe

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easyteacache.cli.extras import require
 from easyteacache.cli.parameters import loading_options
 from easyteacache.cli.progress import bar
 
@@ -63,10 +63,7 @@ def report(
       easyteacache report my-model.json --traces traces --model reference \\
           --prompt "3 up"
     """
-    if find_spec("matplotlib") is None:
-        raise click.ClickException(
-            'the report needs matplotlib, which is not installed: pip install "easyteacache[demo]"'
-        )
+    require("the report", "matplotlib")
     if prompts and model is None:
         raise click.UsageError("--prompt says what to sample and needs --model")
     from easyteacache.records import calibration as records

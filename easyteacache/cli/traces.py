@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli.parameters import json_option
-from easyteacache.cli.text import Column, echo_json, paragraph, table
+from easyteacache.cli.text import Column, echo_json, paragraph, plain, table
 
 if TYPE_CHECKING:
     from easyteacache.records.trace_set import Trace, TraceSet
@@ -40,11 +40,11 @@ def merge(out: Path, paths: tuple[Path, ...], as_json: bool) -> None:
       easyteacache traces merge all.safetensors a.safetensors b.safetensors
     """
     from easyteacache.records.trace_file import SUFFIX
-    from easyteacache.records.trace_set import TraceSet
+    from easyteacache.records.trace_set import TraceSet, files_of
 
     if out.suffix != SUFFIX:
         raise click.UsageError(f"{out.name} must end in {SUFFIX}, or nobody will find it again")
-    merged = TraceSet.merge(*(TraceSet.load(path) for path in paths))
+    merged = TraceSet.merge(*(TraceSet.load(file) for file in files_of(*paths)))
     reference = merged.save(out)
     if as_json:
         echo_json(reference.model_dump())
@@ -108,7 +108,7 @@ def verify(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
         echo_json({"ok": not findings, "runs": len(found or ()), "findings": findings})
     else:
         for finding in findings:
-            click.echo(f"{finding['rule']}: {finding['where']}: {finding['reason']}", err=True)
+            click.echo(plain(f"{finding['rule']}: {finding['where']}: {finding['reason']}"), err=True)
         if found is not None:
             click.echo(f"{len(found)} runs in {len(found.files)} files are whole and unedited.")
     ctx.exit(1 if findings else 0)

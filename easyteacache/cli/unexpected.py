@@ -5,22 +5,9 @@ from __future__ import annotations
 import re
 
 from easyteacache.cli import text
+from easyteacache.cli.extras import EXTRAS
 
 DEBUG = "--debug"
-# Module → (package, extra of easyteacache that brings it).
-EXTRAS = {
-    "accelerate": ("accelerate", "diffusers"),
-    "av": ("av", "video"),
-    "cache_dit": ("cache-dit", "test"),
-    "diffusers": ("diffusers", "diffusers"),
-    "lpips": ("lpips", "lpips"),
-    "matplotlib": ("matplotlib", "compare"),
-    "PIL": ("pillow", "compare"),
-    "skimage": ("scikit-image", "compare"),
-    "sklearn": ("scikit-learn", "demo"),
-    "torchvision": ("torchvision", "lpips"),
-    "transformers": ("transformers", "diffusers"),
-}
 LONGEST = 300
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|unable to allocate", re.IGNORECASE)
 _AMOUNT = re.compile(r"tried to allocate ([\d.]+ ?\w+)|unable to allocate ([\d.]+ ?\w+)", re.IGNORECASE)

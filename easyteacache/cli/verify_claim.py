@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyteacache.cli import text
-from easyteacache.cli.parameters import MODEL_KEY, find, json_option, loading_options, registry_option
+from easyteacache.cli.parameters import (
+    MODEL_KEY,
+    NumberType,
+    find,
+    json_option,
+    loading_options,
+    prompts_in,
+    registry_option,
+)
 from easyteacache.cli.progress import bar
 
 if TYPE_CHECKING:
@@ -53,7 +61,13 @@ class _Repeated:
 )
 @click.option("--steps", type=click.IntRange(1), help="Only points of this step count.")
 @click.option("--sequence-length", type=click.IntRange(1), help="Only points of this sequence length.")
-@click.option("--speedup", "speedups", multiple=True, type=float, help="Only points of this speed-up; may be repeated.")
+@click.option(
+    "--speedup",
+    "speedups",
+    multiple=True,
+    type=NumberType(min=1),
+    help="Only points of this speed-up; may be repeated.",
+)
 @click.option(
     "--traces",
     multiple=True,
@@ -115,9 +129,7 @@ def verify_claim(
             "name the file to write with --out: records of a registry's layers are not changed in place"
         )
     signer = None if key_file is None else claims.Signer(key_file)
-    lines = list(dict.fromkeys(filter(None, map(str.strip, prompts.read_text(encoding="utf-8").splitlines()))))
-    if not lines:
-        raise click.UsageError(f"expected a prompt on every line of {prompts}, found none")
+    lines = list(dict.fromkeys(prompts_in(prompts)))
     _require_private(lines, record, traces)
     chosen = list(_chosen(record, steps, sequence_length, speedups))
     if not chosen:

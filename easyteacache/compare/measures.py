@@ -90,15 +90,14 @@ def figures(a: Frame, b: Frame, *, pictures: bool, array: bool, perceptual: Perc
         NotFinite: NaN or infinity in one of them.
         MissingPackage: scikit-image is not installed.
     """
-    sums = np.zeros(4)
+    sums, identical, scale = np.zeros(4), True, _scale(a.pixels, b.pixels)
     for part_a, part_b in _chunks(a.pixels, b.pixels):
-        for second, part in enumerate((part_a, part_b)):
-            if not np.isfinite(part).all():
-                raise NotFinite(second=bool(second))
+        identical = identical and np.array_equal(part_a, part_b)
+        part_a, part_b = part_a / scale, part_b / scale
         sums += (np.sum((part_b - part_a) ** 2), part_a @ part_a, part_b @ part_b, part_a @ part_b)
     squared, norm_a, norm_b, inner = map(float, sums)
-    identical = squared == 0.0
-    mse = None if a.peak is None else squared / a.pixels.size / a.peak**2
+    mse = None if a.peak is None else squared / a.pixels.size * (scale / a.peak) * (scale / a.peak)
+    mse = None if mse is None or not math.isfinite(mse) else mse
     similar = None
     if pictures and a.peak is not None and min(a.pixels.shape[:2]) >= SMALLEST_FOR_SSIM:
         similar = 1.0 if identical else _ssim(a, b)
@@ -131,6 +130,21 @@ def _cosine(inner: float, norm_a: float, norm_b: float, identical: bool) -> floa
     if norm_a == 0.0 or norm_b == 0.0:
         return None
     return 1.0 if identical else max(-1.0, min(1.0, inner / (math.sqrt(norm_a) * math.sqrt(norm_b))))
+
+
+def _scale(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
+    """What values are divided by so that their squares neither overflow nor vanish: a power of two, which changes no digit; mostly 1.
+
+    Raises:
+        NotFinite: NaN or infinity in one of them.
+    """
+    largest = 0.0
+    for parts in _chunks(a, b):
+        for second, part in enumerate(parts):
+            if not np.isfinite(part).all():
+                raise NotFinite(second=bool(second))
+            largest = max(largest, float(np.abs(part).max(initial=0.0)))
+    return 1.0 if largest == 0.0 or 1e-100 < largest < 1e100 else math.ldexp(1.0, math.frexp(largest)[1] - 1)
 
 
 def _chunks(

@@ -25,6 +25,7 @@ from easyteacache.integrations.diffusers.recording.pipeline_runs import (
     resolved,
 )
 from easyteacache.integrations.diffusers.scheduler_facts import shifted
+from easyteacache.policy.record_free import TOO_FEW
 from easyteacache.solver.replay.runs import Runs
 from easyteacache.teacache import TeaCache
 
@@ -120,7 +121,7 @@ class _Checkup:
         self._judge_skipping(uncached, cached, runs)
         far = _error(cached, uncached)
         self._judge_error(far, policies)
-        self._judge_fewer_steps(far, uncached, traces, runs, thorough=thorough)
+        self._judge_fewer_steps(far, uncached, traces, thorough=thorough)
         self._figures["cost"] = (time.perf_counter() - began) / once
         return self._said(_named(policies))
 
@@ -237,7 +238,7 @@ class _Checkup:
         )
         if found.helps:
             self._answer("steps", "good", told)
-        elif found.num_steps <= step_count.TOO_FEW:
+        elif found.num_steps <= TOO_FEW:
             most = found.num_steps / (found.num_steps - 1)
             self._answer(
                 "steps",
@@ -367,7 +368,6 @@ class _Checkup:
         error: float,
         uncached: ObservedRun,
         traces: tuple[Trace, ...],
-        runs: Mapping[str, RunStatistics],
         *,
         thorough: bool,
     ) -> None:

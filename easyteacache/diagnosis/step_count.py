@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+from easyteacache.policy.record_free import TOO_FEW
 from easyteacache.records.trace_set import Trace
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.predictor_rows import Filling
@@ -19,9 +20,6 @@ EXHAUSTIVE = 12
 WORTHWHILE = 1.25
 #: Relative L2 of the final sample beyond which a result is another one.
 FAR = 0.1
-#: Up to this many steps there is nothing to win: what may be reused is one step or two, and models made for so few steps give outputs
-#: that do not follow from each other (sgl-project/sglang #23640, vllm-project/vllm-omni #3448).
-TOO_FEW = 8
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Literal
 from easyteacache.export import presets
 from easyteacache.export.engine import CachedModels, Engine
 from easyteacache.export.magcache_rule import engine_plan, magcache_plan
-from easyteacache.export.numbers import SAMPLES, USUAL_RANGE, Numbers
-from easyteacache.policy.curves import Polynomial
+from easyteacache.export.numbers import SAMPLES, Numbers
+from easyteacache.policy.curves import USUAL_DISTANCES, Polynomial
 from easyteacache.policy.policy import LONGEST_RUN
 from easyteacache.records.bucket import FITTED
 from easyteacache.records.calibration import Calibration
@@ -386,7 +386,7 @@ def _places(numbers: Numbers) -> list[float]:
 
 
 def _range(numbers: Numbers) -> tuple[float, float]:
-    return numbers.domain or USUAL_RANGE
+    return numbers.domain or USUAL_DISTANCES
 
 
 def _between(low: float, high: float) -> list[float]:

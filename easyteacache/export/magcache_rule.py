@@ -1,13 +1,13 @@
-"""Which steps MagCache computes: its decisions follow from the ratios alone, so they are known before any step."""
+"""Which steps engines with MagCache compute: its decisions follow from the ratios alone, so they are known before any step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
 from easyteacache.policy.methods import magcache
-from easyteacache.policy.methods.magcache import USUAL_RETENTION, rule_of
+from easyteacache.policy.methods.magcache import USUAL_RETENTION, nearest_ratios, rule_of
 
 
 def magcache_plan(numbers: Numbers, branch: str) -> tuple[int, ...] | None:
@@ -48,7 +48,7 @@ def engine_plan(numbers: Numbers, ratios: Sequence[float], *, within: bool) -> t
     assert numbers.threshold is not None
     assert numbers.limit is not None
     steps, kept = numbers.num_steps, retained_steps(numbers, numbers.num_steps)
-    gammas = nearest_ratios(tuple(ratios), steps)
+    gammas = nearest_ratios(ratios, steps)
     product, error, run, computed = 1.0, 0.0, 0, []
     for step in range(steps):
         if step >= kept:

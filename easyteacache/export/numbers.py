@@ -11,7 +11,7 @@ from easyteacache.errors import ExportRefused, UnreachableTarget
 from easyteacache.export import presets
 from easyteacache.policy import operating_point, policy
 from easyteacache.policy.bucket_choice import select
-from easyteacache.policy.curves import Blend, Curve, Polynomial, RescalePost
+from easyteacache.policy.curves import USUAL_DISTANCES, Blend, Curve, Polynomial, RescalePost
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.calibration import Calibration
@@ -25,8 +25,7 @@ Ratios = dict[str, tuple[float, ...]]
 PLAIN = ("json", "python")
 Kind = Literal["threshold", "schedule", "either"]
 
-# Signal distances that published models show within a run; where a record states its own domain, that is used instead.
-USUAL_RANGE = (0.0, 0.3)
+#: Places of a domain at which two curves are compared.
 SAMPLES = 601
 
 
@@ -357,7 +356,7 @@ def _one_polynomial(
     pairs = zip(pad(low.coefficients, size), pad(high.coefficients, size), strict=True)
     coefficients = tuple((1 - curve.weight) * a + curve.weight * b for a, b in pairs)
     blended = Polynomial(coefficients, domain=shared, post=low.post)
-    start, end = shared or USUAL_RANGE
+    start, end = shared or USUAL_DISTANCES
     places = [start + (end - start) * i / (SAMPLES - 1) for i in range(SAMPLES)]
     if any(abs(blended(x) - curve(x)) > 1e-9 * max(abs(curve(x)), 1e-12) for x in places):
         reason = "The sequence length lies between two buckets of which one goes negative, so no one polynomial stands for both."
@@ -393,17 +392,6 @@ def _magcache(found: Found, request: Request, run: RunContext, engine: str, need
         retention=None if fraction is None else fraction[0],
         notes=tuple(notes),
     )
-
-
-def nearest_ratios(ratios: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
-    """One branch's ratios for another step count, as MagCache and diffusers take them: the nearest step's, no blending."""
-    if num_steps == len(ratios):
-        return ratios
-    if num_steps == 1:
-        return ratios[-1:]
-    scale = (len(ratios) - 1) / (num_steps - 1)
-    # round() takes halves to even, as numpy and torch do.
-    return tuple(ratios[round(step * scale)] for step in range(num_steps))
 
 
 def strip(coefficients: tuple[float, ...]) -> tuple[float, ...]:

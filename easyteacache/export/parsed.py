@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,13 @@ from typing import Any
 from easyteacache.errors import InvalidCalibration
 from easyteacache.export.numbers import Ratios
 from easyteacache.export.spelling import ORIGIN, origin_of_comments
-from easyteacache.files import console, strict_json
+from easyteacache.files import console, python_source, strict_json
 
 MAX_BYTES = strict_json.MAX_BYTES
+# The library takes some ten seconds for each million characters; engines' files have a few hundred.
+MAX_YAML_CHARACTERS = 256 * 1024
+MAX_SCALAR = 4096
+LONGEST_REASON = 600
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,9 @@ class Parsed:
 
 
 def refuse(where: str, reason: str) -> InvalidCalibration:
-    """The error for a file that is not in the engine's format; a parser's own words may quote the file."""
-    return InvalidCalibration(where, console.escaped(reason), rule="import.format")
+    """The error for a file that is not in the engine's format; a parser's own words may quote the file, at any length."""
+    shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+    return InvalidCalibration(where, console.escaped(shown), rule="import.format")
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
@@ -97,17 +103,33 @@ def json_object(text: str, where: str) -> dict[str, Any]:
 
 
 def yaml_object(text: str, where: str) -> dict[str, Any]:
-    """The YAML mapping in ``text``; aliases are refused, because a few lines of them make gigabytes."""
+    """The YAML mapping in ``text``.
+
+    Refused is what costs more than its size: aliases, a few lines of which make gigabytes; depth, which the parser takes the square of;
+    long scalars, because numbers to the base of 60 are added up digit by digit.
+    """
     import yaml
 
-    if len(text) > MAX_BYTES:
-        raise refuse(where, f"{len(text)} characters, at most {MAX_BYTES} are read")
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise refuse(where, f"{len(text)} characters, at most {MAX_YAML_CHARACTERS} of YAML are read")
+    depth = 0
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise refuse(where, "YAML aliases are not read")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise refuse(where, "YAML aliases are not read")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
+                raise refuse(where, f"a YAML value of {len(event.value)} characters, at most {MAX_SCALAR} are read")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > strict_json.MAX_DEPTH:
+                raise refuse(where, f"nested deeper than {strict_json.MAX_DEPTH} levels")
         content = yaml.safe_load(text)
+    except InvalidCalibration:
+        raise
     except (yaml.YAMLError, RecursionError) as error:
-        raise refuse(where, f"not valid YAML: {' '.join(str(error).split())}") from error
+        raise refuse(where, f"not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    # The library leaves the date 2001-99-99, and what a tag does not fit, to whatever error of Python's comes of it.
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise refuse(where, f"a YAML value is not what its form or tag says: {str(error)[:200]}") from error
     if not isinstance(content, dict):
         raise refuse(where, f"expected a YAML mapping, found {strict_json.shown(content)}")
     return content
@@ -118,10 +140,10 @@ def python_values(text: str, where: str) -> dict[str, Any]:
 
     Calls give their keyword arguments under the called name; what is no literal is left out.
     """
-    if len(text) > MAX_BYTES:
-        raise refuse(where, f"{len(text)} characters, at most {MAX_BYTES} are read")
+    if len(text) > python_source.MAX_CHARACTERS:
+        raise refuse(where, f"{len(text)} characters, at most {python_source.MAX_CHARACTERS} of Python are read")
     try:
-        tree = ast.parse(text)
+        tree = python_source.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise refuse(where, f"not valid Python: {error}") from error
     found: dict[str, Any] = {}
@@ -137,7 +159,9 @@ def python_values(text: str, where: str) -> dict[str, Any]:
 
 def _take(found: dict[str, Any], name: str, value: ast.expr) -> None:
     if isinstance(value, ast.Call):
-        called = ast.unparse(value.func).rpartition(".")[2]
+        # Not ast.unparse, which a long chain of names or calls drives out of the stack.
+        named = value.func
+        called = named.id if isinstance(named, ast.Name) else named.attr if isinstance(named, ast.Attribute) else ""
         arguments: dict[str, Any] = {}
         for keyword in value.keywords:
             if keyword.arg is not None:
@@ -150,10 +174,11 @@ def _take(found: dict[str, Any], name: str, value: ast.expr) -> None:
         return
 
 
-def origin_in(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin that an exporter left in a JSON object."""
+def key_of_origin(content: Mapping[str, Any]) -> str | None:
+    """The model key that an exporter left in a JSON object."""
     found = content.get(ORIGIN)
-    return found if isinstance(found, dict) else {}
+    key = found.get("model_key") if isinstance(found, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def key_in(text: str) -> str | None:
@@ -166,9 +191,13 @@ def number(content: Mapping[str, Any], name: str, where: str) -> float | None:
     value = content.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    real = math.nan
+    # YAML and Python have integers that no float can hold.
+    with contextlib.suppress(OverflowError):
+        real = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(real):
         raise refuse(where, f"{name} is {strict_json.shown(value)}, expected a finite number")
-    return float(value)
+    return real
 
 
 def whole(content: Mapping[str, Any], name: str, where: str) -> int | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from easyteacache.files import strict_json
 from easyteacache.records.preset import Parameter, Preset
 
 #: Where cache-dit's DBCache runs: the engines whose presets mean the same.
@@ -19,6 +20,9 @@ DBCACHE = ("cache-dit", "SGLang", "vLLM-Omni")
 #: What a preset says where it takes the coefficients that TeaCache's authors published for its model.
 OFFICIAL = "in the file; the official TeaCache quartics"
 _UNLIMITED = "unlimited"
+#: The settings that are text, and what they may say. Everything else is a number, true or false: a text of somebody's record would
+#: otherwise be a command in a file that shells read, or another key in YAML.
+TEXTS: Mapping[str, tuple[str, ...]] = MappingProxyType({"steps_computation_policy": ("static", "dynamic")})
 
 
 class Unwritable(ValueError):
@@ -196,7 +200,7 @@ def read_by(rule: PresetRule, given: Mapping[str, Any], refuse: Callable[[str], 
         if value is None:
             continue
         if not isinstance(value, (bool, int, float)):
-            raise refuse(f"{theirs} is {value!r}, expected a number, true or false")
+            raise refuse(f"{theirs} is {strict_json.shown(value)}, expected a number, true or false")
         parameters[name] = value
     return {"engine": rule.made_for[0], "method": rule.methods[0], "parameters": parameters}
 
@@ -216,7 +220,7 @@ def settings(engine: str, preset: Preset) -> dict[str, Any]:
             if value != rule.without[name]:
                 raise Unwritable(f"It has no {name}, which is {value!r} here and {rule.without[name]!r} without it.")
         elif name in rule.names:
-            given[rule.names[name]] = _number(name, value)
+            given[rule.names[name]] = _value(name, rule.names[name], value)
         else:
             raise Unwritable(f"It has no setting {name}.")
     missing = [name for name in rule.needed if name not in given]
@@ -226,10 +230,14 @@ def settings(engine: str, preset: Preset) -> dict[str, Any]:
     return {**ordered, **rule.constant}
 
 
-def _number(name: str, value: Parameter) -> Any:
+def _value(name: str, theirs: str, value: Parameter) -> Any:
     """A setting's value; an unlimited number of steps is −1 everywhere."""
     if isinstance(value, str) and value.startswith(_UNLIMITED):
         return -1
+    texts = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, str)]
+    if texts and value not in TEXTS.get(theirs, ()):
+        expected = " or ".join(map(repr, TEXTS.get(theirs, ()))) or "a number, true or false"
+        raise Unwritable(f"{name} is {strict_json.shown(texts[0])}, expected {expected}.")
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -247,8 +255,8 @@ def read_dbcache(engine: str, given: Mapping[str, Any], refuse: Callable[[str], 
         value = given.get(name)
         if value is None:
             continue
-        if not isinstance(value, (bool, int, float, str)):
-            raise refuse(f"{name} is {value!r}, expected a number, text, true or false")
+        if not isinstance(value, (bool, int, float)) and value not in TEXTS.get(name, ()):
+            raise refuse(f"{name} is {strict_json.shown(value)}, expected a number, true or false")
         parameters[name] = value
     if not parameters:
         raise refuse("holds no settings of DBCache and no mask of steps")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # What a killed process may leave behind begins and ends like this; nothing ever reads it.
@@ -28,10 +28,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = Tr
         durable: False for what can be had again: a machine that loses power may then lose the file, or find it damaged.
 
     Raises:
-        OSError: when the folder cannot be written; ``path`` is then as it was.
+        OSError: when the folder cannot be written; it names ``path``, which is then as it was.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, data, durable=durable)
+    if durable:
+        _sync_folder(target.parent)
+
+
+def _replace(target: Path, data: bytes, *, durable: bool) -> None:
     temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     mode = _mode(target)
     # Never more permissions than the file will have, not even while it is being written.
@@ -50,8 +57,6 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = Tr
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    if durable:
-        _sync_folder(target.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -73,7 +78,7 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with _naming(path), path.open("xb") as file:
             file.write(data)
             if each:
                 file.flush()
@@ -84,6 +89,20 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     else:
         # Linux waits here until the data is on the disk; elsewhere the call may return before.
         os.sync()
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Errors inside name ``target``: a full disk names nothing, and the temporary file's name tells nobody anything."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else ""
+        if error.errno is not None and (not named or os.path.basename(named).startswith(TEMPORARY_PREFIX)):
+            error.filename = os.fspath(target)
+            # A rename's other name; None would be printed.
+            del error.filename2
+        raise
 
 
 def _mode(target: Path) -> int | None:

@@ -98,6 +98,18 @@ class PatientReader(io.RawIOBase):
         super().close()
 
 
+class _CountedReader(io.BufferedReader):
+    """A reader that is always told how much: "all there is" would be as much as the other end likes.
+
+    ``http.client`` takes the size of a chunk as it is sent, and −1 for one.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise ValueError(f"asked for {size} bytes")
+        return super().read(size)
+
+
 class PatientSocket:
     """A connected socket as ``http.client`` and ``http.server`` use one, read and written under a patience.
 
@@ -111,7 +123,7 @@ class PatientSocket:
 
     def makefile(self, mode: str = "rb", buffering: int | None = None) -> io.BufferedReader:
         """A reader; ``mode`` is always ``rb`` here."""
-        return io.BufferedReader(PatientReader(self), CHUNK)
+        return _CountedReader(PatientReader(self), CHUNK)
 
     def sendall(self, data: Any) -> None:
         """Send everything.

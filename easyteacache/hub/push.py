@@ -96,7 +96,7 @@ def prepare(
         records: file name → content.
         traces: trace files, or folders of them.
         judge: the solver's validator.
-        force_reason: see ``submission.check``.
+        force_reason: see ``check_submission.check``.
 
     Raises:
         PushRefused: a record breaks a rule; ``report`` holds the submissions with their findings.

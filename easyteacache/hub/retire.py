@@ -19,6 +19,7 @@ from easyteacache.records import calibration as records
 from easyteacache.records import model_key, parsing
 from easyteacache.records.calibration import Calibration
 from easyteacache.registry import index
+from easyteacache.registry.index import Index
 
 Retired = Literal["deprecated", "yanked"]
 
@@ -81,6 +82,11 @@ def retire_in_folder(folder: Path, key: str, status: Retired, *, reason: str, re
         judged = check_submission.check(data, str(path), published=listed, incumbent=before, traces=TraceFiles(()))
         if judged.errors:
             raise HubError(str(folder), str(judged.errors[0]))
+        # One that is damaged stays listed as it was, and must not leave this change half made.
+        readable, damaged = index.build_around(folder)
+        kept = {name: entry for name, entry in listed.records.items() if name in damaged}
+        entries = {**kept, **readable.records, key: index.entry_of(after, data)}
+        fresh = Index(index_version=index.INDEX_VERSION, records=entries)
         records.save(after, path)
-        index.write(folder, index.build(folder))
+        index.write(folder, fresh)
         return path

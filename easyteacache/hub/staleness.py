@@ -5,13 +5,13 @@ Nothing is taken for fresh that was not asked: what cannot be known is said, wit
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
+from easyteacache.files import strict_json
 from easyteacache.hub.exchange import ErrorAnswer, Exchange, Oversized, Question, Unanswered
 from easyteacache.records.calibration import Calibration
 
@@ -130,7 +130,7 @@ class Staleness:
         if not isinstance(commits, list) or not isinstance(files, list):
             raise NotKnown("the answer is no comparison of commits")
         now = _text(commits[-1], "sha") if commits else place.commit
-        names = {one.get(name) for one in files if isinstance(one, dict) for name in ("filename", "previous_filename")}
+        names = [one.get(name) for one in files if isinstance(one, dict) for name in ("filename", "previous_filename")]
         moved = place.path in names if place.path is not None else bool(commits)
         if not moved and len(files) >= MOST_FILES:
             raise NotKnown(f"more than {MOST_FILES} files changed since, and not all of them are listed")
@@ -160,7 +160,7 @@ def _ask(address: str) -> Any:
     headers = {"Accept": "application/json"}
     try:
         answer = Exchange(address, None, None).ask(Question("GET", address, MAX_ANSWER_BYTES, headers))
-        return json.loads(answer.content)
+        return strict_json.parse(answer.content, max_bytes=MAX_ANSWER_BYTES)
     except ErrorAnswer as error:
         told = {
             404: "there is no such repository or commit, or it is private",

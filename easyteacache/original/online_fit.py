@@ -122,7 +122,7 @@ class _Points:
             self.save()
 
     def save(self) -> None:
-        """Write what makes or improves a fit; raises as ``seed_file.merge`` does, losing none."""
+        """Write what makes or improves a fit; raises as ``cache_json.merge`` does, losing none."""
         ready = {
             length: points
             for length, points in self.new.items()

@@ -50,9 +50,7 @@ def select(buckets: Sequence[Bucket], run: RunContext, notes: list[str]) -> Sele
         foreign: list[str] = []
         candidates = _by_setting(list(buckets), run, notes, foreign)
         if sampler is not None and not foreign and all(_differs(bucket, run) for bucket in candidates):
-            foreign.append(
-                f"other noise levels, or a sampler that does not draw noise, not {described(sampler, run.shift)}"
-            )
+            foreign.append(_unlike(candidates, sampler, run.shift))
         return Selection(_by_length(candidates, run.sequence_length, notes), tuple(foreign))
     holding = [] if sampler is None else [b for b in signed if b.sampler is not None and b.sampler.agrees(sampler)]
     if holding:
@@ -78,6 +76,13 @@ def _differs(bucket: Bucket, run: RunContext) -> bool:
     if profile is None or bucket.num_steps is None or len(profile.sigmas) != bucket.num_steps + 1:
         return False
     return run.over(profile.sigmas) is False or (run.sampler is not None and run.sampler.signature is None)
+
+
+def _unlike(buckets: Sequence[Bucket], sampler: SamplerRecord, shift: float | None) -> str:
+    """What buckets without a signature were made for, where that is not this run."""
+    if sampler.signature is None and all(b.sampler is not None and b.sampler.name == sampler.name for b in buckets):
+        return f"{described(sampler, shift)}, whose steps could not be measured then"
+    return f"other noise levels, or a sampler that does not draw noise, not {described(sampler, shift)}"
 
 
 def described(sampler: SamplerRecord, shift: float | None = None) -> str:

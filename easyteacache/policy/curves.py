@@ -17,6 +17,8 @@ from typing import Literal, Protocol
 
 RescalePost = Literal["none", "abs", "clip"]
 
+#: Signal distances (relative L1) that published models show within a run, where a record states no domain of its own.
+USUAL_DISTANCES = (0.0, 0.3)
 #: A polynomial that falls to less than this share of a maximum has turned there.
 WIGGLE = 0.5
 

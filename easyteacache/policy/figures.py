@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from easyteacache.records.evidence import RELATIVE_L2, Evidence, EvidenceKind
+from easyteacache.records.evidence import RELATIVE_L2, EvidenceKind
 from easyteacache.records.operating_point import OperatingPoint
 
 #: Quality figures that can be compared, the most telling first → whether more is better.
@@ -77,12 +77,3 @@ def rate_of(point: OperatingPoint, num_steps: int | None) -> float | None:
         return point.speedup
     computed = len(point.schedule) if point.schedule is not None else point.computed_steps
     return None if computed is None or num_steps is None else num_steps / computed
-
-
-def says(evidence: Sequence[Evidence]) -> str:
-    """The strongest evidence in a few words, for a note."""
-    if not evidence:
-        return "no evidence"
-    first = evidence[0]
-    figure = "" if first.metric is None or first.value is None else f", {first.metric} {first.value:g}"
-    return f"{first.kind}{figure}"

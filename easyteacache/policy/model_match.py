@@ -13,14 +13,8 @@ SAME_SCALE = 1e-3
 SAME_GUIDANCE = 1.2
 
 
-def another_class(recorded: ModelIdentity | None, running: ModelIdentity) -> bool:
-    """Was the record made with a transformer of another class? False where it does not say."""
-    known = None if recorded is None else recorded.class_name
-    return known is not None and running.class_name is not None and known != running.class_name
-
-
 def another_configuration(recorded: ModelIdentity | None, running: ModelIdentity) -> bool:
-    """Was it made with another configuration of the transformer? False where it does not say."""
+    """Was the record made with another configuration of the transformer? False where it does not say."""
     known = None if recorded is None else recorded.configuration_sha256
     return known is not None and running.configuration_sha256 is not None and known != running.configuration_sha256
 

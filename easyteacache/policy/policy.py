@@ -40,6 +40,7 @@ _PER_BRANCH = (
     "guidance is a weighted sum of them, and does not where it rescales that sum."
 )
 _INSTEAD = "It was made for the {}: here the {} is predicted in its place, and what is known of its error may not hold."
+_UNSEEN = "It is decided by the signal {}, which lies inside the model and is not seen here: every step is computed."
 _WHERE = {"residual": "residual inside the model", "feature": "feature before the head", "output": "output"}
 EXACT = "quality='exact': nothing is reused, every step is computed."
 #: Most steps reused in a row by published numbers that state no limit: no published plan of up to 4 times the speed reuses more.
@@ -226,25 +227,18 @@ def resolve(
     if request.exact:
         notes.append(EXACT)
         request = dataclasses.replace(request, quality=None, threshold=0.0)
-    if record.method == "preset":
-        engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
-        raise InvalidCalibration(
-            record.model_key,
-            f"it holds presets of {', '.join(engines)}, which this project never applies; use `easyteacache export` to hand them to "
-            "the engine that runs them",
-            rule="record.method",
-        )
+    _refuse_presets(record)
+    # Where nobody asked for any reuse the sample is the uncached one, whatever the record was made with.
+    idle = request.threshold == 0
     selection = select(record.buckets, run, notes)
     profile = _profile(selection)
-    refusal = _refusal(record, selection, profile, request, run)
+    refusal = None if idle else _refusal(record, selection, profile, request, run)
     choice, unreachable = _choice(record, selection, request, run, notes, refused=refusal is not None)
     refusal = refusal or unreachable
     planned = _bucket_of(selection, choice)
     steps: PlannedSteps | None = None
     if refusal is None:
         steps, refusal = _steps(record, selection, planned, choice, request, run)
-    if refusal is None and steps is None and profile is None and run.can.alone is not None and choice.threshold > 0:
-        refusal = f"It is decided by the signal {record.signal}, which lies inside the model and is not seen here: every step is computed."
     if steps is not None:
         planned = planned or selection.main
         notes.extend([steps.carried] if steps.carried is not None and not steps.doubtful else [])
@@ -252,16 +246,12 @@ def resolve(
         notes.extend([_PER_BRANCH] if combined and not run.can.guided else [])
     window = _window(record, selection, planned, request, run, notes)
     plan = choice.plan if request.predictor is None else None
-    carried = _carried(record, selection, run, steps) if refusal is None else None
-    replaced = run.can.alone is not None and choice.applied_to != run.can.alone
-    if refusal is None and replaced:
-        instead = _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone or ""])
-        carried = instead if carried is None else f"{carried} {instead}"
+    instead = _in_place_of(choice, run)
+    carried = None if refusal is not None or idle else _joined(_carried(record, selection, run, steps), instead)
     others = [] if run.model is None else differences(record.model, run.model)
-    others += (
-        [] if choice.error is None or carried is not None else other_guidance(record.conditions.guidance_scale, run)
-    )
-    warned = _warnings(refusal, carried, None if replaced else steps, others, notes)
+    if choice.error is not None and carried is None:
+        others += other_guidance(record.conditions.guidance_scale, run)
+    warned = () if idle else _warnings(refusal, carried, steps if instead is None else None, others, notes)
     notes.extend(text for text in warned if text not in notes)
     promised = carried is None and not others and request.predictor in (None, choice.forecaster)
     schedule = None if steps is None else steps.schedule
@@ -307,6 +297,29 @@ def resolve(
         model=record.model,
         notes=tuple(notes),
     )
+
+
+def _refuse_presets(record: Calibration) -> None:
+    if record.method != "preset":
+        return
+    engines = sorted({p.preset.engine for b in record.buckets for p in b.operating_points if p.preset is not None})
+    raise InvalidCalibration(
+        record.model_key,
+        f"it holds presets of {', '.join(engines)}, which this project never applies; use `easyteacache export` to hand them to "
+        "the engine that runs them",
+        rule="record.method",
+    )
+
+
+def _in_place_of(choice: Choice, run: RunContext) -> str | None:
+    """What is predicted in place of what a point was made for, a sentence; None where it is that."""
+    if run.can.alone is None or choice.applied_to == run.can.alone:
+        return None
+    return _INSTEAD.format(_WHERE[choice.applied_to], _WHERE[run.can.alone])
+
+
+def _joined(*sentences: str | None) -> str | None:
+    return " ".join(one for one in sentences if one is not None) or None
 
 
 def _warnings(
@@ -365,7 +378,8 @@ def _steps(
             )
     rule = rule_for(record.method)
     if rule is None or choice.threshold <= 0:
-        return None, None
+        unseen = choice.threshold > 0 and run.can.alone is not None and _profile(selection) is None
+        return None, _UNSEEN.format(record.signal) if unseen else None
     try:
         return rule(record.model_key, selection.main, choice.threshold, request, run), None
     except InvalidPlan as error:

@@ -57,8 +57,3 @@ def level(name: str) -> Level:
     if found is None:
         raise ValueError(f"quality is {name!r}; expected one of {', '.join(NAMES)} (or {', '.join(ALSO_CALLED)})")
     return found  # type: ignore[no-any-return]
-
-
-def level_of(error: float) -> Level | None:
-    """The best level that an error lies within; None beyond the last one."""
-    return next((one for one in LEVELS if one.most and error <= one.most), None)

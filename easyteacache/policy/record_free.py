@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from easyteacache.errors import UnreachableTarget
 from easyteacache.policy.curves import Polynomial
@@ -20,13 +19,22 @@ from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.policy.source import PolicySource
-from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, universal_plan
+from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, falling, universal_plan
+from easyteacache.records.sampler import DRAWS_NOISE
 
 #: A linear forecast takes two computed steps.
 FEWEST = 2
+#: Up to this many steps there is little to win: models made for so few steps give outputs that do not follow from each other
+#: (sgl-project/sglang #23640, vllm-project/vllm-omni #3448). On the reference model the universal plan for half of 4 steps is 11 to 31 % off.
+TOO_FEW = 8
+_FEW = (
+    "A run of {} steps: in so few each step changes much, and those of a model distilled for few steps do not follow from each other. "
+    "Compare with a run without the cache (`easyteacache doctor`)."
+)
 PREDICTOR = "linear"
 NO_EVIDENCE = "There is no calibration in this: nothing is known of its quality on this model. `easyteacache record` and `solve` make one."
 
+#: (steps, computed steps, run) → the plan, or why there is none, a sentence.
 Planned = Callable[[int, int, RunContext], tuple[int, ...] | str]
 
 
@@ -36,7 +44,7 @@ class RecordFree:
 
     Attributes:
         name: stands where policies of records have their model key.
-        makes: (steps, computed steps, run) → the plan, or why it cannot be made.
+        makes: the plan of a run.
         note: what the plan is, a sentence.
     """
 
@@ -54,14 +62,14 @@ class RecordFree:
         return replace(self, note=f"{reason} {self.note}")
 
     def policy(self, request: Request, run: RunContext) -> Policy:
-        """The plan for this run; every step is computed, and a note says what would be needed, while it cannot be made.
+        """The plan for this run; where none can be made every step is computed, and ``refusal`` says why or what would be needed.
 
         Raises:
             UnreachableTarget: an error is asked for, which nobody knows here.
             ValueError: a threshold is asked for, or no speed-up.
         """
         if request.exact:
-            return self._policy(request, run, None, EXACT, until_then=False)
+            return self._policy(request, run, None, EXACT)
         if request.budget is not None:
             raise UnreachableTarget(
                 f"{self.name}: no calibration says what error a plan has; ask for a speedup, or calibrate the model"
@@ -69,29 +77,43 @@ class RecordFree:
         if request.speedup is None:
             raise ValueError(f"{self.name}: expected a speedup, at least 1")
         if run.num_steps is None:
-            return self._policy(
-                request, run, None, "The step count is not known yet: pass num_steps=, or attach a pipeline."
+            return self._refused(
+                request, run, "The step count is not known yet: pass num_steps=, or attach a pipeline."
             )
         computed = max(math.floor(run.num_steps / request.speedup + 1e-9), min(FEWEST, run.num_steps))
         made = self.makes(run.num_steps, computed, run)
-        return (
-            self._policy(request, run, None, made) if isinstance(made, str) else self._policy(request, run, made, None)
-        )
+        if isinstance(made, str):
+            return self._refused(request, run, made)
+        return self._planned(request, run, _within(made, request, run.num_steps))
+
+    def _planned(self, request: Request, run: RunContext, plan: tuple[int, ...]) -> Policy:
+        assert run.num_steps is not None
+        assert request.speedup is not None
+        rate = run.num_steps / len(plan)
+        notes = [self.note, NO_EVIDENCE]
+        if rate < request.speedup * 0.99:
+            wishes = (request.min_skip_step, request.max_skip_step, request.max_consecutive_skips)
+            windowed = any(wish is not None for wish in wishes)
+            why = "are computed in the window that was asked for" if windowed else "is the least that can be computed"
+            notes.append(f"{len(plan)} of {run.num_steps} steps {why}: {rate:.3g}×.")
+        few = len(plan) < run.num_steps <= TOO_FEW
+        warned = [_FEW.format(run.num_steps)] if few else []
+        return self._policy(request, run, plan, *notes, *warned, rate=rate, warnings=tuple(warned))
+
+    def _refused(self, request: Request, run: RunContext, why: str) -> Policy:
+        refusal = f"{why} Every step is computed."
+        return self._policy(request, run, None, refusal, refusal=refusal, warnings=(refusal,))
 
     def _policy(
         self,
         request: Request,
         run: RunContext,
         plan: tuple[int, ...] | None,
-        missing: str | None,
-        *,
-        until_then: bool = True,
+        *notes: str,
+        rate: float | None = None,
+        refusal: str | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> Policy:
-        rate = None if plan is None or run.num_steps is None else run.num_steps / len(plan)
-        waiting = f"{missing} Every step is computed until then." if until_then else str(missing)
-        notes = [self.note, NO_EVIDENCE] if missing is None else [waiting]
-        if rate is not None and request.speedup is not None and rate < request.speedup * 0.99:
-            notes.append(f"{len(plan or ())} of {run.num_steps} steps is the least that can be computed: {rate:.3g}×.")
         return Policy(
             model_key=self.name,
             revision=0,
@@ -102,7 +124,7 @@ class RecordFree:
             threshold=0.0,
             schedule=plan,
             first_skip_step=request.min_skip_step or 0,
-            last_skip_step=_last(request, run),
+            last_skip_step=from_end(-1 if request.max_skip_step is None else request.max_skip_step, run.num_steps),
             max_consecutive_skips=request.max_consecutive_skips,
             wished_limit=request.max_consecutive_skips,
             buckets=(),
@@ -114,16 +136,23 @@ class RecordFree:
             shift=run.shift,
             expected_speedup=rate,
             standing=Standing(speedup=rate, fixed=True),
-            notes=tuple(notes),
+            warnings=warnings,
+            refusal=refusal,
+            notes=notes,
         )
 
 
-def _last(request: Request, run: RunContext) -> int | None:
-    """The last step that may be reused: the caller's, else the run's; None where that is not known."""
-    if run.num_steps is None:
-        return None
-    wished = None if request.max_skip_step is None else from_end(request.max_skip_step, run.num_steps)
-    return run.num_steps - 1 if wished is None else min(wished, run.num_steps - 1)
+def _within(plan: tuple[int, ...], request: Request, num_steps: int) -> tuple[int, ...]:
+    """The plan's steps, and those that the caller's own window computes besides."""
+    first, limit = request.min_skip_step or 0, request.max_consecutive_skips
+    last = from_end(-1 if request.max_skip_step is None else request.max_skip_step, num_steps)
+    computed, reused = [], 0
+    for step in range(num_steps):
+        outside = step < first or (last is not None and step > last) or (limit is not None and reused >= limit)
+        reused = 0 if step in plan or outside else reused + 1
+        if not reused:
+            computed.append(step)
+    return tuple(computed)
 
 
 def _even(steps: int, computed: int, run: RunContext) -> tuple[int, ...]:
@@ -131,6 +160,9 @@ def _even(steps: int, computed: int, run: RunContext) -> tuple[int, ...]:
 
 
 def _universal(steps: int, computed: int, run: RunContext) -> tuple[int, ...] | str:
+    if run.sampler is not None and run.sampler.draws_noise:
+        name = run.sampler.name.removesuffix(DRAWS_NOISE)
+        return f"{name} draws noise at its steps, after which an output no longer follows from the ones before it."
     levels = levels_in(run, steps)
     if levels is None:
         return "The noise levels are not known: pass shift=, or attach a pipeline."
@@ -139,7 +171,7 @@ def _universal(steps: int, computed: int, run: RunContext) -> tuple[int, ...] | 
     values = VALUES_PER_TOKEN if run.values_per_token is None else run.values_per_token
     prediction = "velocity" if run.sampler is None else run.sampler.prediction
     shares = _flow_levels(levels, prediction)
-    if not all(after < before for before, after in pairwise(shares)):
+    if not falling(shares):
         return "The sampler's noise levels do not fall from call to call, so that no plan can be made for it."
     return universal_plan(shares, run.sequence_length, computed, values=values)
 

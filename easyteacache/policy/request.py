@@ -243,6 +243,13 @@ def _whole(value: object, name: str, least: int | None) -> int | None:
 def _real(value: object, name: str, least: float) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value < least:
-        raise ValueError(f"{name} is {value!r}, expected a finite number of at least {least}")
-    return float(value)
+    expected = f"expected a finite number of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is larger than any float, {expected}") from None
+    if not math.isfinite(found) or found < least:
+        raise ValueError(f"{name} is {value!r}, {expected}")
+    return found

@@ -89,7 +89,7 @@ def universal_plan(
     """The computed steps of a run on a model without a calibration, for a linear forecast of its outputs.
 
     Args:
-        levels: (S + 1,) flow-matching noise levels, falling; for a sampler with signal level α and noise level σ, σ/(α + σ).
+        levels: (S + 1,) flow-matching noise levels, falling, the last two may be equal; for a sampler with signal level α and noise level σ, σ/(α + σ).
         tokens: length of the generated stream entering the blocks, above 0.
         computed: how many steps to compute, 1 … S.
         values: numbers of the latent that a token stands for, its channels times its patch.
@@ -102,12 +102,17 @@ def universal_plan(
     """
     steps = len(levels) - 1
     _check_count(steps, computed)
-    falling = all(after < before for before, after in pairwise(levels))
-    if not falling or levels[0] > 1.0 + _ROUNDING or levels[-1] < 0.0:
+    if not falling(levels) or levels[0] > 1.0 + _ROUNDING or levels[-1] < 0.0:
         raise ValueError("expected noise levels that fall within [0, 1]")
     return _planned(
         tuple(float(level) for level in levels), tokens * values * REFERENCE_LENGTH / REFERENCE_VALUES, computed
     )
+
+
+def falling(levels: Sequence[float]) -> bool:
+    """Does each call of a run have less noise than the one before? The sample may be left at the last call's level, as DEIS leaves it."""
+    *calls, last = levels
+    return all(after < before for before, after in pairwise(calls)) and last <= calls[-1]
 
 
 def even_plan(num_steps: int, computed: int) -> tuple[int, ...]:

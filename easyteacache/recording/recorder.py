@@ -113,6 +113,7 @@ class Recorder:
         self._branches: dict[str, _Branch] = {}
         self._order = tuple(order)
         self._shape: tuple[int, int, int] = (0, 0, 0)
+        self._output_shape: torch.Size | None = None
         self._local_length = self._sequence_length = 0
         self._dtype = torch.float32
 
@@ -151,7 +152,8 @@ class Recorder:
 
         Raises:
             StepOrderError: the step is not the next one, or the last one never ended.
-            InvalidSignal: ``block_input`` is not three-dimensional.
+            InvalidSignal: ``block_input`` is not three-dimensional, or of another shape than before, in this branch or another one: what
+                stands at different places cannot be compared.
         """
         state = self._branches.setdefault(branch, _Branch())
         if step != len(state.timesteps) or len(state.residual_rows) != step:
@@ -166,6 +168,12 @@ class Recorder:
         if not self._local_length:
             self._prepare(block_input)
             self._sequence_length = sequence_length or self._shape[1]
+        shape = (self._shape[0], self._local_length, self._shape[2])
+        if tuple(block_input.shape) != shape:
+            raise InvalidSignal(
+                "block_input",
+                f"has shape {tuple(block_input.shape)}; {shape} was seen before, and only runs of one shape can be recorded",
+            )
         state.timesteps.append(float(timestep))
         state.pending = self._project(block_input)
 
@@ -227,10 +235,15 @@ class Recorder:
 
         Raises:
             StepOrderError: ``step`` is not the last step that ended in this branch, or was observed before.
+            InvalidSignal: the output is of another shape than before, in this branch or another one.
         """
         state = self._branches.get(branch, _Branch())
         if not len(state.residual_rows) == step + 1 == len(state.output_rows) + 1:
             raise StepOrderError(f"the output of step {step} of branch {branch!r} does not follow the end of that step")
+        self._output_shape = self._output_shape or output.shape
+        if output.shape != self._output_shape:
+            shapes = f"has shape {tuple(output.shape)}; {tuple(self._output_shape)} was seen before"
+            raise InvalidSignal("output", f"{shapes}, and only runs of one shape can be recorded")
         state.output_rows.append(output.detach().flatten().clone() if self._sketch is None else self._sketch(output))
 
     def finish(

@@ -38,6 +38,8 @@ MOST_CALLS = 2000
 SHIFT_NAMES = ("shift", "flow_shift")
 
 EULER = "FlowMatchEulerDiscreteScheduler"
+#: End of the name of a sampler that was found to draw noise at its steps.
+DRAWS_NOISE = " (stochastic)"
 
 Prediction = Literal["velocity", "epsilon", "x0", "v", "unknown"]
 Levels = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=2, max_length=MOST_CALLS + 1)]
@@ -82,6 +84,11 @@ class SamplerRecord(Record):
             levels=levels,
             signature=_euler_signature(levels),
         )
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether it was found to draw noise at its steps."""
+        return self.signature is None and self.name.endswith(DRAWS_NOISE)
 
     @property
     def is_euler(self) -> bool:

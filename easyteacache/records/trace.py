@@ -1,7 +1,7 @@
 """One run as a trace: everything a calibration can be fitted to, and nothing that shows what was generated.
 
 A trace holds distances and Gram matrices only. With G[i, j] = ⟨r_i, r_j⟩ over the residuals r of one run, the error of
-any schedule filled by any linear forecaster follows without the model:
+any schedule filled by any linear predictor follows without the model:
 ‖Σ w_k r_k − r_j‖² = wᵀGw − 2 wᵀG[:, j] + G[j, j].
 """
 
@@ -57,7 +57,8 @@ class Trace:
 
     Attributes:
         header: what produced the run.
-        timesteps: (S,) noise level handed to the model at each step, in the model's own unit, never rising.
+        timesteps: (S,) noise level handed to the model at each step, in the model's own unit, never rising; some models count up
+            towards the image (Lumina, Z-Image), and theirs never fall.
         sigmas: (S + 1,) noise level before each step and after the last, strictly falling, 0 or more; 1 = pure noise.
         signal_distances: [signal][branch] → (S − 1,) relative L1 between steps k and k + 1, mean|a − b| / mean|b|,
             b the earlier one (arXiv 2411.19108), 0 or more.
@@ -243,8 +244,9 @@ class Trace:
             if CROSS.join((a, b)) in self.grams:
                 self._check_cross(a, b)
         self._check_sampler()
-        if np.any(np.diff(self.timesteps) > 0):
-            self._refuse("timesteps rise; expected noise to image", rule="trace.timesteps")
+        turns = np.sign(np.diff(self.timesteps))
+        if np.min(turns, initial=0.0) * np.max(turns, initial=0.0) < 0:
+            self._refuse("timesteps rise and fall; expected noise to image", rule="trace.timesteps")
         if np.any(np.diff(self.sigmas) >= 0) or self.sigmas[-1] < 0:
             self._refuse("sigmas must fall strictly and end at 0 or above", rule="trace.timesteps")
         for name, values in self.arrays():

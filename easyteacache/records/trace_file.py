@@ -96,15 +96,34 @@ def read(path: str | os.PathLike[str]) -> tuple[tuple[Trace, ...], TraceReferenc
         raise InvalidTrace(
             strict_json.shown(where), f"cannot be a file name: {error}", rule="trace.unreadable"
         ) from error
+    _require_name(where)
     runs = decode(data, where=where)
     return runs, TraceReference(file=Path(where).name, sha256=hashlib.sha256(data).hexdigest(), runs=len(runs))
 
 
 def write(runs: Sequence[Trace], path: str | os.PathLike[str]) -> TraceReference:
-    """Write one trace file, whole or not at all; returns its name, content hash and number of runs."""
+    """Write one trace file, whole or not at all; returns its name, content hash and number of runs.
+
+    Raises:
+        InvalidTrace: records could not name a file that is called so; nothing is written.
+        OSError: the file cannot be written; it is then as it was.
+    """
+    _require_name(os.fspath(path))
     data = encode(runs)
     atomic_write.write_bytes(path, data)
     return TraceReference(file=Path(path).name, sha256=hashlib.sha256(data).hexdigest(), runs=len(runs))
+
+
+def _require_name(where: str) -> None:
+    """Refuse a file that no record could name."""
+    try:
+        TraceReference(file=Path(where).name, sha256="0" * 64, runs=1)
+    except ValidationError as error:
+        reason = (
+            "records name trace files by letters, digits, '.', '_' and '-', beginning and ending with a letter or digit, and not as Windows "
+            "names devices: rename it"
+        )
+        raise InvalidTrace(where, reason, rule="trace.name") from error
 
 
 def _layout(data: bytes, where: str) -> dict[str, Any]:
@@ -131,7 +150,9 @@ def _headers(metadata: Any, where: str) -> tuple[int, Mapping[str, Any]]:
     if type(version) is not int or version not in HEADERS:
         known = ", ".join(map(str, HEADERS))
         _refuse(
-            where, f"trace_version is {version!r}, this release reads {known}; upgrade easyteacache", "trace.version"
+            where,
+            f"trace_version is {strict_json.shown(version)}, this release reads {known}; upgrade easyteacache",
+            "trace.version",
         )
     headers = content.get("runs")
     if not isinstance(headers, dict) or not headers:
@@ -149,9 +170,13 @@ def _check_entry(name: str, entry: Any, where: str) -> None:
         or not isinstance(shape[0], int)
         or not 0 < shape[0] <= MAX_ARRAY_ITEMS
     ):
-        _refuse(where, f"{name[:80]!r} has shape {shape}; expected one axis of 1 to {MAX_ARRAY_ITEMS}", "trace.shape")
+        _refuse(
+            where,
+            f"{name[:80]!r} has shape {str(shape)[:80]}; expected one axis of 1 to {MAX_ARRAY_ITEMS}",
+            "trace.shape",
+        )
     if entry.get("dtype") != "F64":
-        _refuse(where, f"{name[:80]!r} has dtype {entry.get('dtype')!r}; expected F64", "trace.dtype")
+        _refuse(where, f"{name[:80]!r} has dtype {strict_json.shown(entry.get('dtype'))}; expected F64", "trace.dtype")
 
 
 def _run(run_id: str, header: Any, arrays: Mapping[str, Array], newest: int, where: str) -> Trace:

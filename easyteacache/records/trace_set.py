@@ -74,8 +74,18 @@ class TraceSet(Sequence[Trace]):
         """
         runs: list[Trace] = []
         files: list[TraceReference] = []
-        for path in _files(paths):
+        places: dict[str, Path] = {}
+        for path in files_of(*paths):
             found, reference = trace_file.read(path)
+            for run in found:
+                other = places.setdefault(run.content_id, path)
+                if other is not path:
+                    raise InvalidTrace(
+                        str(path),
+                        f"holds the same numbers as {other}, as the {run.label}; a run counts once: remove one of the files, or join them "
+                        "with `easyteacache traces merge`",
+                        rule="trace.duplicate",
+                    )
             runs.extend(found)
             files.append(reference)
         return cls(runs, files=files)
@@ -287,7 +297,12 @@ def _order(run: Trace) -> tuple[object, ...]:
     )
 
 
-def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def files_of(*paths: str | os.PathLike[str]) -> list[Path]:
+    """The trace files among ``paths`` and directly inside the folders among them, each once.
+
+    Raises:
+        InvalidTrace: a folder holds none.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(path.glob(f"*{trace_file.SUFFIX}")) if path.is_dir() else [path]
@@ -296,7 +311,7 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
                 str(path), f"a folder without {trace_file.SUFFIX} files; record traces first", rule="trace.empty"
             )
         found.extend(inside)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _close_pairs(runs: Sequence[Trace], tolerance: float) -> Iterator[tuple[Trace, Trace]]:

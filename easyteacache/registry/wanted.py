@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,6 @@ from easyteacache.records.fields import ClassName, LongText, ModelKey, Record, S
 FILE_NAME = "wanted.json"
 #: First part of every rule identifier about this kind of file.
 RULES = "wanted"
-WANTED_VERSION: Final = 1
 SUPPORTED_VERSIONS = (1,)
 MAX_ITEMS = 50_000
 

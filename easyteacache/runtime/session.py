@@ -282,7 +282,7 @@ class Session:
             self._judge()
 
     def share_run(self, others: Sequence[Session]) -> None:
-        """Other sessions do some of each run's steps: those of a pipeline's other experts. None: it does all of them alone."""
+        """Other sessions do some of each run's steps: those of a pipeline's other experts. Without any it does all of them alone."""
         self._sharing = tuple(others)
 
     def release(self, *, judge: bool = True) -> None:

@@ -87,12 +87,15 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         return (
             "TeaCache: no policy (disabled, in solve mode, or threshold 0)\nnothing is decided, every step is computed"
         )
-    lines = [
-        _cut(f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})"),
-        _cut(f"{gate_of(policy)}, predictor {policy.forecaster}; {evidence_of(policy)}"),
-    ]
+    lines = [_cut(f"{policy.model_key} revision {policy.revision} ({policy.status}, layer {policy.layer})")]
+    decided, known = f"{gate_of(policy)}, predictor {policy.forecaster}", evidence_of(policy)
     if policy.recording is not None:
-        lines.append(_cut(policy.recording))
+        lines.extend([_cut(f"{decided}; {known}"), _cut(policy.recording)])
+    elif len(decided) + len(known) + 2 <= _COLUMNS:
+        lines.append(f"{decided}; {known}")
+    else:
+        # The promised error stands at the end: it is what people look for.
+        lines.extend([_cut(decided), _cut(known)])
     alike: dict[str, list[str]] = {}
     for name, run in branches.items():
         alike.setdefault(run.pattern, []).append(name)
@@ -111,9 +114,8 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         lines.append(_cut(f"computed-step speed-up {speedup:.2f}x{whose} (█ computed, · reused){more}"))
     if policy.notes:
         warned = len(policy.warnings)
-        lines.append(
-            f"{len(policy.notes)} notes{f', {warned} of them warnings' if warned else ''}: see `notes` of the cache"
-        )
+        many = "1 note" if len(policy.notes) == 1 else f"{len(policy.notes)} notes"
+        lines.append(f"{many}{f', {warned} of them warnings' if warned else ''}: see `notes` of the cache")
     return printable("\n".join(lines))
 
 

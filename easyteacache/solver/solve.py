@@ -30,7 +30,7 @@ from easyteacache.solver.search.measured import QUICK, Effort, FittedPlans, Meas
 from easyteacache.solver.search.planner import Plan
 from easyteacache.solver.search.plans import make_plans
 from easyteacache.solver.validation.error_statistics import statistics
-from easyteacache.solver.validation.rules import RULES, require_runs
+from easyteacache.solver.validation.rules import RULES, require_all, require_runs
 
 TOOL = "easyteacache solve"
 # So many held-out runs are asked first whether thresholds are worth it.
@@ -113,6 +113,8 @@ def solve(
     options, labels = options or FitOptions(), labels or Labels()
     one_model(traces)
     _check(traces, options, labels)
+    for setting in traces.settings():
+        require_all(len(traces.group(*setting)), setting[0])
     calibration, heldout = traces.split_heldout()
     for setting in traces.settings():
         require_runs(calibration.group(*setting), heldout.group(*setting), setting[0])
@@ -135,6 +137,29 @@ def _check(traces: TraceSet, options: FitOptions, labels: Labels) -> None:
     """Refuse now what a record cannot say; the search may take hours."""
     with explained(where="labels", rules="record"):
         _record(traces, "unknown", [Bucket(coefficients=(1.0, 0.0))], options, labels, [])
+
+
+def check_labels(labels: Labels) -> None:
+    """Refuse labels that no record can hold, before there is a run.
+
+    Raises:
+        InvalidCalibration: as ``solve`` raises it for them.
+    """
+    with explained(where="labels", rules="record"):
+        Calibration(
+            schema_version=SCHEMA_VERSION,
+            model_key=labels.model_key or "any/model",
+            revision=labels.revision,
+            status="draft",
+            title=labels.title or "any model",
+            modality=labels.modality or "image",  # type: ignore[arg-type]
+            method="teacache",
+            signal="unknown",
+            fitted_output="block_output",
+            buckets=(Bucket(coefficients=(1.0, 0.0)),),
+            provenance=Provenance(license=labels.license, author=labels.author, date=labels.date, tool=TOOL),
+            notes=labels.notes,
+        )
 
 
 def fit_buckets(

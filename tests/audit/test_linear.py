@@ -10,6 +10,7 @@ import pytest
 
 from easyteacache.audit import context_names, scan, sign_rule
 from easyteacache.audit.scan import Standard, audit_text
+from easyteacache.files import python_source
 
 LIST = "[-303318.725, 49053.7029, -2655.30556, 58.7365115, -0.315583525]"
 
@@ -154,3 +155,21 @@ def test_comments_beside_the_lists_of_one_line_are_looked_for_once(
     monkeypatch.setattr(scan, "ignored_rules", counted)
     audit_text(json(200), standard, filename="a.json")
     assert asked == [1]
+
+
+def test_a_python_file_too_long_for_a_tree_is_audited_without_one(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = f"flux = {LIST}\nx = [" + "1," * python_source.MAX_CHARACTERS + "]\n"
+    parse, lengths = ast.parse, []
+
+    def counted(text: str) -> ast.Module:
+        lengths.append(len(text))
+        return parse(text)
+
+    monkeypatch.setattr(ast, "parse", counted)
+    _, findings = audit_text(padded, standard, filename="a.py")
+    monkeypatch.undo()
+    assert [finding.rule for finding in findings] == ["borrowed"]
+    # A tree of so much text takes gigabytes.
+    assert not [length for length in lengths if length > python_source.MAX_CHARACTERS]

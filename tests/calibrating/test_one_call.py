@@ -188,6 +188,48 @@ print(record.status, len(record.provenance.traces))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"steps": 1}, ValueError, "steps holds 1; expected whole numbers from 2 to 1000"),
+        ({"sizes": (16, 16)}, ValueError, "sizes holds 16; expected pairs"),
+        ({"shifts": 0}, ValueError, "shifts holds 0; expected numbers above 0"),
+        ({"seeds": -1}, ValueError, "seeds holds -1"),
+        ({"labels": {"licence": "CC0-1.0"}}, ValueError, "labels names licence; expected title, license"),
+        ({"labels": {"modality": "moving"}}, InvalidCalibration, "modality: Input should be 'image'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(pipe, monkeypatch, changes, error, said):
+    monkeypatch.setattr(type(pipe), "__call__", lambda *_, **__: pytest.fail("the pipeline ran"))
+    with pytest.raises(error, match=said):
+        easyteacache.calibrate(pipe, PROMPTS, **{**SMALL, **changes})
+
+
+def test_one_text_is_one_prompt_and_one_number_one_setting(pipe):
+    wishes = {**SMALL, "shifts": 3.0, "guidance_scales": 2.0, "labels": {"notes": "Made for a test."}}
+    record = easyteacache.calibrate(pipe, "3 down", **wishes)
+    traces = TraceSet.load(*traces_home().rglob("*.safetensors"))
+    assert [(run.header.seed, run.header.shift, run.header.guidance_scale) for run in traces] == [
+        (seed, 3.0, 2.0) for seed in range(6)
+    ]
+    assert len({run.header.prompt_sha256 for run in traces}) == 1
+    assert record.notes[0] == "Made for a test."
+
+
+def test_a_sampler_that_no_record_is_used_under_is_refused_before_anything_runs(pipe, monkeypatch):
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, stochastic_sampling=True)
+    monkeypatch.setattr(type(pipe), "__call__", lambda *_, **__: pytest.fail("the pipeline ran"))
+    with pytest.raises(
+        AttachError, match="no record is used under FlowMatchEulerDiscreteScheduler, because it draws noise"
+    ):
+        easyteacache.calibrate(pipe, PROMPTS, **SMALL)
+
+
+@pytest.mark.parametrize("branches", ["cond,uncond", ("cond", "uncond")])
+def test_branches_are_names_or_a_text_that_joins_them(branches):
+    assert one_call._names(branches) == ("cond", "uncond")
+
+
 def test_processes_of_one_launch_share_the_runs(home):
     started = [
         subprocess.Popen(

@@ -499,6 +499,19 @@ def test_a_run_whose_sampler_nobody_knows_is_said_once(pipe, generate):
     assert computed(cache) == STEPS
 
 
+def test_runs_that_no_record_could_serve_are_not_recorded_and_it_is_said_once(pipe, generate):
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, stochastic_sampling=True)
+    cache = TeaCache.for_pipeline(pipe, speedup=2.0, calibrate=True).attach(pipe)
+    said = "not recorded: no record is used under FlowMatchEulerDiscreteScheduler, because it draws noise"
+    with pytest.warns(EasyTeaCacheWarning, match=said):
+        generate(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(1)
+    assert computed(cache) == STEPS
+    assert not trace_files()
+
+
 def test_traces_no_solver_takes_are_not_tried_at_every_run(five, generate, monkeypatch):
     def refused(*_: Any, **__: Any) -> None:
         raise InvalidTrace("traces", "cannot be solved", rule="trace.gram")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -37,6 +38,17 @@ def test_merge_joins_files_and_drops_repeats(files, tmp_path):
     assert "5 runs" in run("traces", "merge", out, files / "b.safetensors", files / "a.safetensors").stdout
 
 
+def test_files_that_repeat_a_run_are_named_and_merge_joins_them(files, tmp_path):
+    shutil.copy(files / "a.safetensors", files / "copy.safetensors")
+    said = run("traces", "show", files, code=1).stderr
+    assert "a.safetensors" in said
+    assert "copy.safetensors" in said
+    assert "traces merge" in said
+    out = tmp_path / "out" / "all.safetensors"
+    assert json.loads(run("traces", "merge", out, files, "--json").stdout)["runs"] == 5
+    assert "3 runs in 1 files" in run("traces", "show", files / "a.safetensors", files / "a.safetensors").stdout
+
+
 def test_merge_refuses_a_name_that_is_not_found_again(files):
     assert ".safetensors" in run("traces", "merge", files / "all.bin", files, code=2).stderr
 
@@ -57,6 +69,14 @@ def test_verify_is_silent_about_whole_files_and_names_the_rule_of_a_damaged_one(
     report = json.loads(run("traces", "verify", files, "--json", code=1).stdout)
     assert report["ok"] is False
     assert [finding["rule"] for finding in report["findings"]] == ["trace.hash"]
+
+
+def test_names_of_files_act_on_no_terminal(files):
+    (files / "a.safetensors").rename(files / "a\x1b[2J\u202e.safetensors")
+    for name in ("verify", "show"):
+        said = run("traces", name, files, code=1).stderr
+        assert "rename it" in said
+        assert all(one.isprintable() or one == "\n" for one in said)
 
 
 def test_verify_reports_runs_that_are_too_alike(files, make_trace, tmp_path):

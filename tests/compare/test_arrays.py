@@ -52,6 +52,17 @@ def test_hand_computed_figures(tmp_path: Path) -> None:
     assert figures.psnr == pytest.approx(10 * math.log10(64 / 8))
 
 
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1.0, 1e200, 8e307])
+def test_values_whose_squares_no_number_holds_are_compared_as_any_others(tmp_path: Path, scale: float) -> None:
+    """The squares of the small ones are 0, which was called identical; those of the large ones ended the command."""
+    a, b = np.array([1.0, 2.0]) * scale, np.array([1.0, 1.0]) * scale
+    report = compare(write(tmp_path / "a.npy", a), write(tmp_path / "b.npy", b))
+    ((found,),) = (comparison.frames for comparison in report.comparisons)
+    assert not found.figures.identical
+    assert found.figures.relative_l2 == pytest.approx(1 / math.sqrt(5), rel=1e-3)
+    assert found.figures.cosine == pytest.approx(3 / math.sqrt(10), rel=1e-3)
+
+
 def test_equal_latents_and_zeros(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", A)
     np.save(tmp_path / "zero.npy", np.zeros_like(A))

@@ -108,7 +108,7 @@ def test_what_cannot_be_done_is_said_before_sampling(
 def test_missing_extras_name_the_command_that_installs_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     present = importlib.util.find_spec
     absent = {"matplotlib", "skimage"}
-    monkeypatch.setattr("easyteacache.cli.demo.find_spec", lambda name: None if name in absent else present(name))
+    monkeypatch.setattr("easyteacache.cli.extras.find_spec", lambda name: None if name in absent else present(name))
     result = run()
     assert result.exit_code == 1
     assert "matplotlib, scikit-image" in result.stderr

@@ -16,7 +16,8 @@ from easyteacache.errors import ExportRefused
 from easyteacache.export import ENGINES, Exported, export
 from easyteacache.export.deviations import engine_window
 from easyteacache.export.magcache_rule import engine_plan, magcache_plan, retained_steps
-from easyteacache.export.numbers import USUAL_RANGE, Numbers
+from easyteacache.export.numbers import Numbers
+from easyteacache.policy.curves import USUAL_DISTANCES
 from easyteacache.policy.policy import resolve
 from easyteacache.policy.request import request_and_run
 from easyteacache.records.calibration import Calibration
@@ -28,8 +29,6 @@ Record = Callable[..., Calibration]
 RUNS = 100
 KONTEXT = (-1046.55119, 312.563399, -16.9500694, 0.410995971, 0.0374537863)
 FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
-# Rules that are not about decisions, or that only say so in the file.
-ALLOWED = {"abs", "signal"}
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +55,7 @@ def gate_decides(numbers: Numbers, distances: Sequence[float], window: tuple[int
 def random_runs(numbers: Numbers, steps: int, seed: int = 0) -> list[list[float]]:
     """Distances that occur: over the record's domain, or where published models' lie, with p at or above 0."""
     chosen = random.Random(seed)
-    low, high = numbers.domain or USUAL_RANGE
+    low, high = numbers.domain or USUAL_DISTANCES
     places = [low + (high - low) * i / 2000 for i in range(2001)]
     places = [x for x in places if numbers.curve(x) >= 0]
     # Steps near the smallest p reuse long, steps anywhere compute often: both kinds of run.

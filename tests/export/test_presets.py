@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from easyteacache.errors import ExportRefused
+from easyteacache.errors import ExportRefused, InvalidCalibration
 from easyteacache.export import ENGINES, export, presets, read, write
 from easyteacache.policy.request import RunContext, request_and_run
 from easyteacache.records.calibration import Calibration
@@ -194,6 +194,38 @@ def test_what_an_engine_cannot_be_told_is_refused() -> None:
     assert error.rules == ("method",)
     assert "does not say max_warmup_steps, residual_diff_threshold" in str(error)
     assert "no setting odd" in str(refused(record_of(dbcache(odd=1)), "cache-dit"))
+
+
+@pytest.mark.parametrize("engine", sorted(DBCACHE))
+@pytest.mark.parametrize("value", ["$(touch owned)", "8; touch owned", "1, x: {a: b}", "8", (1, "$(touch owned)")])
+def test_a_text_where_a_number_belongs_reaches_no_file(engine: str, value: Any) -> None:
+    error = refused(record_of(dbcache(Fn=value)), engine)
+    assert error.rules == ("method",)
+    assert "Fn is" in str(error)
+    assert "expected a number, true or false" in str(error)
+
+
+def test_the_policy_of_a_mask_is_one_of_two_words() -> None:
+    def masked(policy: str) -> Calibration:
+        parameters = {**dbcache().parameters, "steps_computation_mask": (1, 0), "steps_computation_policy": policy}
+        kept = {
+            name: parameters[name]
+            for name in presets.rule_for("cache-dit", with_mask(parameters)).names
+            if name in parameters
+        }  # type: ignore[union-attr]
+        return record_of(with_mask(kept | {"Fn_compute_blocks": 8, "Bn_compute_blocks": 0}))
+
+    def with_mask(parameters: dict[str, Any]) -> Preset:
+        return Preset(engine="cache-dit", method="DBCache with a step mask", parameters=parameters)
+
+    assert "steps_computation_policy: dynamic" in written(masked("dynamic"), "cache-dit").text
+    assert "expected 'static' or 'dynamic'" in str(refused(masked("static # x: y"), "cache-dit"))
+
+
+def test_a_files_text_where_a_number_belongs_makes_no_preset() -> None:
+    text = 'cache_config: {Fn_compute_blocks: "$(touch owned)", Bn_compute_blocks: 0}\n'
+    with pytest.raises(InvalidCalibration, match=r"Fn_compute_blocks is .*expected a number, true or false"):
+        read(text, "cache-dit", file="f", model_key="flux.1/dev/mine", title=None, modality="image")
 
 
 def test_an_unlimited_run_is_minus_one_everywhere() -> None:

@@ -1,5 +1,6 @@
 """A file is written whole or not at all, whatever fails and whenever the process dies."""
 
+import errno
 import json
 import os
 import random
@@ -70,6 +71,27 @@ def test_a_failure_before_the_first_byte_leaves_no_file_at_all(tmp_path):
     with pytest.raises(TypeError):
         atomic_write.write_bytes(tmp_path / "record.json", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("module", "call"), [("os", "fsync"), ("os", "open"), ("os", "replace"), ("os", "fdopen")])
+def test_a_failure_names_the_file_that_was_to_be_written(target, monkeypatch, module, call):
+    """A full disk names no file at all, and who reads a temporary file's name does not know what to do."""
+
+    def full(*arguments, **_):
+        names = [one for one in arguments if isinstance(one, os.PathLike)]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *(os.fspath(one) for one in names[:1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{call}", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            atomic_write.write_bytes(target, b"new")
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: {str(target)!r}"
+    folder = target.parent / "folder"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            atomic_write.fill_folder(folder, {"a/b.json": b"x"})
+    assert caught.value.filename == str(folder / "a" / "b.json")
 
 
 def test_a_failed_cleanup_does_not_hide_the_failure(target, monkeypatch):

@@ -489,6 +489,25 @@ def test_an_answer_without_end_is_received_no_further_than_the_bound(number: int
     assert "bytes" in text or "makes no sense" in text
 
 
+@pytest.mark.parametrize("size", [b"-1", b" -1 ", b"-0x1"])
+def test_a_chunk_of_minus_one_byte_is_not_everything_that_follows(size: bytes) -> None:
+    """A reader that is asked for -1 bytes takes all there is."""
+    sent = 0
+
+    def answer(_: Asked, connection: socket.socket) -> None:
+        nonlocal sent
+        head = f"HTTP/1.1 200 OK\r\nX-Repo-Commit: {COMMIT}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        connection.sendall(head + size + b"\r\n")
+        for _number in range(1 << 10):
+            connection.sendall(b"[" * (1 << 16))
+            sent += 1 << 16
+
+    with liar(answer) as hub:
+        assert "is no HTTP" in refusal(lambda: remote(hub, limits=Limits()).read("a.json", COMMIT, limit=1000))
+    # What the system's buffers hold is sent, too.
+    assert sent < 32 << 20
+
+
 def test_an_index_that_names_more_than_a_pull_may_bring_ends_the_pull(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

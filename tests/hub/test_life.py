@@ -200,6 +200,18 @@ def test_a_yanked_record_is_an_error_unless_allowed(
     assert hub("yank", "tiny/absent", "--reason", "x").exit_code == 1
 
 
+def test_a_damaged_record_beside_it_leaves_no_retirement_half_made(upstream: Path, run_hub: Program) -> None:
+    before = index.read(upstream)
+    assert before is not None
+    (upstream / "tiny" / "draft.json").write_text("{")
+    done = run_hub("yank", "tiny/video", "--reason", "Wrong.", "--registry", upstream)
+    assert done.exit_code == 0, done.output
+    after = index.read(upstream)
+    assert after is not None
+    assert after.records["tiny/draft"] == before.records["tiny/draft"]
+    assert after.records["tiny/video"].status == load(upstream / "tiny" / "video.json").status == "yanked"
+
+
 def test_a_folder_is_changed_in_place_with_its_index(upstream: Path, run_hub: Program) -> None:
     done = run_hub("deprecate", "tiny/video", "--reason", "Old.", "--replacement", "tiny/draft", "--registry", upstream)
     assert done.exit_code == 0, done.output

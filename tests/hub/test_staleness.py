@@ -16,6 +16,7 @@ from easyteacache.hub.staleness import MOST_FILES, NotKnown, Place, Staleness, p
 from easyteacache.records.calibration import Calibration, save
 
 from .conftest import build_record
+from .liar import liar, reply
 
 OLD, NEW = "a" * 40, "b" * 40
 CHECKPOINT = Place("tiny/video", "checkpoint", "org/model", OLD)
@@ -40,6 +41,22 @@ COMPARED = f"http://code/repos/org/code/compare/{OLD}...HEAD"
 def test_a_checkpoint_has_moved_where_main_stands_elsewhere(now: str, state: str) -> None:
     found = asked_of({MODEL: {"sha": now}}).standing(CHECKPOINT)
     assert (found.state, found.now) == (state, now)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000, b'{"sha": ' + b"9" * 5000 + b"}", b'{"sha": NaN}', b"\xff", b"", b'{"sha": "\\ud800"}', b"null", b"[1]"],
+)  # fmt: skip
+def test_an_answer_that_is_no_answer_leaves_a_place_unknown(content: bytes) -> None:
+    with liar(lambda _, connection: connection.sendall(reply(content))) as api:
+        places = Staleness(hub=api.endpoint, sources_api=api.endpoint)
+        assert places.standing(CHECKPOINT).state == "unknown"
+        assert places.standing(SOURCE).state == "unknown"
+
+
+def test_names_of_files_that_are_no_text_are_no_files() -> None:
+    files = [{"filename": ["src/numbers.py"]}, {"filename": {}}, {"filename": None}, 5]
+    assert asked_of({COMPARED: {"commits": [{"sha": NEW}], "files": files}}).standing(SOURCE).state == "fresh"
 
 
 def test_a_short_commit_of_the_same_begins_it() -> None:

@@ -9,12 +9,16 @@ import pytest
 
 from easyteacache import TeaCache
 from easyteacache.errors import UnreachableTarget
+from easyteacache.policy.carry import shifted_levels
 from easyteacache.policy.policy import EXACT, resolve
-from easyteacache.policy.quality import ALSO_CALLED, LEVELS, NAMES, level_of
+from easyteacache.policy.quality import ALSO_CALLED, LEVELS, NAMES
 from easyteacache.policy.record_free import EVEN
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.evidence import RELATIVE_L2, Evidence
+from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.operating_point import OperatingPoint
+from easyteacache.records.sampler import SamplerRecord
+from easyteacache.registry.registry import Registry
 
 RUN = RunContext(sequence_length=1024, num_steps=50)
 
@@ -41,8 +45,6 @@ def test_levels_go_from_the_best_to_the_fastest():
     allowed = [one.most for one in LEVELS]
     assert allowed == sorted(allowed)
     assert allowed[0] == 0
-    assert [level_of(one.most).name for one in LEVELS[1:]] == list(NAMES[1:])
-    assert level_of(1.0) is None
 
 
 def test_the_page_shows_every_level_with_its_limit_and_reason():
@@ -100,6 +102,27 @@ def test_exact_reuses_nothing_and_warns_of_nothing(make_record, bucket):
     assert policy.decided_by == "nothing"
     assert policy.warnings == ()
     assert EXACT in policy.notes
+
+
+NOISY = SamplerRecord(name="LCM (stochastic)", calls=50, prediction="velocity", levels=shifted_levels(50, 3.0))
+
+
+@pytest.mark.parametrize("wish", [{"quality": "exact"}, {"threshold": 0.0}])
+@pytest.mark.parametrize(
+    ("key", "run"),
+    [
+        # Another sampler than the record's, one that draws noise, and another number type.
+        ("reference/moving-digits", RunContext(sequence_length=64, num_steps=12, shift=3.0, begun=True)),
+        ("reference/moving-digits", RunContext(sequence_length=64, num_steps=50, sampler=NOISY, begun=True)),
+        ("wan2.1/t2v-14b/lemica", RunContext(num_steps=50, model=ModelIdentity(dtype="float32"), begun=True)),
+    ],
+)
+def test_where_nothing_is_to_be_reused_no_difference_of_the_run_is_warned_of(wish, key, run):
+    found = Registry.opened(None).find(key)
+    assert resolve(found, Request(speedup=2.0), run).warnings
+    policy = resolve(found, Request(**wish), run)
+    assert policy.decided_by == "nothing"
+    assert (policy.warnings, policy.refusal, policy.carried) == ((), None, None)
 
 
 def test_plans_without_a_record_know_exact_and_no_other_level():

@@ -66,6 +66,43 @@ def test_levels_that_do_not_fall_are_no_plans() -> None:
     assert "do not fall" in policy.notes[0]
 
 
+def test_a_sample_left_at_the_last_calls_level_has_a_plan() -> None:
+    levels = (*LEVELS[:-1], LEVELS[-2])
+    run = RunContext(num_steps=50, sequence_length=32_760, sampler=sampler("velocity", levels))
+    policy = UNIVERSAL.policy(Request(speedup=2.0), run)
+    assert policy.refusal is None
+    assert policy.schedule == universal_plan(levels, 32_760, 25)
+    assert len(policy.schedule) == 25
+
+
+def test_under_a_sampler_that_draws_noise_every_step_is_computed_and_said() -> None:
+    noisy = SamplerRecord(name="LCM (stochastic)", calls=50, prediction="velocity", levels=LEVELS)
+    policy = UNIVERSAL.policy(Request(speedup=2.0), RunContext(num_steps=50, sequence_length=4096, sampler=noisy))
+    assert policy.decided_by == "nothing"
+    assert policy.refusal.startswith("LCM draws noise")
+    assert policy.warnings == (policy.refusal,)
+
+
+def test_why_there_is_no_plan_is_a_warning_and_no_plan_without_one_reuses() -> None:
+    policy = UNIVERSAL.policy(Request(speedup=2.0), RunContext(num_steps=50, sequence_length=4096))
+    assert (
+        policy.refusal == "The noise levels are not known: pass shift=, or attach a pipeline. Every step is computed."
+    )
+    assert policy.warnings == policy.notes == (policy.refusal,)
+    exact = UNIVERSAL.policy(Request(quality="exact"), WAN)
+    assert exact.decided_by == "nothing"
+    assert exact.refusal is None
+    assert exact.warnings == ()
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(4, True), (8, True), (9, False)])
+def test_a_plan_for_few_steps_warns_of_them(steps: int, warned: bool) -> None:
+    run = RunContext(num_steps=steps, sequence_length=4096, shift=3.0)
+    policy = UNIVERSAL.policy(Request(speedup=2.0), run)
+    assert [f"A run of {steps} steps" in text for text in policy.warnings] == [True] * warned
+    assert UNIVERSAL.policy(Request(speedup=1.0), run).warnings == ()
+
+
 def test_other_samplers_levels_are_taken_as_shares_of_noise() -> None:
     shares = (0.9999, *LEVELS[1:])
     sigmas = tuple(level / (1.0 - level) for level in shares)
@@ -85,6 +122,23 @@ def test_two_steps_are_always_computed_and_it_says_what_that_gives() -> None:
     assert policy.schedule == (0, 2)
     assert any("2×" in note for note in policy.notes)
     assert EVEN.policy(Request(speedup=2.0), RunContext(num_steps=1)).schedule == (0,)
+
+
+@pytest.mark.parametrize(
+    ("wish", "computed"),
+    [
+        ({"max_consecutive_skips": 1}, (0, 2, 3, 5, 6, 8, 9, 11)),
+        ({"max_consecutive_skips": 0}, tuple(range(12))),
+        ({"min_skip_step": 4}, (0, 1, 2, 3, 6, 9)),
+        ({"max_skip_step": 7}, (0, 3, 6, 8, 9, 10, 11)),
+        ({"max_skip_step": -3}, (0, 3, 6, 9, 10, 11)),
+    ],
+)
+def test_the_caller_s_own_window_holds_for_a_plan_without_a_record(wish, computed) -> None:
+    policy = EVEN.policy(Request(speedup=3.0, **wish), RunContext(num_steps=12))
+    assert policy.schedule == computed
+    assert policy.expected_speedup == 12 / len(computed)
+    assert any("in the window that was asked for" in note for note in policy.notes)
 
 
 def test_no_error_can_be_promised_and_a_speedup_is_needed() -> None:

@@ -121,3 +121,9 @@ def test_a_record_without_anything_to_leave_out_says_nothing_of_it(make_record: 
     for can in (VERBS, Capabilities(corrects=False)):
         notes = resolve(plain, Request(), RunContext(num_steps=4, can=can)).notes
         assert not any("left out" in note or "block stack" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["speedup", "threshold", "max_error"])
+def test_a_number_larger_than_any_float_is_refused_as_others_out_of_range_are(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is larger than any float"):
+        Request(**{name: 10**400})

@@ -119,6 +119,22 @@ def test_files_of_another_kind_are_refused(data, tmp_path):
     assert caught.value.rule == "trace.unreadable"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["my runs.safetensors", "läufe.safetensors", ".hidden.safetensors", "a\x1b[2J.safetensors", "con.safetensors"],
+)
+def test_a_file_that_no_record_could_name_is_refused_before_it_is_written(name, make_trace, tmp_path):
+    with pytest.raises(InvalidTrace) as caught:
+        trace_file.write([make_trace(0)], tmp_path / name)
+    assert caught.value.rule == "trace.name"
+    assert list(tmp_path.iterdir()) == []
+    trace_file.write([make_trace(0)], tmp_path / "good.safetensors")
+    (tmp_path / "good.safetensors").rename(tmp_path / name)
+    with pytest.raises(InvalidTrace, match="rename it") as caught:
+        trace_file.read(tmp_path / name)
+    assert caught.value.rule == "trace.name"
+
+
 def test_a_header_that_claims_a_huge_array_allocates_nothing(data):
     metadata, _ = taken_apart(data)
     layout = {

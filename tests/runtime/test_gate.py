@@ -44,6 +44,15 @@ def test_no_skip_in_a_row_means_none_at_all() -> None:
     assert not any(run(Gate(threshold=9.0, max_consecutive_skips=0), [0.0] * 5))
 
 
+def test_the_caller_s_own_limit_holds_for_a_plan_and_the_record_s_does_not() -> None:
+    plan = (0, 5)
+    reused = [False, True, True, True, True, False, True, True]
+    assert run(Gate(schedule=plan, max_consecutive_skips=1), [None] * 7) == reused
+    reused = [False, True, True, False, True, False, True, True]
+    assert run(Gate(schedule=plan, wished_limit=2), [None] * 7) == reused
+    assert not any(run(Gate(schedule=plan, wished_limit=0), [None] * 7))
+
+
 def test_the_window_is_inclusive_at_both_ends() -> None:
     assert run(Gate(threshold=9.0, first=2, last=4), [0.0] * 6) == [False, False, True, True, True, False, False]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from easyteacache.policy.figures import Standing
 from easyteacache.runtime.branch_state import StepRecord
 from easyteacache.runtime.statistics import RunStatistics, describe
 
@@ -30,7 +31,7 @@ def test_before_the_first_step_the_speed_up_is_one() -> None:
     assert run_of("").speedup == 1.0
 
 
-def test_the_summary_is_six_lines_at_most_and_counts_the_notes(make_policy: Callable[..., Any]) -> None:
+def test_the_summary_is_short_and_counts_the_notes(make_policy: Callable[..., Any]) -> None:
     policy = make_policy(notes=("First.", "Second."), warnings=("Second.",), schedule=(0, 3), status="draft")
     lines = describe(policy, {"cond": run_of("crr" * 40), "uncond": run_of("crr" * 40)}, 3.0).splitlines()
     assert lines[0] == "toy revision 1 (draft, layer given)"
@@ -41,15 +42,30 @@ def test_the_summary_is_six_lines_at_most_and_counts_the_notes(make_policy: Call
     assert max(map(len, lines)) <= 80
 
 
+def test_the_promised_error_is_never_cut_off(make_policy: Callable[..., Any]) -> None:
+    policy = make_policy(
+        schedule=tuple(range(25)), forecaster="meancache-6", standing=Standing("submitted"), expected_error=0.0051234
+    )
+    lines = describe(policy, {}, 1.0).splitlines()
+    assert lines[1:3] == [
+        "a schedule of 25 computed steps, predictor meancache-6",
+        "submitted evidence, error 0.00512 expected",
+    ]
+
+
+def test_one_note_is_no_notes(make_policy: Callable[..., Any]) -> None:
+    assert describe(make_policy(notes=("First.",)), {}, 1.0).splitlines()[-1] == "1 note: see `notes` of the cache"
+
+
 @pytest.mark.parametrize("branches", [0, 1, 2, 3, 8])
 @pytest.mark.parametrize("notes", [0, 40])
-def test_the_summary_has_two_to_six_lines_whatever_happened(
+def test_the_summary_has_two_to_seven_lines_whatever_happened(
     make_policy: Callable[..., Any], branches: int, notes: int
 ) -> None:
     policy = make_policy(notes=("A note.",) * notes, model_key="toy/" + "long" * 30)
     runs = {f"branch-{n}": run_of("c" * (n + 1) + "r" * 200) for n in range(branches)}
     lines = describe(policy, runs, 2.0).splitlines()
-    assert 2 <= len(lines) <= 6
+    assert 2 <= len(lines) <= 7
     assert max(map(len, lines)) <= 80
     assert ("no step seen yet" in lines) == (branches == 0)
 

@@ -169,9 +169,10 @@ def test_models_are_not_mixed(make_set: MakeSet) -> None:
         solve(TraceSet.merge(make_set(6), make_set(6, key="test/other")))
 
 
-def test_too_few_runs_say_how_many_are_missing(make_set: MakeSet) -> None:
-    with pytest.raises(NotEnoughTraces, match="record 2 more"):
-        solve(make_set(4))
+@pytest.mark.parametrize("runs", [1, 2, 4, 5])
+def test_too_few_runs_say_how_many_are_missing(runs: int, make_set: MakeSet) -> None:
+    with pytest.raises(NotEnoughTraces, match=f"{runs} found: record {6 - runs} more"):
+        solve(make_set(runs))
 
 
 def test_a_signal_nobody_recorded_is_refused(make_set: MakeSet) -> None:

@@ -92,7 +92,7 @@ def test_a_plan_that_is_not_followed_is_no_measurement(gpu: Any, monkeypatch: py
     monkeypatch.setattr(gpu, "STEPS", gpu.STEPS + 1)
     model = gpu.build(gpu.TINY_WAN, (2,), torch.device("cpu"), torch.float32)
     loop = gpu.loop_of(model, gpu.TINY_WAN, torch.device("cpu"), torch.float32)
-    context = gpu.contenders(model, torch.float32)["hold"]
+    context = gpu.contenders()["hold"]
     monkeypatch.setattr(gpu, "COMPUTED", (0, 1))
     with pytest.raises(gpu.click.ClickException, match="were computed, expected"), context(loop):
         loop()
@@ -104,7 +104,7 @@ def test_the_corrector_hands_on_what_the_model_did_not_give(gpu: Any) -> None:
     model = gpu.build(gpu.TINY_WAN, (2,), cpu, torch.float32)
     loop, raw, handed = gpu.loop_of(model, gpu.TINY_WAN, cpu, torch.float32), [], []
     model.register_forward_hook(lambda module, args, output: raw.append(output[0].clone()))
-    with gpu.contenders(model, torch.float32)["corrector"](loop):
+    with gpu.contenders()["corrector"](loop):
         model.register_forward_hook(lambda module, args, output: handed.append(output[0].clone()))
         loop()
     changed = [step for step, (a, b) in enumerate(zip(raw, handed, strict=True)) if not torch.equal(a, b)]

@@ -76,7 +76,7 @@ def measured(size: str, steps: int, device: torch.device, dtype: torch.dtype) ->
     model = model.eval().requires_grad_(False)
     inputs = torch.randn(1, 16, *shape, device=device, dtype=dtype), torch.randn(1, 32, 64, device=device, dtype=dtype)
     times: dict[tuple[str, str], list[float]] = {}
-    contenders = _contenders(layers, steps)
+    contenders = _contenders(steps)
     # Whole runs in turns; the first turn warms up and is not counted.
     for turn in range(4):
         for (name, kind), context in contenders.items():
@@ -97,7 +97,7 @@ def measured(size: str, steps: int, device: torch.device, dtype: torch.dtype) ->
 Context = Callable[[Any], contextlib.AbstractContextManager[Any]]
 
 
-def _contenders(layers: int, steps: int) -> dict[tuple[str, str], Context]:
+def _contenders(steps: int) -> dict[tuple[str, str], Context]:
     found: dict[tuple[str, str], Context] = {("none", "computed"): lambda model: contextlib.nullcontext()}
     for signal in ("timestep_projection", "modulated_input", "first_block_residual"):
         for kind, threshold in (("computed", 1e-30), ("reused", 1e30)):

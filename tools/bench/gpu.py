@@ -299,7 +299,7 @@ def measured(
     blocks = fitting(shape, device, dtype)
     model = build(shape, blocks, device, dtype)
     loop = loop_of(model, shape, device, dtype)
-    once = _first_forwards(loop, model, shape, device, dtype)
+    once = _first_forwards(model, shape, device, dtype)
     if once * FORWARDS > seconds:
         blocks = fewer(blocks, seconds / (once * FORWARDS))
         cut(model, shape, blocks)
@@ -317,7 +317,7 @@ def measured(
     )
     reused = [step for step in range(STEPS) if step not in COMPUTED]
     again = [step for step in COMPUTED if step]
-    for name, context in contenders(model, dtype).items():
+    for name, context in contenders().items():
         with context(loop):
             taken, top = timed(loop, device)
         extra = None if top is None or peak is None else (top - peak) / 2**20
@@ -331,7 +331,7 @@ def measured(
     return found
 
 
-def _first_forwards(loop: Any, model: Any, shape: Geometry, device: torch.device, dtype: torch.dtype) -> float:
+def _first_forwards(model: Any, shape: Geometry, device: torch.device, dtype: torch.dtype) -> float:
     """Seconds of the second forward: the first one warms up."""
     latent, given = inputs_of(shape, device, dtype)
     for _ in range(2):
@@ -371,7 +371,7 @@ def _tokens(shape: Geometry) -> int:
 Context = Callable[[Any], contextlib.AbstractContextManager[Any]]
 
 
-def contenders(model: Any, dtype: torch.dtype) -> dict[str, Context]:
+def contenders() -> dict[str, Context]:
     """Name → what is attached to the loop while it runs."""
     from easyteacache import TeaCache
     from easyteacache.runtime.predictors import predictor

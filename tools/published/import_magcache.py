@@ -82,7 +82,7 @@ def build(target: Target, facts: Sequence[Fact]) -> Calibration:
             "fitted_output": "block_residual",
             "branches": branches,
             "buckets": [bucket.model_dump() for bucket in buckets],
-            "provenance": _provenance(target, [fact for fact, _ in found]).model_dump(),
+            "provenance": _provenance([fact for fact, _ in found]).model_dump(),
             "notes": [*target.notes, *_notes(target, [fact for fact, _ in found], mine)],
         },
         where=target.key,
@@ -171,7 +171,7 @@ def _notes(target: Target, facts: Sequence[Fact], presets: Sequence[settings.Fac
         yield "Two experts take turns: the rule begins anew with the second one, at the step where the noise level crosses its boundary."
 
 
-def _provenance(target: Target, facts: Sequence[Fact]) -> Provenance:
+def _provenance(facts: Sequence[Fact]) -> Provenance:
     printed = {
         (source["repo"], source["path"], source["line"]): records.source_of(source)
         for fact in facts

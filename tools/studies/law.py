@@ -10,6 +10,7 @@ Every run is kept in the folder, so a stage that was stopped goes on; on one cor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -67,12 +68,21 @@ CHAINS: Mapping[str, tuple[Setting, ...]] = {
 }
 #: Fitted over all chains by ``lengths``; stated in the page.
 FITTED_EXPONENT = 0.05
-#: Held-out settings of ``carried``: target, shorter and longer neighbour; sources are recorded at shift 1.
+#: Held-out lengths of ``carried``: target, shorter and longer neighbour; sources are recorded at shift 1, 50 Euler steps.
 CARRIED: tuple[tuple[tuple[str, int, int], tuple[str, int, int], tuple[str, int, int]], ...] = (
     (("digits", 4, 16), ("digits", 1, 16), ("digits", 4, 24)),
     (("flux", 1, 24), ("flux", 1, 16), ("flux", 1, 32)),
     (("scenes", 1, 24), ("scenes", 1, 16), ("scenes", 1, 48)),
     (("scenes", 1, 32), ("scenes", 1, 16), ("scenes", 1, 48)),
+)
+
+#: What they are carried to: shift, sampler, and computed steps of how many.
+CARRIED_TO: tuple[tuple[float, str, tuple[int, ...], int], ...] = (
+    (0.5, "euler", (25, 17), 50),
+    (3.0, "euler", (25, 17), 50),
+    (8.0, "euler", (25, 17), 50),
+    (3.0, "unipc", (25, 17), 50),
+    (3.0, "euler", (12, 8), 25),
 )
 
 
@@ -120,26 +130,26 @@ class Study:
         _exponent("exact", runs, ratio=2.0 * float(np.log(sizes[-1] / sizes[0])))
 
     def carried(self) -> None:
-        """Decibels of the final sample by plans carried to another length and shift."""
+        """Decibels of the final sample by plans carried to another length, shift, sampler and step count."""
         gains: dict[str, list[float]] = {}
         for target, shorter, longer in CARRIED:
             low, high = Setting(*shorter, shift=1.0), Setting(*longer, shift=1.0)
             near, far = (self.fitted([setting], offset=False)[0] for setting in (low, high))
-            for shift in (0.5, 3.0):
-                setting = Setting(*target, shift=shift)
-                run = self.runs.recorded(setting)
+            for shift, sampler, counts, steps in CARRIED_TO:
+                setting = Setting(*target, shift, steps, sampler)
+                run, there = self.runs.recorded(setting), self.runs.recorded(replace(low, steps=steps))
                 ratio = float(np.log(setting.tokens / low.tokens))
                 share = ratio / float(np.log(high.tokens / low.tokens))
                 between = Profile(near.weights ** (1.0 - share) * far.weights**share)
-                for computed in (25, 17):
+                for computed in counts:
                     plans = {
                         "own": plan_of_gram(run, computed, offset=offset_of(setting)),
-                        "nothing": plan_of_profile(near, self.runs.recorded(low).levels, computed),
+                        "nothing": plan_of_profile(near, there.levels, computed),
                         "noise level": plan_of_profile(near, run.levels, computed),
                         "interpolated": plan_of_profile(between, run.levels, computed),
                         "law": plan_of_profile(near, run.levels, computed, offset=EXPONENT * ratio),
                         "fitted": plan_of_profile(near, run.levels, computed, offset=FITTED_EXPONENT * ratio),
-                        "even": even_plan(50, computed),
+                        "even": even_plan(steps, computed),
                     }
                     self._judge(setting, computed, plans, gains)
         _means(gains)
@@ -192,7 +202,8 @@ class Study:
         row = " | ".join(f"{name} {values.mean():.1f} / {values.min():.1f}" for name, values in found.items())
         click.echo(f"{setting.name} {computed} | {row}")
         for name, values in found.items():
-            gains.setdefault(f"shift {setting.shift:g}, {name}", []).append(float(values.mean()))
+            run = f"shift {setting.shift:g}, {setting.steps} {setting.sampler} steps"
+            gains.setdefault(f"{run}, {name}", []).append(float(values.mean()))
 
     def published(self) -> None:
         """Published plans and ratios of real models."""

@@ -18,9 +18,10 @@ from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import header, python_call
+from easyteacache.policy.methods.magcache import nearest_ratios
 
 IDENTITY = (1.0, 0.0)
 

@@ -19,10 +19,11 @@ from easyteacache.export import presets
 from easyteacache.export.deviations import Deviation
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
+from easyteacache.policy.methods.magcache import nearest_ratios
 
 LINEAR = "Custom"
 _SETTING = {
@@ -92,7 +93,7 @@ def read(text: str, where: str) -> Iterator[Parsed]:
         "height": files.whole(content, "target_height", where),
         "width": files.whole(content, "target_width", where),
         "shift": files.number(content, "sample_shift", where),
-        "model_key": files.origin_in(content).get("model_key"),
+        "model_key": files.key_of_origin(content),
     }
     if "magcache_ratios" in content:
         yield _read_magcache(content, common, where)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from easyteacache.export import parsed as files
-from easyteacache.export.numbers import Numbers, nearest_ratios
+from easyteacache.export.numbers import Numbers
 from easyteacache.export.parsed import Parsed
 from easyteacache.files import strict_json
+from easyteacache.policy.methods.magcache import nearest_ratios
 from easyteacache.records.calibration import Signal
 from easyteacache.records.plan import AppliedTo
 

@@ -21,4 +21,4 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
 def read(text: str, where: str) -> Iterator[Parsed]:
     """The numbers of one object."""
     content = files.json_object(text, where)
-    yield plain.parse(content, where, files.origin_in(content).get("model_key"))
+    yield plain.parse(content, where, files.key_of_origin(content))

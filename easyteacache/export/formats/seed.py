@@ -48,7 +48,7 @@ def deviations(numbers: Numbers) -> Iterator[Deviation]:
 def read(text: str, where: str) -> Iterator[Parsed]:
     """Every fit of a file, at any depth."""
     content = files.json_object(text, where)
-    own = files.origin_in(content).get("model_key")
+    own = files.key_of_origin(content)
     found = list(_fits({name: child for name, child in content.items() if name != ORIGIN}, (), where))
     if not found:
         raise files.refuse(where, f"holds no {cache_json.META}")

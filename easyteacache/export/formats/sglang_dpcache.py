@@ -203,7 +203,7 @@ def read(text: str, where: str) -> Iterator[Parsed]:
         checkpoint_commit=request["checkpoint"],
         dtype=request["dtype"],
         branches=("cond", "uncond") if request["do_classifier_free_guidance"] else ("cond",),
-        model_key=files.origin_in(content).get("model_key"),
+        model_key=files.key_of_origin(content),
     )
 
 

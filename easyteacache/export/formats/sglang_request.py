@@ -73,5 +73,5 @@ def read(text: str, where: str) -> Iterator[Parsed]:
         raise files.refuse(
             where, "scm_preset names a policy, which stands for lists inside cache-dit; give bins instead"
         )
-    key = files.origin_in(content).get("model_key")
+    key = files.key_of_origin(content)
     yield dbcache.read(given, "SGLang", where, num_steps=steps, model_key=key)

@@ -17,10 +17,11 @@ from easyteacache.export import dbcache, presets
 from easyteacache.export import parsed as files
 from easyteacache.export.engine import CachedModels
 from easyteacache.export.magcache_rule import retained_steps
-from easyteacache.export.numbers import Numbers, nearest_ratios, pad
+from easyteacache.export.numbers import Numbers, pad
 from easyteacache.export.parsed import Parsed
 from easyteacache.export.spelling import ORIGIN, origin
 from easyteacache.files import strict_json
+from easyteacache.policy.methods.magcache import nearest_ratios
 from easyteacache.records.preset import Preset
 
 COUNT = 5
@@ -51,7 +52,7 @@ def write(numbers: Numbers, model: CachedModels | None, others: Mapping[str, Num
 def read(text: str, where: str) -> Iterator[Parsed]:
     """The one set of a ``cache_config``."""
     content = files.json_object(text, where)
-    key = files.origin_in(content).get("model_key")
+    key = files.key_of_origin(content)
     if "mag_ratios" in content:
         yield Parsed(
             ratios={"cond": files.numbers(content["mag_ratios"], "mag_ratios", where)},

@@ -36,5 +36,5 @@ def read(text: str, where: str) -> Iterator[Parsed]:
     yield Parsed(
         coefficients=files.numbers(model[KEY], KEY, where),
         post="none" if "hunyuan" in name else None,
-        model_key=files.origin_in(model).get("model_key"),
+        model_key=files.key_of_origin(model),
     )

@@ -1,6 +1,6 @@
 """May this record replace what is published? The rules that concern a change, the same for push and continuous integration.
 
-What concerns a file alone is ``schema``'s business, what concerns its numbers the solver's: it is handed in as a judge, because
+What concerns a file alone is ``check_record``'s business, what concerns its numbers the solver's: it is handed in as a judge, because
 the hub can do without it.
 """
 

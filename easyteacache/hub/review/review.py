@@ -13,6 +13,7 @@ from typing import Protocol
 
 from easyteacache.errors import HubError, InvalidCalibration
 from easyteacache.files import strict_json
+from easyteacache.files.workflow_command import annotation
 from easyteacache.hub import claims
 from easyteacache.hub.claims import Verifiers
 from easyteacache.hub.review import card, check_submission, pareto, record_diff
@@ -26,7 +27,8 @@ from easyteacache.registry import index
 from easyteacache.registry.family import model_of
 from easyteacache.registry.index import Index, IndexEntry
 
-_HARMLESS = str.maketrans({"<": "&lt;", "@": "&#64;", "[": "\\[", "`": "\\`"})
+# Entities and not backslashes: a backslash before one of these would take the escaping one's force away.
+_HARMLESS = str.maketrans({mark: f"&#{ord(mark)};" for mark in "<@[`|\\"})
 #: GitHub takes 65,536 characters as one comment.
 MOST_CHARACTERS = 60_000
 MOST_CHANGES = 40
@@ -222,8 +224,8 @@ def github_annotations(found: Review, root: Path) -> Iterator[str]:
     for finding in found.findings:
         path = Path(finding.where)
         relative = Path(os.path.relpath(path, root)).as_posix()
-        properties = f"file={_property(relative)},line={_line(path, finding.pointer)},title={_property(finding.rule)}"
-        yield f"::{finding.severity} {properties}::{_escaped(finding.message)}"
+        line = _line(path, finding.pointer)
+        yield annotation(finding.severity, file=relative, line=line, title=finding.rule, message=finding.message)
 
 
 def _line(path: Path, pointer: str) -> int:
@@ -231,14 +233,6 @@ def _line(path: Path, pointer: str) -> int:
         return line_of(parsing.read_file(path, rules="record", max_bytes=strict_json.MAX_BYTES).decode(), pointer)
     except (InvalidCalibration, UnicodeDecodeError):
         return 1
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def summary(found: Review) -> str:
@@ -314,6 +308,6 @@ def _row(one: Submission) -> str:
 
 def _cell(text: str) -> str:
     # One line whatever it holds: a line of its own could be a command to the runner.
-    text = " ".join(text.replace("|", "\\|").split())
-    # Nothing in it is a tag, a link, a code span, or a call for somebody's attention.
-    return text.translate(_HARMLESS)
+    # Nothing in it is a tag, a link of its own wording, a code span, another cell, or a call for somebody's attention.
+    printable = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return printable.translate(_HARMLESS)

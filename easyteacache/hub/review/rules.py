@@ -1,6 +1,6 @@
 """What a registry folder, a lock or a submission is refused for beyond what concerns one record: rule id → meaning.
 
-The rules of one record's file are ``schema.MEANINGS``, those of its accuracy ``solver.rules``; ids are the same in every tool.
+The rules of one record's file are ``check_record.MEANINGS``, those of its accuracy ``solver.validation.rules.TABLE``; ids are the same in every tool.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def advertise(repository: Repository, request: Request, _: dict[str, str]) -> Re
     if service == "git-receive-pack":
         raise Refusal(501, "this server takes no `git push`: propose with `easyteacache-hub push`, or push on its disk")
     if service != SERVICE:
-        raise Refusal(501, "this server speaks git's smart protocol alone: use a git client of this century")
+        raise Refusal(501, "this server speaks git's smart protocol alone: use git 1.6.6 or newer")
     command = ["git", "upload-pack", "--stateless-rpc", "--advertise-refs", str(repository.git.folder)]
     done = subprocess.run(command, capture_output=True, check=False, env=_seen(request), timeout=bounds.CLONE_SECONDS)
     if done.returncode:

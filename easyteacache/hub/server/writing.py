@@ -136,7 +136,8 @@ def title_of(told: dict[str, Any], name: str) -> str:
 def _named(name: object, what: str, pattern: re.Pattern[str]) -> str:
     """The name of a branch or tag; git refuses the others, and one of 40 hexadecimal digits would hide a commit."""
     usable = isinstance(name, str) and pattern.fullmatch(name) and ".." not in name and not _OID.fullmatch(name)
-    if not usable or any(part.endswith((".", ".lock")) for part in str(name).split("/")):
+    # git takes HEAD for its own, wherever it stands.
+    if not usable or name == "HEAD" or any(part.endswith((".", ".lock")) for part in str(name).split("/")):
         raise Refusal(400, f"{what} is named by letters, digits, '.', '_' and '-'")
     return str(name)
 
@@ -188,7 +189,35 @@ def _changes(repository: Repository, head: str, lines: Iterator[dict[str, Any]])
             raise Refusal(501, "this server has no large-file storage: send the file inside the commit")
         else:
             raise Refusal(501, f"this server cannot store {str(kind)[:40]!r} in a commit: files and deletions only")
+    _require_apart(repository, head, changes)
     return changes
+
+
+def _require_apart(repository: Repository, head: str, changes: dict[str, bytes | None]) -> None:
+    """Refuse a file where a folder is, and a folder where a file is: git would delete what is there without a word."""
+    files: dict[str, bool] = {}
+
+    def is_file(path: str) -> bool:
+        if path not in files:
+            found = None if path in changes else repository.git.entry(head, path)
+            files[path] = changes.get(path) is not None or (found is not None and found.kind == "blob")
+        return files[path]
+
+    for path, data in changes.items():
+        if data is None:
+            continue
+        above = [path[:end] for end, character in enumerate(path) if character == "/"]
+        over = next((one for one in above if is_file(one)), None)
+        if over is not None:
+            raise Refusal(
+                400,
+                f"{path[:200]!r} needs {over[:200]!r} as a folder, and that is a file: delete it in the same commit",
+            )
+        found = repository.git.entry(head, path)
+        if found is not None and found.kind == "tree":
+            below = [one.path for one in repository.git.entries(head, path, recursive=True) if one.kind == "blob"]
+            if any(one not in changes or changes[one] is not None for one in below):
+                raise Refusal(400, f"{path[:200]!r} is a folder with files: delete them in the same commit")
 
 
 def _field(value: object, name: str) -> object:

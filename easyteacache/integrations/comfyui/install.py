@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from easyteacache.files import atomic_write
 #: The pack's folder in ComfyUI.
 FOLDER = "EasyTeaCache"
 PACK = Path(__file__).resolve().parent / "pack"
+# ComfyUI loads no folder whose name ends so.
+_PASSED_OVER = ".disabled"
 _SUFFIXES = (".py", ".toml", ".json", ".md")
 
 
@@ -30,18 +33,20 @@ def install(comfyui: str | os.PathLike[str], *, link: bool = False) -> Path:
         OSError: the folder cannot be written.
     """
     target = custom_nodes(comfyui) / FOLDER
-    if target.is_symlink():
-        target.unlink()
-    elif target.exists() and not ours(target):
+    if not target.is_symlink() and target.exists() and not ours(target):
         raise InstallError(f"{target} exists and is not this node pack: move it away, or take it out yourself")
-    if link:
-        if target.exists():
-            shutil.rmtree(target)
-        target.symlink_to(PACK, target_is_directory=True)
-        return target
-    if target.exists():
-        shutil.rmtree(target)
-    atomic_write.fill_folder(target, files())
+    _sweep(target.parent)
+    fresh = _aside(target.parent)
+    try:
+        if link:
+            fresh.symlink_to(PACK, target_is_directory=True)
+        else:
+            atomic_write.fill_folder(fresh, files())
+        _take_out(target)
+        os.rename(fresh, target)
+    except BaseException:
+        _remove(fresh)
+        raise
     return target
 
 
@@ -52,14 +57,11 @@ def uninstall(comfyui: str | os.PathLike[str]) -> bool:
         InstallError: this is no ComfyUI, or something else lies where the pack belongs.
     """
     target = custom_nodes(comfyui) / FOLDER
-    if target.is_symlink():
-        target.unlink()
-        return True
-    if not target.exists():
+    if not os.path.lexists(target):
         return False
-    if not ours(target):
+    if not target.is_symlink() and not ours(target):
         raise InstallError(f"{target} is not this node pack, and is left alone")
-    shutil.rmtree(target)
+    _take_out(target)
     return True
 
 
@@ -73,6 +75,31 @@ def custom_nodes(comfyui: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise InstallError(f"{comfyui} holds no folder custom_nodes: expected the folder that ComfyUI lies in")
     return folder
+
+
+def _aside(folder: Path) -> Path:
+    """A name beside the pack that ComfyUI passes over: a process killed half-way leaves it, and neither half a pack nor none that was whole."""
+    return folder / f".{FOLDER}-{secrets.token_hex(8)}{_PASSED_OVER}"
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f".{FOLDER}-*{_PASSED_OVER}"):
+        _remove(left)
+
+
+def _take_out(target: Path) -> None:
+    """Remove the pack at once; what it takes long to delete is not where ComfyUI looks."""
+    if os.path.lexists(target):
+        aside = _aside(target.parent)
+        os.rename(target, aside)
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def files() -> dict[str, bytes]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from easyteacache.integrations.sampler_probe import LINEAR, Probe, apart, measured
-from easyteacache.records.sampler import MOST_CALLS, Prediction, SamplerRecord, euler_map
+from easyteacache.records.sampler import DRAWS_NOISE, MOST_CALLS, Prediction, SamplerRecord, euler_map
 from easyteacache.records.trace import Array
 from easyteacache.runtime.sampler_steps import SamplerSteps
 
@@ -81,7 +81,7 @@ class SamplerFacts:
         if self.levels is None or self.calls is None:
             return None
         return SamplerRecord(
-            name=f"{self.name} (stochastic)" if self.probe.stochastic else self.name,
+            name=f"{self.name}{DRAWS_NOISE}" if self.probe.stochastic else self.name,
             calls=self.calls,
             prediction=self.prediction,
             levels=self.levels,

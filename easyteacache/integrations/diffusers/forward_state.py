@@ -194,25 +194,29 @@ def filled(blocks: Blocks, arguments: Mapping[str, Any], streams: Mapping[str, t
 
 
 def sample_of(output: Any) -> torch.Tensor:
-    """The sample in what a transformer returned.
+    """The sample in what a transformer returned; a list of equally large ones, as Z-Image gives them, is one batch.
 
     Raises:
-        AttachError: it is no single tensor.
+        AttachError: it is neither.
     """
     sample = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
-    if not isinstance(sample, torch.Tensor):
-        raise AttachError(
-            f"the operating point corrects the model's output, but this model returns {type(sample).__name__}, not one "
-            "tensor: choose an operating point that does not correct"
-        )
-    return sample
+    if isinstance(sample, torch.Tensor):
+        return sample
+    if isinstance(sample, list) and len({getattr(one, "shape", None) for one in sample} - {None}) == 1:
+        return torch.stack(sample)
+    raise AttachError(
+        f"the model returns {type(sample).__name__}, neither one tensor nor a list of equally large ones: its output can be neither recorded "
+        "nor corrected; choose an operating point that does not correct"
+    )
 
 
 def with_sample(output: Any, sample: torch.Tensor) -> Any:
     """The same output with another sample."""
+    held = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+    given = list(sample.unbind()) if isinstance(held, list) else sample
     if isinstance(output, tuple):
-        return (sample, *output[1:])
-    return sample if isinstance(output, torch.Tensor) else replace(output, sample=sample)
+        return (given, *output[1:])
+    return given if held is output else replace(output, sample=given)
 
 
 def outputs(output: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 
-#: Component of a two-expert pipeline → the last part of its model key (Wan2.2 calls them so).
+#: Component of a two-expert pipeline → the last part of its model key (Wan2.2 calls them so), in the order in which they run.
 PARTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
 
 
@@ -18,19 +18,30 @@ def is_pipeline(target: Any) -> bool:
 
 
 def parts_of(pipe: Any) -> dict[str, Any]:
-    """The transformers of a pipeline by component name.
+    """The transformers of a pipeline by component name, in the order in which they run.
 
     Raises:
-        AttachError: there is none.
+        AttachError: it is no pipeline, or there is none.
     """
-    found = {name: getattr(pipe, name, None) for name in PARTS}
+    found = {} if isinstance(pipe, type) else {name: getattr(pipe, name, None) for name in PARTS}
     present = {name: module for name, module in found.items() if module is not None}
     if not present:
-        raise AttachError(
-            f"{type(pipe).__name__} has no transformer: the cache skips the blocks of a diffusion transformer, "
-            "so a U-Net pipeline cannot use it"
-        )
+        raise AttachError(_lacking(pipe))
     return present
+
+
+def _lacking(pipe: Any) -> str:
+    """What is wrong with a target that has no transformer."""
+    if isinstance(pipe, type):
+        return f"expected a diffusers pipeline, found the class {pipe.__name__}"
+    if not is_pipeline(pipe):
+        return f"expected a diffusers pipeline, found {type(pipe).__name__}"
+    if any(hasattr(pipe, name) for name in PARTS):
+        return f"the transformer of this {type(pipe).__name__} is None: load the pipeline with its transformer"
+    return (
+        f"{type(pipe).__name__} has no transformer: the cache skips the blocks of a diffusion transformer, "
+        "so a U-Net pipeline cannot use it"
+    )
 
 
 def guidance_of(pipe: Any) -> float | None:

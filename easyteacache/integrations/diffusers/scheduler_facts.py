@@ -23,7 +23,7 @@ import torch
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.sampler_probe import LINEAR, Probe, apart, measured
-from easyteacache.records.sampler import MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map
+from easyteacache.records.sampler import DRAWS_NOISE, MOST_CALLS, SHIFT_NAMES, Prediction, SamplerRecord, euler_map
 from easyteacache.records.trace import Array
 from easyteacache.runtime.sampler_steps import SamplerSteps
 
@@ -95,11 +95,11 @@ class SchedulerFacts:
         return bool(np.max(np.abs(self.map - euler_map(self.levels))) <= LINEAR)
 
     def record(self) -> SamplerRecord:
-        """The same as a record keeps it; the signature is absent where there is no map, and the name says where that is for noise."""
+        """The same as a record keeps it: without a signature where there is no map, and named stochastic where it draws noise."""
         kept = self.calls <= MOST_CALLS
         return SamplerRecord(
             # Two of one class, one drawing noise, do not step alike, and only the other has a signature.
-            name=f"{self.name} (stochastic)" if self.stochastic else self.name,
+            name=f"{self.name}{DRAWS_NOISE}" if self.stochastic else self.name,
             calls=self.calls,
             calls_per_step=self.calls_per_step,
             prediction=self.prediction,

@@ -16,7 +16,7 @@ class FitOptions:
     """What, besides the traces, decides the numbers of a fit.
 
     Attributes:
-        method: form of the curve, see ``fit.fit_bucket``.
+        method: form of the curve, see ``bucket_fit.fit_bucket``.
         order: fixed order of the polynomial; None chooses it by cross-validation.
         robust: Huber weights instead of plain least squares.
     """

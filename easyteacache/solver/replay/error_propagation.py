@@ -2,8 +2,9 @@
 
 Before step k a plan's state is wrong by Σ_i A[k, i + 1] e_i, A the sampler's map and e_i what was handed over at step i less the exact
 output: one quadratic form in the run's Gram matrix, for any deterministic sampler. An output that is computed there repeats a part of that
-error (``propagation.responses``), which the states after it inherit by the weight that output has in them. Sizes are added up along the
-run, because what a wrong state does to the model's output points elsewhere.
+error (``propagation.responses``), which the states after it inherit by the weight that output has in them. What neighbouring outputs repeat
+points the same way, for it is the same error of the state: it adds up with the signs of their weights, and a second-order forecast, whose weights
+alternate, hands on little of it. It does not point where the predictions missed, so those two sizes are added.
 
 Against plans sampled end to end on the reference model this ranks plans better than adding up weighted errors did (docs/solver.md),
 and it counts fitted plans and plain predictors by one measure.
@@ -70,7 +71,7 @@ class Travel:
         steps = np.array(computed[1 : 1 + count])
         weights = total[steps]
         if self._responses.ndim == 1:
-            return np.asarray(size + (np.abs(weights) * self._responses[steps]) @ np.sqrt(earlier))
+            return np.asarray(size + np.abs((weights * self._responses[steps]) @ np.sqrt(earlier)))
         # What computed outputs repeat of earlier errors points elsewhere every time.
         shares = weights * weights * self._squared_responses[:, steps]
         return np.asarray(np.sqrt(size * size + np.matmul(shares[:, None], earlier)[:, 0]))

@@ -37,7 +37,7 @@ class FittedSearch:
     """Schedules of one bucket with fitted weights.
 
     Args:
-        runs: its calibration runs; ``fitted.correctable`` holds for them.
+        runs: its calibration runs; ``fitted_weights.correctable`` holds for them.
         counts: computed steps of the schedules that will be asked for.
         answers: how outputs answer to disturbances; None: what is expected of any model.
         tick: called now and then, for a progress bar.

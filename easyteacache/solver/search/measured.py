@@ -165,10 +165,14 @@ class _Contest:
         """Say how long it will take, before it begins."""
         work = self._effort.work([count / self._runs.num_steps for count in counts], self._measure.size(self._runs))
         one = self._measure.seconds(self._runs)
-        took = "" if one is None else f": {spelled(work * one)}, for one takes {spelled(one)}"
-        self._tell(
-            f"sampling plans of {self._runs.num_steps} steps will take as long as about {work:.0f} uncached runs{took}"
-        )
+        about = f"as long as about {work:.0f} uncached runs"
+        if one is None:
+            self._tell(
+                f"sampling plans of {self._runs.num_steps} steps takes {about} in all; what was sampled before is kept"
+            )
+            return
+        took = f": {spelled(work * one)}, for one takes {spelled(one)}"
+        self._tell(f"sampling plans of {self._runs.num_steps} steps will take {about}{took}")
 
     def winners(self, counts: Sequence[int]) -> dict[int, Plan]:
         """Computed steps → the plan that won, with the weights that it was sampled with."""

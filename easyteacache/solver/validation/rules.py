@@ -80,7 +80,7 @@ TABLE: tuple[Rule, ...] = (
          "Evenly spaced steps need no calibration; geometric mean over runs, 5 % for the noise of few runs.", 1.05),
     Rule("gate.worse-than-identity", "held-out error relative to the same gate without a fit, p(x) = x",
          "What no fit gives for nothing; geometric mean over runs and thresholds, 10 % because both move by whole steps.", 1.1),
-    Rule("point.worse-than-fewer-steps", "held-out error relative to sampling with as many Euler steps",
+    Rule("point.worse-than-fewer-steps", "held-out error relative to sampling with as many steps of the same sampler",
          "The trap of this field: a cache that loses to a smaller step count is no use; geometric mean over runs.", 1.0),
     Rule("incumbent.better", "best held-out error at each number of computed steps, relative to the incumbent's at no more",
          "A record is replaced by a better one; geometric mean over runs, 5 % for the noise of few runs.", 1.05),
@@ -96,12 +96,28 @@ def limit(rule: str) -> float:
     return value
 
 
+def fewest_runs() -> int:
+    """Runs that a bucket takes in all: to fit to, and held out."""
+    return int(limit("traces.calibration-runs") + limit("traces.heldout-runs"))
+
+
+def require_all(runs: int, sequence_length: int) -> None:
+    """Refuse a bucket that has too few runs however they are split.
+
+    Raises:
+        NotEnoughTraces: with how many it takes in all.
+    """
+    if runs < fewest_runs():
+        raise NotEnoughTraces(sequence_length=sequence_length, runs=runs, needed=fewest_runs())
+
+
 def require_runs(calibration: TraceSet, heldout: TraceSet, sequence_length: int) -> None:
     """Refuse a bucket with too few runs on either side of the split.
 
     Raises:
         NotEnoughTraces: with how many runs it takes in all.
     """
-    fewest = int(limit("traces.calibration-runs") + limit("traces.heldout-runs"))
     if len(calibration) < limit("traces.calibration-runs") or len(heldout) < limit("traces.heldout-runs"):
-        raise NotEnoughTraces(sequence_length=sequence_length, runs=len(calibration) + len(heldout), needed=fewest)
+        raise NotEnoughTraces(
+            sequence_length=sequence_length, runs=len(calibration) + len(heldout), needed=fewest_runs()
+        )

@@ -57,10 +57,6 @@ def bucket(case: Case, change: Callable[[dict[str, Any]], Any]) -> None:
     case.edit(lambda content: change(content["buckets"][0]))
 
 
-def first_point(case: Case, **changes: Any) -> None:
-    bucket(case, lambda one: one["operating_points"][0].update(changes))
-
-
 def provenance(case: Case, change: Callable[[dict[str, Any]], Any]) -> None:
     case.edit(lambda content: change(content["provenance"]))
 

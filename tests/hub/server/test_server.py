@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -147,6 +149,37 @@ def test_no_commit_writes_outside_its_tree(path: str, hub_process: HubProcess, r
     status, answer = ask(hub_process, "POST", f"/api/datasets/{repository}/commit/main", body)
     assert status == 400
     assert b"cannot be a file name" in answer
+
+
+def committed(hub: HubProcess, repository: str, *changes: tuple[str, str | None]) -> tuple[int, bytes]:
+    """A commit to main: path → content, None deletes."""
+    lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "x"}}]
+    for path, content in changes:
+        data = None if content is None else base64.b64encode(content.encode()).decode()
+        file = {"key": "deletedFile", "value": {"path": path}}
+        lines.append(file if data is None else {"key": "file", "value": {"path": path, "content": data}})
+    return ask(hub, "POST", f"/api/datasets/{repository}/commit/main", "\n".join(map(json.dumps, lines)).encode())
+
+
+def test_no_file_takes_the_place_of_a_folder_nor_the_other_way_round(hub_process: HubProcess, repository: str) -> None:
+    """git itself would put the new one there and delete the old one without a word."""
+    assert committed(hub_process, repository, ("index.json", "{}"), ("tiny/video.json", "{}"))[0] == 200
+    for path in ("index.json/x", "tiny/video.json/a/b"):
+        status, answer = committed(hub_process, repository, (path, "x"))
+        assert (status, b"as a folder, and that is a file" in answer) == (400, True)
+    status, answer = committed(hub_process, repository, ("tiny", "x"))
+    assert (status, b"is a folder with files" in answer) == (400, True)
+    assert committed(hub_process, repository, ("q", "x"), ("q/r", "y"))[0] == 400
+    api = hub_process.api()
+    assert {"index.json", "tiny/video.json"} <= set(api.list_repo_files(repository, **DATASET))
+    # Who deletes the one may write the other.
+    assert committed(hub_process, repository, ("tiny/video.json", None), ("tiny", "x"))[0] == 200
+    assert committed(hub_process, repository, ("tiny", None), ("tiny/video.json", "{}"))[0] == 200
+    assert {"index.json", "tiny/video.json"} <= set(api.list_repo_files(repository, **DATASET))
+
+
+def test_no_branch_is_called_as_git_calls_the_checked_out_one(hub_process: HubProcess, repository: str) -> None:
+    assert ask(hub_process, "POST", f"/api/datasets/{repository}/branch/HEAD", b"{}")[0] == 400
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,48 @@ def test_a_link_leads_to_the_package(comfyui: Path) -> None:
     install(comfyui)
     assert not folder.is_symlink()
     assert (PACK / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_installation_that_ends_half_way_leaves_what_was_there(
+    comfyui: Path, before: bool, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if before:
+        install(comfyui)
+
+    def half(folder: Path, files: Mapping[str, bytes]) -> None:
+        folder.mkdir()
+        (folder / "__init__.py").write_bytes(files["__init__.py"])
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("easyteacache.files.atomic_write.fill_folder", half)
+        with pytest.raises(type(error)):
+            install(comfyui)
+    found = sorted(path.name for path in (comfyui / "custom_nodes").iterdir())
+    assert found == ([FOLDER, "another"] if before else ["another"])
+    assert not before or (comfyui / "custom_nodes" / FOLDER / "pyproject.toml").is_file()
+
+
+def test_what_a_killed_installation_left_hinders_nobody(comfyui: Path) -> None:
+    """ComfyUI loads no folder that is called so; the next installation removes it."""
+    left = comfyui / "custom_nodes" / f".{FOLDER}-0123456789abcdef.disabled"
+    left.mkdir()
+    (left / "__init__.py").write_text("")
+    install(comfyui)
+    assert sorted(path.name for path in (comfyui / "custom_nodes").iterdir()) == [FOLDER, "another"]
+
+
+def test_a_pack_is_taken_out_whole_even_where_deleting_it_ends_half_way(
+    comfyui: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(comfyui)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path, **_: (path / "pyproject.toml").unlink())
+        assert uninstall(comfyui)
+    install(comfyui)
+    assert sorted(path.name for path in (comfyui / "custom_nodes").iterdir()) == [FOLDER, "another"]
 
 
 @pytest.mark.parametrize("link", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from conftest import policy
@@ -106,6 +107,19 @@ def test_a_pulled_record_does_not_come_first_by_a_name_that_no_other_layer_has(k
         layers.append(Layer(name, tmp_path / name, foreign=name == "pulled"))
     found = TeaCache.for_pipeline(pipe, registry=Registry(layers), speedup=2.0)
     assert found.policy.model_key == "test/ours"
+
+
+@pytest.mark.parametrize("target", [None, "Owner/Model", diffusers.WanPipeline, torch.nn.Linear(1, 1)])
+def test_what_is_no_pipeline_is_told_so_and_not_taken_for_a_unet(target):
+    with pytest.raises(AttachError, match="expected a diffusers pipeline, found"):
+        TeaCache.for_pipeline(target, speedup=2.0)
+
+
+def test_a_pipeline_that_was_loaded_without_its_transformer_is_told_so():
+    pipe = wan()
+    pipe.transformer = None
+    with pytest.raises(AttachError, match="the transformer of this WanPipeline is None"):
+        TeaCache.for_pipeline(pipe, speedup=2.0)
 
 
 def test_an_unknown_checkpoint_is_an_error_with_candidates(registry):

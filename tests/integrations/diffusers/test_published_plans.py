@@ -377,6 +377,23 @@ def test_a_pipeline_of_the_plan_s_own_class_computes_exactly_its_steps(one: One)
         assert tuple(record.step for record in statistics.steps if not record.reused) == point.plan.computed
 
 
+@pytest.mark.parametrize("key", ["wan2.1/t2v-14b/lemica", "wan2.1/t2v-1.3b/taylorseer", "wan2.1/t2v-14b/spectrum"])
+def test_the_caller_s_own_limit_of_steps_in_a_row_holds_for_a_published_plan(key: str) -> None:
+    pipe = PIPELINES["wan"]()
+    patterns = {}
+    for limit in (1, 0):
+        cache = TeaCache.from_registry(key, speedup=2.0, max_consecutive_skips=limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EasyTeaCacheWarning)
+            cache.attach(pipe, allow_borrowed=True)
+            sample(pipe, "wan", steps=20)
+            cache.detach()
+        [patterns[limit]] = {run.pattern for run in cache.statistics().values()}
+    assert "·█" in patterns[1]
+    assert "··" not in patterns[1]
+    assert patterns[0] == "█" * 20
+
+
 def test_plans_on_pipelines_are_those_of_four_classes() -> None:
     assert {one.class_name for one in ON_PIPELINES.values()} == set(OWN)
     assert set(ON_PIPELINES) >= QUICK_PIPELINES

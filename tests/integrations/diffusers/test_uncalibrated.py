@@ -50,6 +50,43 @@ def test_every_pipeline_reuses_about_half_of_its_steps(name: str) -> None:
     assert {run.computed for run in cache.statistics().values()} == {STEPS // 2}
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "why"),
+    [
+        (diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0), "do not fall"),
+        (diffusers.FlowMatchLCMScheduler(shift=3.0), "FlowMatchLCMScheduler draws noise"),
+    ],
+)
+def test_a_sampler_that_no_plan_can_be_made_for_is_computed_and_told_of_once(scheduler: object, why: str) -> None:
+    pipe = wan()
+    pipe.scheduler = scheduler
+    torch.manual_seed(1)
+    plain = sample(pipe, "wan", steps=STEPS)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", EasyTeaCacheWarning)
+        with TeaCache.uncalibrated(speedup=2.0).attached(pipe) as cache:
+            torch.manual_seed(1)
+            assert torch.equal(sample(pipe, "wan", steps=STEPS), plain)
+            sample(pipe, "wan", steps=STEPS)
+    assert cache.current_speedup_rate() == 1.0
+    [said] = [str(one.message) for one in told if issubclass(one.category, EasyTeaCacheWarning)]
+    assert why in said
+    assert said.endswith("Every step is computed.")
+
+
+def test_a_bare_transformer_is_computed_and_told_what_to_pass() -> None:
+    pipe = wan()
+    plain = sample(pipe, "wan", steps=STEPS)
+    cache = TeaCache.uncalibrated(speedup=2.0)
+    with warnings.catch_warnings(record=True) as told, cache.attached(pipe.transformer):
+        warnings.simplefilter("always", EasyTeaCacheWarning)
+        assert torch.equal(sample(pipe, "wan", steps=STEPS), plain)
+        assert torch.equal(sample(pipe, "wan", steps=STEPS), plain)
+    said = [str(one.message) for one in told if issubclass(one.category, EasyTeaCacheWarning)]
+    assert not [text for text in said if "threshold=" in text]
+    assert "pass shift=, or attach a pipeline" in said[-1]
+
+
 def test_even_steps_are_evenly_spaced() -> None:
     pipe = flux()
     with TeaCache.even(speedup=2.5).attached(pipe) as cache:

@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import tiny_image
+import tiny_joined
 import tiny_video
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
@@ -15,15 +16,29 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    Gemma2Config,
+    Gemma2Model,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
 
+_ONE_LAYER: dict[str, Any] = {
+    "vocab_size": 9,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
 WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "fox", "blue", "boat", "no")
 
 
@@ -312,6 +327,39 @@ def qwen() -> Any:
             tokenizer=tokenizer(),
             transformer=seeded(
                 diffusers.QwenImageTransformer2DModel, **tiny_image.CASES["QwenImageTransformer2DModel"].config
+            ),
+        )
+    )
+
+
+def lumina2() -> Any:
+    """Lumina-Image 2.0: text and image in one stream, both guidance branches in forwards without any context, time counted up."""
+    config = Gemma2Config(**_ONE_LAYER, num_key_value_heads=1, head_dim=4)
+    return _quiet(
+        diffusers.Lumina2Pipeline(
+            scheduler=flow_matching(),
+            vae=vae(),
+            text_encoder=seeded(Gemma2Model, config),
+            tokenizer=tokenizer(64),
+            transformer=seeded(
+                diffusers.Lumina2Transformer2DModel, **tiny_joined.CASES["Lumina2Transformer2DModel"].config
+            ),
+        )
+    )
+
+
+def z_image() -> Any:
+    """Z-Image: text and image in one stream, a list of samples in and out, time counted up."""
+    words = tokenizer()
+    words.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return _quiet(
+        diffusers.ZImagePipeline(
+            scheduler=flow_matching(),
+            vae=vae(),
+            text_encoder=seeded(Qwen3Model, Qwen3Config(**_ONE_LAYER, num_key_value_heads=1, head_dim=4)),
+            tokenizer=words,
+            transformer=seeded(
+                diffusers.ZImageTransformer2DModel, **tiny_joined.CASES["ZImageTransformer2DModel"].config
             ),
         )
     )

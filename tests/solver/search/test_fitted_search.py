@@ -330,6 +330,18 @@ def test_with_little_effort_few_plans_are_sampled_and_it_is_said_before(runs: Ru
     assert f"about {said:.0f} uncached runs: {said * 90 / 60:.0f} minutes, for one takes 90 seconds" in first
 
 
+def test_a_search_that_goes_on_promises_no_time(runs: Runs) -> None:
+    class Kept(Counted):
+        def seconds(self, runs: Runs) -> float | None:
+            return None
+
+    told = list[str]()
+    FittedPlans(Kept()).plans(runs, (5, 4), told.append)
+    said = QUICK.work([5 / STEPS, 4 / STEPS], len(runs))
+    kept = f"takes as long as about {said:.0f} uncached runs in all; what was sampled before is kept"
+    assert told[0] == f"sampling plans of {STEPS} steps {kept}"
+
+
 def test_six_runs_and_the_usual_budgets_take_about_sixty_uncached_runs() -> None:
     assert QUICK.work([0.8, 0.66, 0.5, 0.4, 0.32, 0.24, 0.2], 6) == pytest.approx(60.0, rel=0.1)
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from easyteacache.integrations.diffusers.models.token_layouts import ALONE, Layout, token_axes
+from easyteacache.integrations.diffusers.models.token_layouts import ALONE, Layout, token_axes, whole
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from easyteacache.integrations.diffusers.models.token_layouts import Tokens
+    from easyteacache.integrations.diffusers.models.token_layouts import Own, Tokens
 
     Extract = Callable[["nn.Module", Mapping[str, Any]], torch.Tensor]
     Refuse = Callable[["nn.Module"], str | None]
@@ -77,7 +77,7 @@ class Blocks:
         returns: the arguments that a block hands on, in the order it returns them; one name alone means that it returns a
             bare tensor. A name that starts with ``_`` is a returned value that is no argument; None stands for it when a
             block is skipped.
-        layout: where the generated stream lies in these blocks' tensors (``layouts``); by default it is all of them.
+        layout: where the generated stream lies in these blocks' tensors (``token_layouts``); by default it is all of them.
         optional: the list may be absent or empty.
     """
 
@@ -101,6 +101,8 @@ class Adapter:
         conditioning: the transformer's own arguments that tell guidance branches apart where a pipeline sets no context.
         tokens: sequence length of the generated stream, from the first stream's tensor, the transformer's arguments, and the
             transformer; by default every axis between batch and channels.
+        own: what is recorded of the first stream's tensor ``(B, L, D)``: the generated tokens, where others stand beside them of which
+            branches have different numbers.
         embeds: for a signal that follows from the noise level alone: ``(transformer, timesteps (N,), arguments) -> (N, …)``, so
             that a whole run's distances are known before step 0.
         refuses: why an instance cannot be served, or None.
@@ -115,6 +117,7 @@ class Adapter:
     timestep: str = "timestep"
     conditioning: tuple[str, ...] = ("encoder_hidden_states",)
     tokens: Tokens = token_axes
+    own: Own = whole
     embeds: Mapping[str, Embed] = field(default_factory=dict)
     refuses: Refuse = lambda transformer: None
     note: str = ""

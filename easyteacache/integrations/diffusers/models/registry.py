@@ -20,7 +20,7 @@ def register_adapter(adapter: Adapter) -> Adapter:
     """Make a transformer class known, or replace what is known of it; returns the adapter.
 
     Raises:
-        AttachError: the adapter names no blocks, or a stream that its first blocks do not hand on.
+        AttachError: the adapter names no blocks, or a stream that its last blocks do not hand on.
     """
     if not adapter.blocks:
         raise AttachError(f"the adapter for {adapter.transformer} names no block lists")

@@ -6,7 +6,16 @@ from typing import Any
 
 from easyteacache.integrations.diffusers.models import modulated_inputs as m
 from easyteacache.integrations.diffusers.models.adapter import Adapter, Argument, Blocks, Computed, Output, Source
-from easyteacache.integrations.diffusers.models.token_layouts import BACK, FRONT, TEMPORAL, patches, rows
+from easyteacache.integrations.diffusers.models.token_layouts import (
+    BACK,
+    FRONT,
+    TEMPORAL,
+    after_prompt,
+    last,
+    latent_rows,
+    patches,
+    rows,
+)
 
 IMAGE_LAST = ("encoder_hidden_states", "hidden_states")
 IMAGE_FIRST = ("hidden_states", "encoder_hidden_states")
@@ -208,6 +217,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         (Blocks("layers"),),
         {**EMBEDDING, "modulated_input": m.adaptive_norm("temb")},
         tokens=patches(),
+        own=after_prompt("encoder_attention_mask", patches()),
     ),
     Adapter(
         "OmniGenTransformer2DModel",
@@ -230,7 +240,8 @@ ADAPTERS: tuple[Adapter, ...] = (
         "QwenImage21Transformer2DModel",
         (Blocks("transformer_blocks"),),
         {"timestep_projection": Argument("modulation"), "modulated_input": Computed(m.qwen21)},
-        tokens=lambda head, arguments, transformer: arguments["hidden_states"].shape[1],
+        tokens=latent_rows,
+        own=last(latent_rows),
     ),
     # Several generated streams
     Adapter(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     Tokens = Callable[[torch.Tensor, Mapping[str, Any], nn.Module], int]
+    Own = Callable[[torch.Tensor, Mapping[str, Any], nn.Module], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def rows(head: torch.Tensor, _: Mapping[str, Any], __: nn.Module) -> int:
     return head.shape[0]
 
 
+def latent_rows(_: torch.Tensor, arguments: Mapping[str, Any], __: nn.Module) -> int:
+    """A token for every row of the latent ``(B, L, C)``, where the first block's tensor holds other tokens too."""
+    return int(arguments["hidden_states"].shape[1])
+
+
 def patches(latent: str = "hidden_states") -> Tokens:
     """Patches of the latent ``(B, C, …)``, where the first block's tensor holds other tokens too."""
 
@@ -75,6 +81,36 @@ def patches(latent: str = "hidden_states") -> Tokens:
         return math.prod(size // patch for size, patch in zip(sizes, _patch(transformer, len(sizes)), strict=True))
 
     return count
+
+
+def whole(value: torch.Tensor, _: Mapping[str, Any], __: nn.Module) -> torch.Tensor:
+    """The first block's tensor holds the generated stream and nothing else, or as much of other tokens in every branch."""
+    return value
+
+
+def last(tokens: Tokens) -> Own:
+    """The generated tokens stand behind others, of which branches have different numbers: ``(B, L, D)`` to ``(B, tokens, D)``."""
+
+    def own(value: torch.Tensor, arguments: Mapping[str, Any], transformer: nn.Module) -> torch.Tensor:
+        return value[:, value.shape[1] - tokens(value, arguments, transformer) :]
+
+    return own
+
+
+def after_prompt(mask: str, tokens: Tokens) -> Own:
+    """The generated tokens follow as many as the prompt really has; what is left is padding, where a batch holds longer prompts.
+
+    Args:
+        mask: the transformer's argument ``(B, text)``, 1 where a prompt has a token.
+        tokens: how many are generated.
+    """
+
+    def own(value: torch.Tensor, arguments: Mapping[str, Any], transformer: nn.Module) -> torch.Tensor:
+        count = tokens(value, arguments, transformer)
+        starts = arguments[mask].sum(dim=1).tolist()
+        return torch.stack([sample[start : start + count] for sample, start in zip(value, starts, strict=True)])
+
+    return own
 
 
 def _patch(transformer: Any, axes: int) -> tuple[int, ...]:

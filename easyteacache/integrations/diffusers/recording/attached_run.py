@@ -12,7 +12,7 @@ from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import context_parallel
 from easyteacache.integrations.diffusers.forward_state import Arguments
 from easyteacache.integrations.diffusers.models.adapter import Output
-from easyteacache.integrations.diffusers.recording.pipeline_runs import recordable
+from easyteacache.integrations.diffusers.recording.pipeline_runs import no_record_under, recordable
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.recorded_forward import (
     BOTH_BRANCHES,
@@ -42,7 +42,7 @@ def why_not(transformer: nn.Module, facts: SchedulerFacts | None) -> str | None:
         recordable(facts, facts.name)
     except AttachError as error:
         return str(error)
-    return None
+    return no_record_under(facts)
 
 
 class AttachedRun:

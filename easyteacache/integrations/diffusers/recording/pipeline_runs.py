@@ -14,6 +14,7 @@ from torch import nn
 
 from easyteacache.errors import AttachError
 from easyteacache.integrations.diffusers import model_identity, scheduler_facts
+from easyteacache.integrations.diffusers.pipeline import PARTS, parts_of
 from easyteacache.integrations.diffusers.recording.jobs import Job
 from easyteacache.integrations.diffusers.recording.probe import Probe
 from easyteacache.integrations.diffusers.recording.tap_hooks import tapped
@@ -24,9 +25,6 @@ from easyteacache.records.calibration import Signal
 from easyteacache.records.model_identity import ModelIdentity
 from easyteacache.records.trace_set import Trace
 from easyteacache.runtime.tensor_math import Reduce
-
-# The experts of a pipeline, in the order in which they run.
-EXPERTS = {"transformer": "high-noise", "transformer_2": "low-noise"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def record_run(
         if planned is not None:
             # Before hours of sampling are lost to it.
             recordable(planned, sampler)
-        for name, transformer in _transformers(pipe).items():
+        for name, transformer in parts_of(pipe).items():
             probe = Probe(transformer)
             recorders[name] = Recorder(
                 signals=settings.signals or probe.signals,
@@ -110,7 +108,7 @@ def record_run(
         if on_result is not None:
             on_result(result)
         facts = recordable(scheduler_facts.facts_of(pipe.scheduler), sampler)
-        return _finish(recorders, _transformers(pipe), facts, job, settings)
+        return _finish(recorders, parts_of(pipe), facts, job, settings)
 
 
 def resolved(pipe: Any, job: Job) -> Job:
@@ -133,6 +131,13 @@ def resolved(pipe: Any, job: Job) -> Job:
     return dataclasses.replace(job, **changes)
 
 
+def no_record_under(facts: SchedulerFacts | None) -> str | None:
+    """Why no record is ever used in such a run, a clause that names its sampler; None where one is, or where nobody knows."""
+    if facts is None or facts.map is not None:
+        return None
+    return f"no record is used under {facts.name}, because {facts.reason}"
+
+
 def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
     """The facts of a run that can be recorded.
 
@@ -141,23 +146,20 @@ def recordable(facts: SchedulerFacts | None, name: str) -> SchedulerFacts:
         name: class of its scheduler.
 
     Raises:
-        AttachError: the scheduler keeps none, or calls the model twice at one.
+        AttachError: the scheduler keeps no levels, calls the model twice at one, or its levels do not fall to the end.
     """
     if facts is None or facts.levels is None:
         raise AttachError(f"{name} keeps no noise level per step; sample with another scheduler")
-    if facts.calls_per_step > 1 or any(a == b for a, b in pairwise(facts.levels)):
+    *falls, last = [b - a for a, b in pairwise(facts.levels)]
+    if facts.calls_per_step > 1 or 0.0 in falls:
         raise AttachError(
             f"{name} calls the model several times a step, which cannot be recorded; use another scheduler"
         )
+    if max(*falls, last, -1.0) >= 0.0:
+        what = "ends at the level of its last step, so that its last output changes nothing" if last == 0.0 else "rise"
+        subject = name if last == 0.0 else f"the noise levels of {name}"
+        raise AttachError(f"{subject} {what}; only levels that fall can be recorded: use another scheduler")
     return facts
-
-
-def _transformers(pipe: Any) -> dict[str, nn.Module]:
-    found = {name: getattr(pipe, name, None) for name in EXPERTS}
-    present = {name: module for name, module in found.items() if module is not None}
-    if not present:
-        raise AttachError(f"{type(pipe).__name__} has no transformer; only diffusion transformers can be recorded")
-    return present
 
 
 def arguments_of(pipe: Any, job: Job) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _finish(
         count = recorder.steps("cond")
         # One step has no neighbour to be compared with.
         if count > 1:
-            part = EXPERTS[name] if several else None
+            part = PARTS[name] if several else None
             trace = recorder.finish(
                 model_key=f"{settings.model_key}/{part}" if part else settings.model_key,
                 sigmas=sigmas[first : first + count + 1],

@@ -65,6 +65,10 @@ class Probe:
         """Tokens of the generated stream, from what enters the blocks and the transformer's own arguments."""
         return self.adapter.tokens(block_input, arguments, self._transformer)
 
+    def own(self, stream: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        """The generated tokens of ``(B, L, D)``, the stream as tokens, where branches have different numbers of others beside them."""
+        return self.adapter.own(stream, arguments, self._transformer)
+
 
 def as_tokens(stream: Tensor) -> Tensor:
     """``(B, L, D)`` from that, from ``(B, T, H, W, D)``, or from a packed ``(L, D)``."""

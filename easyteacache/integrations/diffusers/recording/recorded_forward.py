@@ -45,7 +45,7 @@ class RecordedForward:
         """
         recorder, probe, branch = self.recorder, self.probe, self.branch
         self.block_input = probe.block_input(arguments)
-        tokens = as_tokens(self.block_input)
+        tokens = probe.own(as_tokens(self.block_input), self._arguments)
         length = probe.sequence_length(self.block_input, self._arguments)
         recorder.begin(
             recorder.steps(branch), branch=branch, timestep=self.timestep, block_input=tokens, sequence_length=length
@@ -65,10 +65,15 @@ class RecordedForward:
 
     def leave(self, result: Any) -> None:
         """The last block returned."""
-        self.recorder.end(as_tokens(self.probe.tail_output(result, self.block_input)), branch=self.branch)
+        stream = as_tokens(self.probe.tail_output(result, self.block_input))
+        self.recorder.end(self.probe.own(stream, self._arguments), branch=self.branch)
 
     def finish(self, output: Any) -> None:
         """The transformer returned."""
         step = self.recorder.steps(self.branch) - 1
-        self.recorder.observe_output(step, branch=self.branch, output=sample_of(output))
+        found = sample_of(output)
+        if found.dim() == 3 and found.shape[:2] == self.block_input.shape[:2]:
+            # A class that gives the joined stream, and leaves it to the pipeline to take the generated tokens out of it.
+            found = self.probe.own(found, self._arguments)
+        self.recorder.observe_output(step, branch=self.branch, output=found)
         self._arguments = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from easyteacache.errors import EasyTeaCacheWarning
 from easyteacache.integrations.diffusers.recording.jobs import Identity, Job, identity_of
-from easyteacache.integrations.diffusers.recording.pipeline_runs import RecordingSettings, record_run, resolved
+from easyteacache.integrations.diffusers.recording.pipeline_runs import (
+    RecordingSettings,
+    no_record_under,
+    record_run,
+    resolved,
+)
+from easyteacache.integrations.diffusers.scheduler_facts import TRIAL_STEPS, facts_for
 from easyteacache.records import model_key
+from easyteacache.records.sampler import DRAWS_NOISE
 from easyteacache.records.trace_file import SUFFIX
 from easyteacache.records.trace_set import Trace, TraceSet
 
@@ -61,13 +70,21 @@ def record_pipeline(
         InvalidModelKey: the settings name no model key; nothing was run.
         InvalidTrace: a file in the folder is damaged.
         AttachError: the pipeline cannot be recorded.
+        EasyTeaCacheWarning: as a warning, where no record is ever used under the pipeline's sampler.
         Exception: whatever a run of the pipeline raises, and KeyboardInterrupt, after the finished runs were written.
     """
     model_key.parse(settings.model_key)
     Path(folder).mkdir(parents=True, exist_ok=True)
     mine = [resolved(pipe, job) for job in jobs[rank::world_size]]
-    done = recorded_identities(folder, settings.model_key)
+    done = recorded_identities(folder, settings.model_key, pipe.scheduler)
     missing = [job for job in mine if job.identity() not in done]
+    unused = no_record_under(facts_for(pipe.scheduler, missing[0].num_steps)) if missing else None
+    if unused is not None:
+        warnings.warn(
+            f"{unused}: the runs are recorded, and what is solved from them computes every step there",
+            EasyTeaCacheWarning,
+            stacklevel=2,
+        )
     pipe.set_progress_bar_config(disable=True)
     files: list[str] = []
     steps = sum(job.num_steps for job in missing)
@@ -78,16 +95,35 @@ def record_pipeline(
     return RecordingSummary(recorded=len(missing), skipped=len(mine) - len(missing), files=tuple(files))
 
 
-def recorded_identities(folder: str | Path, key: str) -> set[Identity]:
+def recorded_identities(folder: str | Path, key: str, scheduler: Any = None) -> set[Identity]:
     """Identities of the jobs of model key ``key`` that the folder's trace files hold.
+
+    Args:
+        folder: it need not be there.
+        key: runs of its parts count, too.
+        scheduler: runs under a sampler of another class, or of which only one draws noise, are other runs; None: under any. Two of one class
+            that differ in their options are not told apart: pipelines set noise levels that nobody knows before a run.
 
     Raises:
         InvalidTrace: a file is damaged.
     """
     if not any(Path(folder).glob(f"*{SUFFIX}")):
         return set()
-    headers = (run.header for run in TraceSet.load(folder))
-    return {identity_of(head) for head in headers if f"{head.model_key}/".startswith(f"{key}/")}
+    facts = None if scheduler is None else facts_for(scheduler, TRIAL_STEPS)
+    sampler = None if facts is None else facts.record().name
+    return {
+        identity_of(run.header)
+        for run in TraceSet.load(folder)
+        if f"{run.header.model_key}/".startswith(f"{key}/") and _sampled_by(run, sampler)
+    }
+
+
+def _sampled_by(run: Trace, sampler: str | None) -> bool:
+    known = run.header.sampler
+    if sampler is None or known is None:
+        return True
+    # Version 1 knew no more than the class.
+    return known.name == (sampler if run.recorded.trace_version > 1 else sampler.removesuffix(DRAWS_NOISE))
 
 
 def _record_chunk(pipe: Any, jobs: Sequence[Job], folder: Path, settings: RecordingSettings, bar: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DEISMultistepScheduler,
     FlowMatchHeunDiscreteScheduler,
     IPNDMScheduler,
     UniPCMultistepScheduler,
@@ -92,6 +93,10 @@ def test_noise_levels_and_shift_come_from_the_scheduler(small_pipeline):
     [
         (IPNDMScheduler(), "IPNDMScheduler keeps no noise level"),
         (FlowMatchHeunDiscreteScheduler(), "FlowMatchHeunDiscreteScheduler calls the model several times a step"),
+        (
+            DEISMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
+            "DEISMultistepScheduler ends at the level of its last step",
+        ),
     ],
 )
 def test_a_scheduler_that_cannot_be_recorded_is_refused(scheduler, reason, small_pipeline):

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from diffusers import UniPCMultistepScheduler
 
-from easyteacache.errors import InvalidModelKey, InvalidTrace
+from easyteacache.errors import EasyTeaCacheWarning, InvalidModelKey, InvalidTrace
 from easyteacache.integrations.diffusers.recording import Job, pipeline_runs, plan_jobs, record_pipeline, session
 from easyteacache.integrations.diffusers.recording.jobs import identity_of
 from easyteacache.records.trace_set import TraceSet
@@ -104,6 +106,19 @@ def test_another_setting_or_model_key_is_another_run(killable, pipe, tmp_path):
     assert session.recorded_identities(tmp_path, "test/other") == set()
 
 
+def test_another_sampler_is_another_run_and_one_folder_holds_both(killable, tmp_path):
+    pipe, job = killable.pipeline(), dataclasses.replace(killable.JOBS[0], shift=None)
+    euler = pipe.scheduler
+    solver = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction")
+    found = []
+    for scheduler in (euler, solver, euler, solver):
+        pipe.scheduler = scheduler
+        found.append(record_pipeline(pipe, [job], tmp_path, killable.SETTINGS, progress=False).recorded)
+    assert found == [1, 1, 0, 0]
+    names = {run.header.sampler.name for run in TraceSet.load(tmp_path)}
+    assert names == {"FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"}
+
+
 def test_a_damaged_file_in_the_folder_stops_the_recording(killable, pipe, tmp_path):
     (tmp_path / "traces-0.safetensors").write_bytes(b"half a file")
     with pytest.raises(InvalidTrace) as caught:
@@ -134,3 +149,41 @@ def test_seeds_are_run_for_every_prompt():
     assert [(job.prompt, job.seed) for job in jobs] == [("a", 7), ("a", 9), ("b", 7), ("b", 9)]
     with pytest.raises(ValueError, match="prompts is empty"):
         plan_jobs(prompts=[])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompts": ["a", None]}, "prompts holds None; expected texts"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [-1]}, "seeds holds -1; expected whole numbers from 0"),
+        ({"sizes": (16, 24)}, r"sizes holds 16; expected pairs \(width, height\)"),
+        ({"sizes": [(16, 24, 4)]}, "sizes holds"),
+        ({"frames": [0]}, "frames holds 0; expected whole numbers from 1"),
+        ({"steps": [1]}, "steps holds 1; expected whole numbers from 2 to 1000"),
+        ({"steps": [1001]}, "steps holds 1001"),
+        ({"steps": [8.0]}, "steps holds 8.0"),
+        ({"shifts": [0.0]}, "shifts holds 0.0; expected numbers above 0"),
+        ({"guidance_scales": [-1.0]}, "guidance_scales holds -1.0; expected numbers of 0 and more"),
+        ({"guidance_scales": [float("nan")]}, "guidance_scales holds nan"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_before_one_is_sampled(changes, said):
+    with pytest.raises(ValueError, match=said):
+        plan_jobs(**{"prompts": ["a"], **changes})
+
+
+def test_one_text_is_one_prompt_and_any_kind_of_number_is_taken():
+    jobs = plan_jobs(prompts="a fox", steps=[np.int64(8)], frames=[np.int32(4)], shifts=[np.float32(3.0)])
+    assert jobs == (Job("a fox", 0, None, None, 4, 8, 3.0),)
+    assert [type(value) for value in (jobs[0].num_steps, jobs[0].frames, jobs[0].shift)] == [int, int, float]
+
+
+def test_runs_under_a_sampler_that_no_record_is_used_under_are_recorded_with_a_warning(killable, tmp_path):
+    pipe = killable.pipeline()
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, stochastic_sampling=True)
+    jobs = [dataclasses.replace(killable.JOBS[0], shift=None)]
+    said = "no record is used under FlowMatchEulerDiscreteScheduler, because it draws noise"
+    with pytest.warns(EasyTeaCacheWarning, match=said):
+        record_pipeline(pipe, jobs, tmp_path, killable.SETTINGS, progress=False)
+    assert len(TraceSet.load(tmp_path)) == 1
