@@ -284,3 +284,29 @@ def test_a_record_of_plans_goes_to_what_runs_masks_and_to_nothing_else(bundled: 
     assert error.rules == ("forecast",)
     assert "judged on the feature" in str(error)
     assert refused(bundled, "wan2.1/t2v-14b/lemica", "cache-dit", run=RunContext(num_steps=7)).rules == ("steps",)
+
+
+@pytest.mark.parametrize(
+    ("key", "engine"),
+    [
+        ("wan2.1/t2v-14b/lemica", "cache-dit"),
+        ("wan2.1/t2v-14b/lemica", "json"),
+        ("wan2.1/t2v-14b", "lightx2v"),
+        ("flux.1/dev/magcache", "diffusers"),
+        ("flux.1/dev/magcache", "cache-dit"),
+        ("flux.1/dev/magcache", "json"),
+        ("flux.1/dev/dbcache", "cache-dit"),
+        ("reference/moving-digits", "seed"),
+    ],
+)
+def test_who_asks_for_an_exact_result_is_given_nothing_that_reuses(key: str, engine: str, bundled: Registry) -> None:
+    error = refused(bundled, key, engine, *request_and_run(quality="exact"))
+    assert error.rules == ("threshold",)
+    assert "quality='exact' reuses nothing" in str(error)
+
+
+@pytest.mark.parametrize("asked", [{"quality": "high"}, {"max_error": 0.02}, {"threshold": 0.1}])
+def test_a_preset_is_refused_to_who_asks_for_what_it_does_not_say(asked: dict[str, Any], bundled: Registry) -> None:
+    error = refused(bundled, "flux.1/dev/dbcache", "cache-dit", *request_and_run(**asked))
+    assert error.rules == ("threshold",)
+    assert "settings of its own" in str(error)
