@@ -106,7 +106,7 @@ def _pair(size: object) -> tuple[int | None, int | None]:
     if size is None:
         return None, None
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
-    if len(sides) != 2 or not all(isinstance(side, numbers.Integral) and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, numbers.Integral) and int(side) >= 1 for side in sides):
         raise ValueError(f"sizes holds {size!r}; expected pairs (width, height) of pixels")
     return int(sides[0]), int(sides[1])
 
