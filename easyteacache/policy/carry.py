@@ -127,16 +127,22 @@ def _checked(
     return own, other
 
 
+def falling(levels: Sequence[float]) -> bool:
+    """Does each call of a run have less noise than the one before? The sample may be left at the last call's level, as DEIS leaves it."""
+    *calls, last = levels
+    return all(after < before for before, after in itertools.pairwise(calls)) and last <= calls[-1]
+
+
 def places(levels: Sequence[float]) -> list[float]:
     """Where each step of a run lies, (S,): u of its noise level, rising from noise to sample.
 
     Levels up to 1 are those of flow matching, u = log((1 − σ) / σ); others are a noise's size beside the sample's, u = −log σ.
 
     Raises:
-        InvalidPlan: there is no step, or the levels do not fall.
+        InvalidPlan: there is no step, or the levels do not fall from call to call.
     """
-    if len(levels) < 2 or any(after >= before for before, after in itertools.pairwise(levels)):
-        raise InvalidPlan(f"{len(levels)} noise levels; expected two or more, strictly falling")
+    if len(levels) < 2 or not falling(levels):
+        raise InvalidPlan(f"{len(levels)} noise levels; expected two or more, strictly falling but for the last")
     if levels[0] > 1.0 + 1e-6:
         return [-math.log(max(level, _EDGE)) for level in levels[:-1]]
     clipped = [min(max(level, _EDGE), 1.0 - _EDGE) for level in levels[:-1]]

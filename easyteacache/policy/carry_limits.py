@@ -7,8 +7,8 @@ keep its harm to what it does in its own: the noise levels of both, and how much
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
+from easyteacache.policy.carry import falling
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.records.bucket import Bucket
 from easyteacache.records.sampler import SamplerRecord
@@ -38,7 +38,7 @@ def why_not(buckets: Sequence[Bucket], request: Request, run: RunContext) -> str
     levels = sampler.levels
     if levels is None or max(levels) > HIGHEST:
         return f"the noise levels of {sampler.name} are not those of flow matching"
-    if any(after >= before for before, after in pairwise(levels)):
+    if not falling(levels):
         return f"{sampler.name} calls the model more than once at one noise level"
     if not spaced_by_shift(levels) and not sampler.agrees(SamplerRecord.euler(levels)):
         return f"{sampler.name} looks back at earlier outputs, over noise levels that no time shift spaces"

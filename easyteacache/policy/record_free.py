@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from easyteacache.errors import UnreachableTarget
+from easyteacache.policy.carry import falling
 from easyteacache.policy.curves import Polynomial
 from easyteacache.policy.figures import Standing
 from easyteacache.policy.planned import levels_in
@@ -19,7 +20,7 @@ from easyteacache.policy.policy import EXACT, Policy
 from easyteacache.policy.request import Request, RunContext
 from easyteacache.policy.skip_window import from_end
 from easyteacache.policy.source import PolicySource
-from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, falling, universal_plan
+from easyteacache.policy.uncalibrated import VALUES_PER_TOKEN, even_plan, universal_plan
 from easyteacache.records.sampler import DRAWS_NOISE
 
 #: A linear forecast takes two computed steps.

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from easyteacache.policy.carry import falling
 from easyteacache.policy.matched_noise import REFERENCE_LENGTH, matched_noise
 
 #: Numbers of the latent that a token of most models stands for: 16 channels, patches of 2 × 2.
@@ -107,12 +108,6 @@ def universal_plan(
     return _planned(
         tuple(float(level) for level in levels), tokens * values * REFERENCE_LENGTH / REFERENCE_VALUES, computed
     )
-
-
-def falling(levels: Sequence[float]) -> bool:
-    """Does each call of a run have less noise than the one before? The sample may be left at the last call's level, as DEIS leaves it."""
-    *calls, last = levels
-    return all(after < before for before, after in pairwise(calls)) and last <= calls[-1]
 
 
 def even_plan(num_steps: int, computed: int) -> tuple[int, ...]:

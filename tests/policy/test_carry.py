@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from easyteacache.errors import InvalidPlan
 from easyteacache.policy.carry import _nearest, carried, places, shifted_levels
+from easyteacache.policy.carry_limits import why_not
+from easyteacache.policy.request import Request, RunContext
+from easyteacache.records.sampler import SamplerRecord
 
 
 @st.composite
@@ -81,6 +84,17 @@ def test_steps_are_the_best_of_all_ascending_choices(wanted: list[float], more: 
 def test_places_of_noise_sizes_are_logarithms() -> None:
     assert places([14.6, 2.0, 0.5, 0.0]) == pytest.approx([-math.log(14.6), -math.log(2.0), math.log(2.0)])
     assert places([1.0, 0.5, 0.0]) == pytest.approx([math.log(1e-3 / (1 - 1e-3)), 0.0])
+
+
+def test_a_sample_left_at_the_last_calls_level_is_carried_as_any_other() -> None:
+    levels = shifted_levels(20, 3.0)
+    left = (*levels[:-1], levels[-2])
+    assert carried((0, 1, 2, 5, 9), shifted_levels(20, 3.0), left) == (0, 1, 2, 5, 9)
+    run = RunContext(num_steps=20, begun=True, sampler=SamplerRecord.euler(left))
+    assert why_not((), Request(speedup=2.0), run) is None
+    twice = (*levels[:5], levels[4], *levels[6:])
+    run = RunContext(num_steps=20, begun=True, sampler=SamplerRecord.euler(twice))
+    assert "more than once at one noise level" in str(why_not((), Request(speedup=2.0), run))
 
 
 @pytest.mark.parametrize(
