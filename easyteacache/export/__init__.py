@@ -158,6 +158,8 @@ def read(text: str, engine: str, *, file: str, model_key: str | None, title: str
         drafts.append(
             draft.build(parsed, form, model_key=key, title=title, modality=modality, file=PurePath(file).name)
         )
+    if not drafts:
+        raise refuse(file, f"holds no numbers in the format of {form.title}")
     return drafts
 
 

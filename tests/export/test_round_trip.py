@@ -141,6 +141,7 @@ def test_a_file_as_an_engine_ships_it_is_read(tmp_path: Path) -> None:
         ("diffusers", "config = MagCacheConfig(mag_ratios=FLUX)"),
         ("tensorrt-llm", "a: &a [*a]"),
         ("tensorrt-llm", "cache: [1"),
+        ("tensorrt-llm", "a: 1"),
         ("comfyui-teacache", "x = ["),
         ("xdit", "coef = [1.0]"),
         ("wan2gp", '{"model": {}}'),
