@@ -97,9 +97,9 @@ class RecordFree:
             windowed = any(wish is not None for wish in wishes)
             why = "are computed in the window that was asked for" if windowed else "is the least that can be computed"
             notes.append(f"{len(plan)} of {run.num_steps} steps {why}: {rate:.3g}×.")
-        few = len(plan) < run.num_steps <= TOO_FEW
-        warned = [_FEW.format(run.num_steps)] if few else []
-        return self._policy(request, run, plan, *notes, *warned, rate=rate, warnings=tuple(warned))
+        if len(plan) < run.num_steps <= TOO_FEW:
+            notes.append(_FEW.format(run.num_steps))
+        return self._policy(request, run, plan, *notes, rate=rate)
 
     def _refused(self, request: Request, run: RunContext, why: str) -> Policy:
         refusal = f"{why} Every step is computed."
