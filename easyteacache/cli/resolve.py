@@ -73,9 +73,10 @@ def resolve(
       they hold, or null), fitted_for (the sampler that correcting weights
       were fitted for: name, calls, calls_per_step, prediction, levels,
       signature; or null), run_levels, forecaster, coordinate, applied_to,
-      first_skip_step, last_skip_step, max_consecutive_skips, longest_run
-      (where nobody states a limit), buckets (each sequence_length,
-      num_steps, shift, weight), sequence_length, num_steps, shift,
+      first_skip_step, last_skip_step, max_consecutive_skips, wished_limit
+      (the caller's own), longest_run (where nobody states a limit), buckets
+      (each sequence_length, num_steps, shift, weight), sequence_length,
+      num_steps, shift,
       expected_speedup, expected_error, evidence (its kind, or null),
       figures (each metric, value), carried (why it is used for another run
       than it was made for, or null), doubtful, warnings, foreign, refusal
