@@ -43,9 +43,9 @@ VIEWS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "rising": tuple(1.0 + 7.0 * level for level in _LEVELS),
     }
 )
-# Errors made at different steps point different ways, so that adding their sizes up counts too much; 0.45 of them predicts the
-# typical error of the reference model's plans to within a quarter, under Euler, UniPC and DPM++ (docs/solver-evidence.md).
-APART = 0.45
+# Errors made at different steps point different ways, so that adding their sizes up counts too much; 0.47 of them predicts the
+# typical error of the reference model's plans to within 1.3, under Euler, UniPC and DPM++ (docs/solver-evidence.md).
+APART = 0.47
 
 
 #: How outputs answer to disturbances: a name of ``VIEWS``, or the answers at every step themselves, (S,) or (V, S) of V views at once.
