@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from easyteacache.records.trace_set import Trace, TraceSet, common_model, one_mo
 from easyteacache.solver.fit import bucket_fit
 from easyteacache.solver.fit.bucket_fit import BucketFit, six_digits
 from easyteacache.solver.fit.options import FitOptions
+from easyteacache.solver.garbage import rarely_collected
 from easyteacache.solver.replay import baselines
 from easyteacache.solver.replay.replay import Replay, filling_of, mean_computed, policy_at
 from easyteacache.solver.replay.runs import Runs
@@ -125,7 +127,9 @@ def solve(
         progress(f"planning for {setting[0]} tokens, {setting[1]} steps")
         judged_on = Runs.stack(heldout.group(*setting).runs)
         seen = Runs.stack(calibration.group(*setting).runs)
-        plans = make_plans(seen, bucket.profile, progress, fitted=fitted, unseen=judged_on)
+        # Not while a model samples: a cycle may hold its tensors.
+        with rarely_collected() if measure is None else nullcontext():
+            plans = make_plans(seen, bucket.profile, progress, fitted=fitted, unseen=judged_on)
         buckets.append(_bucket(traces.group(*setting).runs[0], bucket, plans, judged_on))
         progress(f"solved {setting[0]} tokens, {setting[1]} steps")
     notes = _warnings(chosen, fits[chosen], buckets)
