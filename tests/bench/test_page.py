@@ -67,7 +67,8 @@ def test_choices_stand_beside_the_best_candidate_and_their_losses_are_added_up(
     assert "| Wan-class, Euler, shift 3 | 6 runs | 45.0 (40.0) | 45.0 (40.0) |" in found
     assert "| best of all candidates | 52.0 (49.0) of 2 | – |" in found
     assert "in the mean of 2 cells: 6 runs −3.0 dB, 6 runs, measured +2.0 dB" in found
-    assert "4.0 dB below the best candidate in the mean of 1 cells, 4.0 dB at most" in found
+    assert "4.0 dB below the best candidate in the mean of 1 cells, more than 1 dB in 1 of 1, 4.0 dB at most" in found
+    assert "the choice from 6 runs loses more than 1 dB in 2 of 2, 3.0 dB at most" in found
 
 
 def test_the_plan_without_a_record_is_compared_with_others_code_alone(tool: ModuleType) -> None:
