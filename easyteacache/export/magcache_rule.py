@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from easyteacache.export.numbers import Numbers
 from easyteacache.policy.methods import magcache
-from easyteacache.policy.methods.magcache import USUAL_RETENTION, nearest_ratios, rule_of
+from easyteacache.policy.methods.magcache import USUAL_RETENTION, MagCacheRule, rule_of
 
 
 def magcache_plan(numbers: Numbers, branch: str) -> tuple[int, ...] | None:
@@ -46,20 +45,17 @@ def engine_plan(numbers: Numbers, ratios: Sequence[float], *, within: bool) -> t
         return None
     assert numbers.num_steps is not None
     assert numbers.threshold is not None
-    assert numbers.limit is not None
-    steps, kept = numbers.num_steps, retained_steps(numbers, numbers.num_steps)
-    gammas = nearest_ratios(ratios, steps)
-    product, error, run, computed = 1.0, 0.0, 0, []
-    for step in range(steps):
-        if step >= kept:
-            product, run = product * gammas[step], run + 1
-            error += abs(1 - product)
-            below = error <= numbers.threshold if within else error < numbers.threshold
-            if step and below and run <= numbers.limit:
-                continue
-            product, error, run = 1.0, 0.0, 0
-        computed.append(step)
-    return tuple(computed)
+    steps = numbers.num_steps
+    if numbers.threshold <= 0.0:
+        return tuple(range(steps))
+    return magcache.magcache_schedule(
+        ratios,
+        steps,
+        threshold=numbers.threshold,
+        limit=numbers.limit,
+        retention=retained_steps(numbers, steps) / steps,
+        rule=MagCacheRule(inclusive=within, start="nearest"),
+    )
 
 
 def retained_steps(numbers: Numbers, num_steps: int) -> int:
@@ -67,11 +63,7 @@ def retained_steps(numbers: Numbers, num_steps: int) -> int:
 
     Where they count the forwards of two branches together, the first branch may compute one more.
     """
-    start = rule_of(numbers.record.model_key).start
-    wanted = _share(numbers) * num_steps
-    if start == "up":
-        return math.ceil(wanted)
-    return math.floor(wanted + 0.5 if start == "nearest" else wanted)
+    return magcache.first_steps(rule_of(numbers.record.model_key).start, _share(numbers), num_steps)
 
 
 def _share(numbers: Numbers) -> float:

@@ -163,10 +163,15 @@ def _begun(
         return call >= int(split * retention) and not split <= call <= (calls - split) * retention + split
     if rule.start == "calls":
         return call >= int(calls * retention)
+    return step >= first_steps(rule.start, retention, num_steps)
+
+
+def first_steps(start: Start, retention: float, num_steps: int) -> int:
+    """How many steps of a branch are computed at the beginning; where forwards are counted together, the first branch may compute one more."""
     share = retention * num_steps
-    if rule.start == "up":
-        return step >= math.ceil(share)
-    return step >= math.floor(share + 0.5 if rule.start == "nearest" else share)
+    if start == "up":
+        return math.ceil(share)
+    return math.floor(share + 0.5 if start == "nearest" else share)
 
 
 def magcache_plan(
