@@ -114,8 +114,9 @@ def describe(policy: Policy | None, branches: Mapping[str, RunStatistics], speed
         lines.append(_cut(f"computed-step speed-up {speedup:.2f}x{whose} (█ computed, · reused){more}"))
     if policy.notes:
         warned = len(policy.warnings)
-        many = "1 note" if len(policy.notes) == 1 else f"{len(policy.notes)} notes"
-        lines.append(f"{many}{f', {warned} of them warnings' if warned else ''}: see `notes` of the cache")
+        some = f", {warned} of them warnings" if warned else ""
+        many = f"{len(policy.notes)} notes{some}" if len(policy.notes) > 1 else f"1 {'warning' if warned else 'note'}"
+        lines.append(f"{many}: see `notes` of the cache")
     return printable("\n".join(lines))
 
 
